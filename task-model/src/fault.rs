@@ -1,0 +1,198 @@
+//! Why a task stopped.
+
+use core::fmt;
+
+use crate::StackBounds;
+
+/// What stopped a task.
+///
+/// The machine's exceptions by their names in the Intel SDM (volume 3, table 6-1), and the ends
+/// that no instruction of the task caused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FaultKind {
+    /// #DE: a division by zero, or a quotient that does not fit.
+    DivideError,
+    /// #DB: a debug trap.
+    Debug,
+    /// #BP: `int3`.
+    Breakpoint,
+    /// #UD: an instruction that does not exist, or `ud2`.
+    InvalidOpcode,
+    /// #DF: a fault while another was being delivered.
+    DoubleFault,
+    /// #SS: a stack-segment fault; in 64-bit code, a non-canonical stack address.
+    StackSegment,
+    /// #GP: a general protection fault, such as a non-canonical address.
+    GeneralProtection,
+    /// #PF: an access that the page tables do not allow.
+    PageFault,
+    /// A page fault in the task's own stack guard.
+    StackOverflow,
+    /// #MF: an x87 floating-point error.
+    X87FloatingPoint,
+    /// #AC: a misaligned access with alignment checks on.
+    AlignmentCheck,
+    /// #MC: the machine reports its own failure.
+    MachineCheck,
+    /// #XM: an SSE floating-point error.
+    SimdFloatingPoint,
+    /// Another task ended it.
+    Killed,
+    /// Its own code panicked.
+    Panicked,
+    /// Any other vector.
+    Other(u8),
+}
+
+impl FaultKind {
+    /// The exception that `vector` stands for.
+    pub const fn from_vector(vector: u8) -> Self {
+        match vector {
+            0 => Self::DivideError,
+            1 => Self::Debug,
+            3 => Self::Breakpoint,
+            6 => Self::InvalidOpcode,
+            8 => Self::DoubleFault,
+            12 => Self::StackSegment,
+            13 => Self::GeneralProtection,
+            14 => Self::PageFault,
+            16 => Self::X87FloatingPoint,
+            17 => Self::AlignmentCheck,
+            18 => Self::MachineCheck,
+            19 => Self::SimdFloatingPoint,
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl fmt::Display for FaultKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::DivideError => "divide error",
+            Self::Debug => "debug trap",
+            Self::Breakpoint => "breakpoint",
+            Self::InvalidOpcode => "invalid opcode",
+            Self::DoubleFault => "double fault",
+            Self::StackSegment => "stack-segment fault",
+            Self::GeneralProtection => "general protection fault",
+            Self::PageFault => "page fault",
+            Self::StackOverflow => "stack overflow",
+            Self::X87FloatingPoint => "x87 floating-point error",
+            Self::AlignmentCheck => "alignment check",
+            Self::MachineCheck => "machine check",
+            Self::SimdFloatingPoint => "SIMD floating-point error",
+            Self::Killed => "killed",
+            Self::Panicked => "panicked",
+            Self::Other(vector) => return write!(f, "vector {vector}"),
+        })
+    }
+}
+
+/// Everything the machine said about why a task stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FaultInfo {
+    /// What happened.
+    pub kind: FaultKind,
+    /// The vector, if a trap brought it.
+    pub vector: Option<u8>,
+    /// The error code, for the vectors that push one.
+    pub error_code: Option<u64>,
+    /// The address that the faulting access named, for a page fault.
+    pub address: Option<u64>,
+    /// Where the task stopped: for a fault, the instruction that faulted.
+    pub instruction_pointer: u64,
+}
+
+impl FaultInfo {
+    /// What a trap tells about a task that runs on `stack`.
+    ///
+    /// `address` is CR2, looked at for a page fault alone; one in the stack's guard is a
+    /// [`FaultKind::StackOverflow`].
+    pub fn from_trap(
+        vector: u8,
+        error_code: u64,
+        address: u64,
+        instruction_pointer: u64,
+        stack: &StackBounds,
+    ) -> Self {
+        let kind = match FaultKind::from_vector(vector) {
+            FaultKind::PageFault if stack.guard_contains(address) => FaultKind::StackOverflow,
+            kind => kind,
+        };
+        // Vectors that push an error code: Intel SDM volume 3, table 6-1.
+        let has_error_code = matches!(vector, 8 | 10..=14 | 17 | 21);
+        Self {
+            kind,
+            vector: Some(vector),
+            error_code: has_error_code.then_some(error_code),
+            address: (vector == 14).then_some(address),
+            instruction_pointer,
+        }
+    }
+
+    /// The end of a task that another task killed while it stood at `instruction_pointer`.
+    pub const fn killed(instruction_pointer: u64) -> Self {
+        Self::without_trap(FaultKind::Killed, instruction_pointer)
+    }
+
+    /// The end of a task whose code panicked at `instruction_pointer`.
+    pub const fn panicked(instruction_pointer: u64) -> Self {
+        Self::without_trap(FaultKind::Panicked, instruction_pointer)
+    }
+
+    const fn without_trap(kind: FaultKind, instruction_pointer: u64) -> Self {
+        Self { kind, vector: None, error_code: None, address: None, instruction_pointer }
+    }
+}
+
+impl fmt::Display for FaultInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {:#x}", self.kind, self.instruction_pointer)?;
+        if let Some(address) = self.address {
+            write!(f, ", accessing {address:#x}")?;
+        }
+        if let Some(code) = self.error_code {
+            write!(f, ", error code {code:#x}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::ToString;
+
+    fn stack() -> StackBounds {
+        StackBounds::new(0x10000, 0x14000, 0x1000).unwrap()
+    }
+
+    #[test]
+    fn a_page_fault_in_the_guard_is_a_stack_overflow() {
+        assert_eq!(
+            FaultInfo::from_trap(14, 2, 0xfff8, 0x40_0000, &stack()).kind,
+            FaultKind::StackOverflow
+        );
+        assert_eq!(
+            FaultInfo::from_trap(14, 2, 0xeff8, 0x40_0000, &stack()).kind,
+            FaultKind::PageFault
+        );
+    }
+
+    #[test]
+    fn stale_cr2_is_not_reported_for_other_faults() {
+        let fault = FaultInfo::from_trap(6, 0, 0xfff8, 0x40_0000, &stack());
+        assert_eq!(fault.kind, FaultKind::InvalidOpcode);
+        assert_eq!((fault.address, fault.error_code), (None, None));
+    }
+
+    #[test]
+    fn it_reads_as_a_sentence() {
+        let fault = FaultInfo::from_trap(14, 2, 0xdead000, 0x40_1234, &stack());
+        assert_eq!(
+            fault.to_string(),
+            "page fault at 0x401234, accessing 0xdead000, error code 0x2"
+        );
+    }
+}

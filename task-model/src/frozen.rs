@@ -1,0 +1,118 @@
+//! The frozen task.
+#![expect(unsafe_code, reason = "reads and writes the stack of another task")]
+
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+
+use crate::{ReadError, RegisterFile, StackBounds, StackMemory, TaskId};
+
+/// A task that cannot run while this value exists.
+///
+/// It is the key that KeyKOS hands to a keeper: through it, and through nothing else, the
+/// stopped task's registers and stack are read and changed. Whoever froze the task makes it; the
+/// lifetime is that of the task's record, not of the freeze, so a platform hands it out by value
+/// and takes it back by value when the task is to resume or retire.
+#[derive(Debug)]
+pub struct FrozenTask<'a> {
+    id: TaskId,
+    registers: NonNull<RegisterFile>,
+    stack: StackBounds,
+    record: PhantomData<&'a mut RegisterFile>,
+}
+
+impl<'a> FrozenTask<'a> {
+    /// Takes hold of a task that has been stopped.
+    ///
+    /// # Safety
+    /// From now until the value is gone:
+    /// - no CPU executes the task, and every register it held when it stopped is in `registers`
+    ///   (so the freeze has been acknowledged, if it ran elsewhere);
+    /// - `registers` is valid for reads and writes, and nobody else uses it;
+    /// - `stack.base()..stack.top()` is mapped, readable and writable, and nobody else writes it.
+    pub const unsafe fn new(
+        id: TaskId,
+        registers: NonNull<RegisterFile>,
+        stack: StackBounds,
+    ) -> Self {
+        Self { id, registers, stack, record: PhantomData }
+    }
+
+    /// Which task this is.
+    pub const fn id(&self) -> TaskId {
+        self.id
+    }
+
+    /// The registers as they were when the task stopped.
+    pub const fn registers(&self) -> &RegisterFile {
+        // SAFETY: `new`'s contract: valid and ours alone for the life of `self`.
+        unsafe { self.registers.as_ref() }
+    }
+
+    /// The registers, to be changed: what they hold is what the task resumes with.
+    pub const fn registers_mut(&mut self) -> &mut RegisterFile {
+        // SAFETY: `new`'s contract, and `&mut self` makes this the only reference.
+        unsafe { self.registers.as_mut() }
+    }
+
+    /// Writes eight bytes of the task's stack.
+    ///
+    /// # Errors
+    /// As [`StackMemory::read_u64`].
+    pub fn write_u64(&mut self, address: u64, value: u64) -> Result<(), ReadError> {
+        let word = checked(&self.stack, address)?;
+        // SAFETY: `checked` found the word inside the mapped stack and aligned, and `new`'s
+        // contract makes that memory writable and ours. Volatile: the task's own code reads it
+        // later, behind the compiler's back.
+        unsafe { word.write_volatile(value) };
+        Ok(())
+    }
+}
+
+impl StackMemory for FrozenTask<'_> {
+    fn bounds(&self) -> StackBounds {
+        self.stack
+    }
+
+    fn read_u64(&self, address: u64) -> Result<u64, ReadError> {
+        let word = checked(&self.stack, address)?;
+        // SAFETY: as in `write_u64`; volatile because the task's own code wrote it.
+        Ok(unsafe { word.read_volatile() })
+    }
+}
+
+/// The word at `address`, if it is one of the stack's.
+fn checked(stack: &StackBounds, address: u64) -> Result<*mut u64, ReadError> {
+    if !stack.contains(address, 8) {
+        return Err(ReadError::OutOfStack(address));
+    }
+    if !address.is_multiple_of(8) {
+        return Err(ReadError::Misaligned(address));
+    }
+    Ok(core::ptr::with_exposed_provenance_mut(address as usize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_and_writes_stay_in_the_stack() {
+        let mut memory = [7u64; 8];
+        let mut registers = RegisterFile::new();
+        let base = memory.as_mut_ptr().expose_provenance() as u64;
+        let stack = StackBounds::new(base, base + 64, 4096).unwrap();
+        // SAFETY: the "task" is this array and these registers, used through `frozen` alone.
+        let mut frozen =
+            unsafe { FrozenTask::new(TaskId::first(1), NonNull::from(&mut registers), stack) };
+
+        assert_eq!(frozen.read_u64(base + 56), Ok(7));
+        assert_eq!(frozen.read_u64(base + 64), Err(ReadError::OutOfStack(base + 64)));
+        assert_eq!(frozen.read_u64(base - 8), Err(ReadError::OutOfStack(base - 8)));
+        assert_eq!(frozen.read_u64(base + 4), Err(ReadError::Misaligned(base + 4)));
+        assert_eq!(frozen.read_u64(base + 60), Err(ReadError::OutOfStack(base + 60)));
+        assert_eq!(frozen.write_u64(base + 8, 9), Ok(()));
+        assert_eq!(frozen.read_u64(base + 8), Ok(9));
+        frozen.registers_mut().rip = 42;
+        assert_eq!(frozen.registers().rip, 42);
+    }
+}

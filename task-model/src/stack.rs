@@ -1,0 +1,114 @@
+//! Where a task's stack is, and checked reads of it.
+
+use core::fmt;
+
+/// The addresses of a task's stack: `guard..base` is unmapped, `base..top` is mapped.
+///
+/// The stack grows down from `top`, which is one past its highest byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StackBounds {
+    guard: u64,
+    base: u64,
+    top: u64,
+}
+
+impl StackBounds {
+    /// A stack of the bytes `base..top` with `guard_size` unmapped bytes below it.
+    ///
+    /// Returns `None` if the range is empty, or the guard would reach below address 0.
+    pub const fn new(base: u64, top: u64, guard_size: u64) -> Option<Self> {
+        if base >= top || guard_size > base {
+            return None;
+        }
+        Some(Self { guard: base - guard_size, base, top })
+    }
+
+    /// The lowest mapped address.
+    pub const fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// One past the highest mapped address.
+    pub const fn top(&self) -> u64 {
+        self.top
+    }
+
+    /// The mapped size in bytes.
+    pub const fn size(&self) -> u64 {
+        self.top - self.base
+    }
+
+    /// Whether all of `size` bytes at `address` lie in the mapped part.
+    pub const fn contains(&self, address: u64, size: u64) -> bool {
+        address >= self.base && address < self.top && size <= self.top - address
+    }
+
+    /// Whether `address` lies in the guard: an access there is a stack overflow.
+    pub const fn guard_contains(&self, address: u64) -> bool {
+        address >= self.guard && address < self.base
+    }
+}
+
+/// Why a word of a stack could not be read or written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The word does not lie within the stack's mapped part.
+    OutOfStack(u64),
+    /// The address is not a multiple of eight.
+    Misaligned(u64),
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfStack(address) => write!(f, "{address:#x} is outside the task's stack"),
+            Self::Misaligned(address) => write!(f, "{address:#x} is not aligned to 8"),
+        }
+    }
+}
+
+impl core::error::Error for ReadError {}
+
+/// Checked reads of one task's stack: all the memory that a walk of its frames may look at.
+pub trait StackMemory {
+    /// The stack's bounds.
+    fn bounds(&self) -> StackBounds;
+
+    /// The eight bytes at `address`.
+    ///
+    /// # Errors
+    /// If they do not all lie in the mapped part of the stack, or `address` is misaligned.
+    fn read_u64(&self, address: u64) -> Result<u64, ReadError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_refuse_the_impossible() {
+        assert_eq!(StackBounds::new(0x1000, 0x1000, 0), None);
+        assert_eq!(StackBounds::new(0x2000, 0x1000, 0), None);
+        assert_eq!(StackBounds::new(0x1000, 0x2000, 0x1001), None);
+    }
+
+    #[test]
+    fn the_last_word_is_inside_and_the_next_is_not() {
+        let stack = StackBounds::new(0x1000, 0x2000, 0x1000).unwrap();
+        assert!(stack.contains(0x1ff8, 8));
+        assert!(!stack.contains(0x1ff9, 8));
+        assert!(!stack.contains(0x2000, 8));
+        assert!(!stack.contains(u64::MAX, 8));
+        assert!(!stack.contains(0xff8, 8));
+    }
+
+    #[test]
+    fn the_guard_ends_where_the_stack_begins() {
+        let stack = StackBounds::new(0x2000, 0x3000, 0x1000).unwrap();
+        assert!(stack.guard_contains(0x1000));
+        assert!(stack.guard_contains(0x1fff));
+        assert!(!stack.guard_contains(0xfff));
+        assert!(!stack.guard_contains(0x2000));
+    }
+}
