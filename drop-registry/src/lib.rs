@@ -1,1 +1,77 @@
+//! A ledger of what each task holds, so that a dead task's resources can be released from outside.
+//!
+//! Compilers put landing pads at call sites only. A function that holds a lock around nothing but
+//! a memory write has none: when it faults there, no unwinder can find the guard, which may exist
+//! only in a register. So the guards of this crate write down what they hold while they hold it,
+//! in a [`Ledger`] that belongs to their task, and [`settle`] reads it once the task is frozen.
+//!
+//! # Exact, not probable
+//! A task may stop between taking a lock and writing the entry. Every acquire and release is
+//! therefore one short piece of assembly, a *window*, whose addresses stand in a table
+//! ([`WindowTable`]). The saved RIP, ZF and registers of a task that stopped inside one tell
+//! whether the locked instruction has been executed and the entry not yet written, so that the
+//! entry can be completed or removed before anything is released. The idea of resolving a window
+//! from the interrupted instruction pointer is that of restartable sequences and of Linux's fix
+//! for the unlock race of robust futexes; writing the entry *after* the locked instruction, where
+//! it costs almost nothing, is what the registers make possible.
+//!
+//! # What is in it
+//! | | |
+//! | --- | --- |
+//! | [`Ledger`], [`Entry`], [`Operations`] | what a task holds, and how to let go of each thing |
+//! | [`CurrentLedger`] | how a guard finds its task's ledger: the one trait to implement |
+//! | [`Mutex`] | a spin lock whose next owner is told when its owner died |
+//! | [`Shared`], [`Slot`] | a counted pointer, and a place that keeps one beyond its task |
+//! | [`TrackedBox`] | a heap block that its task's death frees |
+//! | [`Obligation`] | anything else that must be put back |
+//! | [`WindowTable`] | where the windows are |
+//! | [`settle`], [`reclaim`] | putting a dead task's resources in order, in two steps |
+//! | [`DropAfterTear`] | the promise that lets a value of a dead task be dropped |
+//!
+//! Everything that a keeper needs of a *task* is in `task-model`; what is decided about one is in
+//! `keeper`.
+
 #![no_std]
+
+#[cfg(feature = "alloc")]
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod arch;
+mod current;
+mod ledger;
+mod mutex;
+mod obligation;
+mod operations;
+mod owner_died;
+mod settle;
+mod tear;
+mod window;
+
+#[cfg(feature = "alloc")]
+mod shared;
+#[cfg(feature = "alloc")]
+mod slot;
+#[cfg(feature = "alloc")]
+mod tracked_box;
+
+#[cfg(test)]
+mod testing;
+
+pub use current::CurrentLedger;
+pub use ledger::{Entry, Ledger, LedgerFull};
+pub use mutex::{LockError, Mutex, MutexGuard, TryLockError};
+pub use obligation::{Obligation, Undo};
+pub use operations::{Operations, Outcome, ResourceKind};
+pub use owner_died::OwnerDied;
+pub use settle::{Settled, reclaim, settle};
+pub use tear::DropAfterTear;
+pub use window::{Pending, WindowTable};
+
+#[cfg(feature = "alloc")]
+pub use shared::Shared;
+#[cfg(feature = "alloc")]
+pub use slot::Slot;
+#[cfg(feature = "alloc")]
+pub use tracked_box::TrackedBox;

@@ -1,0 +1,295 @@
+//! The windows of x86-64.
+//!
+//! Three things hold in each of them, and `window.rs` relies on them:
+//! - the first instruction is the only one that changes the resource;
+//! - nothing between `commit` and `end` changes a register that the record names, or RSP;
+//! - the ledger changes visibly with the last instruction before `end`, and with no other.
+//!
+//! A failed condition leaves before anything is written. Every locked instruction is a full
+//! barrier, so it pairs as Acquire and as Release with whoever touches the same word next; a plain
+//! `mov` to memory is a Release on this architecture. None of the blocks has `nomem`: the compiler
+//! keeps the protected accesses between the windows.
+#![expect(unsafe_code, reason = "inline assembly")]
+
+use core::arch::{asm, global_asm};
+use core::sync::atomic::AtomicU64;
+
+use crate::ledger::{ENTRY_BYTES, LEDGER_BYTES};
+use crate::{Entry, Ledger, Operations};
+
+// The section exists even in an image that uses no window, so that its bounds always link.
+global_asm!(".pushsection drop_windows,\"aR\",@progbits", ".balign 4", ".popsection");
+
+const _: () = assert!(ENTRY_BYTES == 24 && LEDGER_BYTES == 512);
+
+/// A byte with the encoding number of the register that the compiler chose for operand `$name`:
+/// the assembler compares its printed name with all sixteen.
+macro_rules! register_number {
+    ($name:literal) => {
+        concat!(
+            ".set .Ldrop_register, 0\n",
+            ".irp register,rax,rcx,rdx,rbx,rsp,rbp,rsi,rdi,r8,r9,r10,r11,r12,r13,r14,r15\n",
+            ".ifc \\register,{",
+            $name,
+            "}\n.byte .Ldrop_register\n.endif\n",
+            ".set .Ldrop_register, .Ldrop_register + 1\n",
+            ".endr"
+        )
+    };
+}
+
+/// The window's record: labels 2 (commit), 3 (decided) and 4 (end), the kind, and the registers.
+macro_rules! record {
+    (@bytes) => { ".byte 0xff, 0xff, 0xff" };
+    (@bytes $a:literal) => { concat!(register_number!($a), "\n.byte 0xff, 0xff") };
+    (@bytes $a:literal, $b:literal) => {
+        concat!(register_number!($a), "\n", register_number!($b), "\n.byte 0xff")
+    };
+    (@bytes $a:literal, $b:literal, $c:literal) => {
+        concat!(register_number!($a), "\n", register_number!($b), "\n", register_number!($c))
+    };
+    ($kind:literal, $($register:literal),*) => {
+        concat!(
+            ".pushsection drop_windows,\"aR\",@progbits\n",
+            ".balign 4\n",
+            ".long 2b - .\n.long 3b - .\n.long 4b - .\n",
+            ".byte ", $kind, "\n",
+            record!(@bytes $($register),*), "\n",
+            ".popsection"
+        )
+    };
+}
+
+/// Writes the entry at `{depth}` bytes into `{ledger}`, and counts it: the tail of every window
+/// that records.
+macro_rules! push_entry {
+    () => {
+        concat!(
+            "mov qword ptr [{ledger} + {depth}], {resource}\n",
+            "mov qword ptr [{ledger} + {depth} + 8], {operations}\n",
+            "mov qword ptr [{ledger} + {depth} + 16], rsp\n",
+            "add qword ptr [{ledger}], 24"
+        )
+    };
+}
+
+/// Takes a lock word from `expected` to `desired`, and records it. Returns whether it did.
+///
+/// # Safety
+/// `word` is live, and taking it from `expected` to `desired` means to hold it in the sense of
+/// `operations`; `ledger` is the caller's own, with `depth` from [`Ledger::room`].
+#[inline(always)]
+pub(crate) unsafe fn acquire(
+    word: &AtomicU64,
+    expected: u64,
+    desired: u64,
+    operations: &'static Operations,
+    ledger: &Ledger,
+    depth: u64,
+) -> bool {
+    // SAFETY: the block writes the word and the entry at `depth`, which the contract hands to it,
+    // and keeps the module's three rules.
+    unsafe {
+        asm!(
+            "lock cmpxchg qword ptr [{resource}], {desired}",
+            "2: jne {contended}",
+            "3:",
+            push_entry!(),
+            "4:",
+            record!("0", "resource", "operations", "ledger"),
+            resource = in(reg) word,
+            desired = in(reg) desired,
+            operations = in(reg) operations,
+            ledger = in(reg) ledger,
+            depth = in(reg) depth,
+            inout("rax") expected => _,
+            contended = label { return false },
+        );
+    }
+    true
+}
+
+/// Adds one to a count, and records the share. Returns whether the count is still below 2^63; if
+/// it is not, the share is counted but not recorded, and the count stays up for ever.
+///
+/// # Safety
+/// `count` is live and above 0, and one more of it is a share in the sense of `operations`;
+/// `ledger` is the caller's own, with `depth` from [`Ledger::room`].
+#[cfg(feature = "alloc")]
+#[inline(always)]
+pub(crate) unsafe fn increment(
+    count: &AtomicU64,
+    operations: &'static Operations,
+    ledger: &Ledger,
+    depth: u64,
+) -> bool {
+    // SAFETY: as in `acquire`.
+    unsafe {
+        asm!(
+            "lock inc qword ptr [{resource}]",
+            "2: 3: js {overflow}",
+            push_entry!(),
+            "4:",
+            record!("0", "resource", "operations", "ledger"),
+            resource = in(reg) count,
+            operations = in(reg) operations,
+            ledger = in(reg) ledger,
+            depth = in(reg) depth,
+            overflow = label { return false },
+        );
+    }
+    true
+}
+
+/// Takes `pointer` out of `place`, which nobody else can reach, and records it.
+///
+/// # Safety
+/// The caller has `place` to itself, it holds `pointer`, and having taken that means to hold it in
+/// the sense of `operations`; `ledger` is the caller's own, with `depth` from [`Ledger::room`].
+#[cfg(feature = "alloc")]
+#[inline(always)]
+pub(crate) unsafe fn adopt(
+    place: *mut *mut (),
+    pointer: *mut (),
+    operations: &'static Operations,
+    ledger: &Ledger,
+    depth: u64,
+) {
+    // SAFETY: as in `acquire`.
+    unsafe {
+        asm!(
+            "mov qword ptr [{place}], 0",
+            "2: 3:",
+            push_entry!(),
+            "4:",
+            record!("0", "resource", "operations", "ledger"),
+            place = in(reg) place,
+            resource = in(reg) pointer,
+            operations = in(reg) operations,
+            ledger = in(reg) ledger,
+            depth = in(reg) depth,
+        );
+    }
+}
+
+/// Stores `value` into a lock word that the caller owns, and pops its entry off the top.
+///
+/// # Safety
+/// The caller holds `word`, and storing `value` gives it up; `entry` lists it and is the last of
+/// `ledger`, which is the caller's own.
+#[inline(always)]
+pub(crate) unsafe fn release_top(
+    word: &AtomicU64,
+    value: u64,
+    entry: *const Entry,
+    ledger: &Ledger,
+) {
+    // SAFETY: the contract hands the word and the last entry to the block.
+    unsafe {
+        asm!(
+            "mov qword ptr [{word}], {value}",
+            "2: 3: sub qword ptr [{ledger}], 24",
+            "4:",
+            record!("1", "entry"),
+            word = in(reg) word,
+            value = in(reg) value,
+            entry = in(reg) entry,
+            ledger = in(reg) ledger,
+        );
+    }
+}
+
+/// Changes a word from `expected` to `desired`, and erases the entry. Returns whether it did.
+///
+/// It gives up what `entry` lists: out of order, into a place that keeps it, or from outside for a
+/// dead task.
+///
+/// # Safety
+/// `word` is live; changing it so means that what `entry` lists is no longer held by its task;
+/// nobody else changes the entry meanwhile.
+pub(crate) unsafe fn exchange(
+    word: &AtomicU64,
+    expected: u64,
+    desired: u64,
+    entry: *const Entry,
+) -> bool {
+    // SAFETY: the contract hands the word and the entry to the block.
+    unsafe {
+        asm!(
+            "lock cmpxchg qword ptr [{word}], {desired}",
+            "2: jne {refused}",
+            "3: mov qword ptr [{entry}], 0",
+            "4:",
+            record!("1", "entry"),
+            word = in(reg) word,
+            desired = in(reg) desired,
+            entry = in(reg) entry,
+            inout("rax") expected => _,
+            refused = label { return false },
+        );
+    }
+    true
+}
+
+/// Takes one from a count, and pops its entry off the top; or, if that was the last, leaves the
+/// entry with `last` for its operations and returns true.
+///
+/// # Safety
+/// `entry` lists a share of `count` and is the last of `ledger`, which is the caller's own.
+#[cfg(feature = "alloc")]
+#[inline(always)]
+pub(crate) unsafe fn decrement_top(
+    count: &AtomicU64,
+    entry: *const Entry,
+    last: &'static Operations,
+    ledger: &Ledger,
+) -> bool {
+    // SAFETY: the contract hands one count and the last entry to the block.
+    unsafe {
+        asm!(
+            "lock dec qword ptr [{count}]",
+            // Written in either case, so that no jump comes between the decrement and it; an
+            // entry that is popped next does not mind.
+            "2: mov qword ptr [{entry} + 8], {last}",
+            "jz {destroy}",
+            "3: sub qword ptr [{ledger}], 24",
+            "4:",
+            record!("2", "entry", "last"),
+            count = in(reg) count,
+            entry = in(reg) entry,
+            last = in(reg) last,
+            ledger = in(reg) ledger,
+            destroy = label { return true },
+        );
+    }
+    false
+}
+
+/// As [`decrement_top`], for an entry anywhere in any ledger: out of order, or from outside for a
+/// dead task.
+///
+/// # Safety
+/// `entry` lists a share of `count`; nobody else changes the entry meanwhile.
+#[cfg(feature = "alloc")]
+pub(crate) unsafe fn decrement(
+    count: &AtomicU64,
+    entry: *const Entry,
+    last: &'static Operations,
+) -> bool {
+    // SAFETY: the contract hands one count and the entry to the block.
+    unsafe {
+        asm!(
+            "lock dec qword ptr [{count}]",
+            "2: mov qword ptr [{entry} + 8], {last}",
+            "jz {destroy}",
+            "3: mov qword ptr [{entry}], 0",
+            "4:",
+            record!("2", "entry", "last"),
+            count = in(reg) count,
+            entry = in(reg) entry,
+            last = in(reg) last,
+            destroy = label { return true },
+        );
+    }
+    false
+}

@@ -1,0 +1,429 @@
+//! What one task holds.
+#![expect(unsafe_code, reason = "entries are trusted by settle, so writing one is unsafe")]
+
+use core::fmt;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering, compiler_fence};
+
+use crate::Operations;
+
+/// One thing that a task holds.
+///
+/// The layout is what the windows write: `repr(C)`, 24 bytes.
+#[repr(C)]
+pub struct Entry {
+    /// The lock word, the count, the block; null in an entry that has been erased.
+    resource: AtomicPtr<()>,
+    /// A `&'static Operations`.
+    operations: AtomicPtr<Operations>,
+    /// The stack pointer of the frame that acquired it.
+    frame: AtomicU64,
+}
+
+impl Entry {
+    const fn empty() -> Self {
+        Self {
+            resource: AtomicPtr::new(ptr::null_mut()),
+            operations: AtomicPtr::new(ptr::null_mut()),
+            frame: AtomicU64::new(0),
+        }
+    }
+
+    /// What is held, or null if this entry has been erased.
+    pub fn resource(&self) -> *mut () {
+        self.resource.load(Ordering::Relaxed)
+    }
+
+    /// How to let go of it; `None` in an entry that was never used.
+    pub fn operations(&self) -> Option<&'static Operations> {
+        // SAFETY: entries are written by the windows and by `Ledger::record`, always with a
+        // `&'static Operations`, and start out null.
+        unsafe { self.operations.load(Ordering::Relaxed).as_ref() }
+    }
+
+    /// The stack pointer of the frame that acquired it.
+    pub fn frame(&self) -> u64 {
+        self.frame.load(Ordering::Relaxed)
+    }
+
+    /// Removes the entry, by one store. Its place is free again once all above it are too.
+    pub(crate) fn erase(&self) {
+        compiler_fence(Ordering::SeqCst);
+        self.resource.store(ptr::null_mut(), Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Changes the entry's state, by one store.
+    pub(crate) fn convert(&self, operations: &'static Operations) {
+        compiler_fence(Ordering::SeqCst);
+        self.operations.store(ptr::from_ref(operations).cast_mut(), Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("resource", &self.resource())
+            .field("kind", &self.operations().map(|operations| operations.kind))
+            .field("frame", &format_args!("{:#x}", self.frame()))
+            .finish()
+    }
+}
+
+/// There is no room in the task's ledger for another entry: [`Ledger::CAPACITY`] things are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LedgerFull;
+
+impl fmt::Display for LedgerFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the task's ledger is full ({} entries)", Ledger::CAPACITY)
+    }
+}
+
+impl core::error::Error for LedgerFull {}
+
+/// What one task holds: a fixed array, written by that task alone, and read by its keeper only
+/// when the task is frozen.
+///
+/// Entries lie in the order of acquisition. The owner pushes and pops at the end; an entry that
+/// is released out of order is erased in place, and its room comes back when the entries above it
+/// are gone, or when a push finds no room and closes the gaps.
+///
+/// The atomics are for the reader's sake: every access is a plain `mov`. Within the task, program
+/// order is what the keeper sees, since it looks only after the freeze.
+#[repr(C, align(64))]
+pub struct Ledger {
+    /// Bytes from the ledger's start to the first free entry.
+    pub(crate) depth: AtomicU64,
+    /// The entry that `close_gaps` is moving, as `from << 32 | to`, in entry numbers from 1.
+    moving: AtomicU64,
+    /// What the task is waiting for, on the contended path alone; null otherwise.
+    waiting: AtomicPtr<()>,
+    /// How far the settling of the task's last window has come: see `settle`.
+    pub(crate) resolution: AtomicU64,
+    entries: [Entry; Ledger::CAPACITY],
+}
+
+/// What the windows' assembly knows about the layout.
+pub(crate) const HEADER_BYTES: u64 = 32;
+pub(crate) const ENTRY_BYTES: u64 = 24;
+pub(crate) const LEDGER_BYTES: u64 = 512;
+
+const _: () = {
+    assert!(size_of::<Entry>() == ENTRY_BYTES as usize);
+    assert!(size_of::<Ledger>() == LEDGER_BYTES as usize);
+    assert!(core::mem::offset_of!(Ledger, depth) == 0);
+    assert!(core::mem::offset_of!(Ledger, entries) == HEADER_BYTES as usize);
+    assert!(HEADER_BYTES + ENTRY_BYTES * Ledger::CAPACITY as u64 == LEDGER_BYTES);
+};
+
+impl Ledger {
+    /// How many things a task can hold at once.
+    pub const CAPACITY: usize = 20;
+
+    /// The alignment of a ledger, which leaves the low six bits of its address to lock words.
+    pub(crate) const ALIGNMENT: u64 = 64;
+
+    /// An empty ledger.
+    pub const fn new() -> Self {
+        Self {
+            depth: AtomicU64::new(HEADER_BYTES),
+            waiting: AtomicPtr::new(ptr::null_mut()),
+            moving: AtomicU64::new(0),
+            resolution: AtomicU64::new(0),
+            entries: [const { Entry::empty() }; Self::CAPACITY],
+        }
+    }
+
+    /// What is held, innermost (last acquired) first.
+    pub fn held(&self) -> impl Iterator<Item = &Entry> {
+        let moved = self.moved_entry();
+        self.used()
+            .iter()
+            .enumerate()
+            .rev()
+            .filter(move |(index, entry)| !entry.resource().is_null() && Some(*index) != moved)
+            .map(|(_, entry)| entry)
+    }
+
+    /// How many things are held.
+    pub fn len(&self) -> usize {
+        self.held().count()
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.held().next().is_none()
+    }
+
+    /// What the task waits for, if it is on the contended path of a lock.
+    pub fn waiting(&self) -> *mut () {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_waiting(&self, resource: *mut ()) {
+        self.waiting.store(resource, Ordering::Relaxed);
+    }
+
+    /// Empties the ledger for the next life of its task slot.
+    ///
+    /// # Safety
+    /// The task is gone for good and has been settled, so that no entry is still needed.
+    pub unsafe fn reset(&self) {
+        self.depth.store(HEADER_BYTES, Ordering::Relaxed);
+        for entry in &self.entries {
+            entry.erase();
+        }
+        self.set_waiting(ptr::null_mut());
+        self.moving.store(0, Ordering::Relaxed);
+        self.resolution.store(0, Ordering::Relaxed);
+    }
+
+    /// The number of the entry at `entry`, if it is one of this ledger's.
+    pub(crate) fn index_of(&self, entry: *const Entry) -> Option<usize> {
+        let offset = entry.addr().checked_sub(self.entries.as_ptr().addr())?;
+        let index = offset / ENTRY_BYTES as usize;
+        (offset.is_multiple_of(ENTRY_BYTES as usize) && index < Self::CAPACITY).then_some(index)
+    }
+
+    pub(crate) fn entry(&self, index: usize) -> Option<&Entry> {
+        self.entries.get(index)
+    }
+
+    /// The entries below the depth, as far as the depth makes sense.
+    pub(crate) fn used(&self) -> &[Entry] {
+        &self.entries[..self.used_len()]
+    }
+
+    fn used_len(&self) -> usize {
+        let bytes = self.depth.load(Ordering::Relaxed).saturating_sub(HEADER_BYTES);
+        ((bytes / ENTRY_BYTES) as usize).min(Self::CAPACITY)
+    }
+
+    fn set_used_len(&self, len: usize) {
+        compiler_fence(Ordering::SeqCst);
+        self.depth.store(HEADER_BYTES + ENTRY_BYTES * len as u64, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// The offset of the next free entry: what a window that records takes as `depth`.
+    ///
+    /// # Errors
+    /// If there is no room, even after the gaps have been closed.
+    #[inline(always)]
+    pub(crate) fn room(&self) -> Result<u64, LedgerFull> {
+        let depth = self.depth.load(Ordering::Relaxed);
+        if depth < LEDGER_BYTES { Ok(depth) } else { self.make_room() }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make_room(&self) -> Result<u64, LedgerFull> {
+        self.close_gaps();
+        let depth = self.depth.load(Ordering::Relaxed);
+        if depth < LEDGER_BYTES { Ok(depth) } else { Err(LedgerFull) }
+    }
+
+    /// The last entry, if it lists `resource`: what a guard that is dropped in order finds.
+    #[inline(always)]
+    pub(crate) fn top(&self, resource: *const ()) -> Option<&Entry> {
+        let depth = self.depth.load(Ordering::Relaxed);
+        let offset = (depth - ENTRY_BYTES) as usize;
+        // SAFETY: only this task writes `depth`: it is `HEADER_BYTES` plus a whole number of
+        // entries, so the 24 bytes before it lie within the ledger. With no entry in use they are
+        // the header's, read as an entry: `moving` stands where the resource would be, is 0 in a
+        // task that runs, and so matches nothing.
+        let last = unsafe { &*ptr::from_ref(self).byte_add(offset).cast::<Entry>() };
+        (last.resource().cast_const() == resource).then_some(last)
+    }
+
+    /// The innermost entry that lists `resource`: for a guard that is dropped out of order.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn find(&self, resource: *const ()) -> Option<&Entry> {
+        self.held().find(|entry| entry.resource().cast_const() == resource)
+    }
+
+    /// Gives back the room of erased entries at the end.
+    pub(crate) fn trim(&self) {
+        let used = self.used();
+        let len = used.iter().rposition(|entry| !entry.resource().is_null()).map_or(0, |n| n + 1);
+        self.set_used_len(len);
+    }
+
+    /// Writes an entry down, outside any window: for a resource that nobody else can see yet.
+    ///
+    /// # Errors
+    /// If there is no room.
+    ///
+    /// # Safety
+    /// The caller is the ledger's task, and holds `resource` in the sense of `operations` until it
+    /// erases the entry.
+    pub(crate) unsafe fn record(
+        &self,
+        resource: *mut (),
+        operations: &'static Operations,
+        frame: u64,
+    ) -> Result<&Entry, LedgerFull> {
+        self.room()?;
+        let len = self.used_len();
+        let entry = &self.entries[len];
+        entry.resource.store(resource, Ordering::Relaxed);
+        entry.operations.store(ptr::from_ref(operations).cast_mut(), Ordering::Relaxed);
+        entry.frame.store(frame, Ordering::Relaxed);
+        // The store that counts comes last; its fences keep the compiler to that.
+        self.set_used_len(len + 1);
+        Ok(entry)
+    }
+
+    /// Completes, from outside, what a window that records had begun: idempotent.
+    pub(crate) fn complete(
+        &self,
+        index: usize,
+        resource: *mut (),
+        operations: *mut Operations,
+        frame: u64,
+    ) {
+        let Some(entry) = self.entries.get(index) else { return };
+        entry.resource.store(resource, Ordering::Relaxed);
+        entry.operations.store(operations, Ordering::Relaxed);
+        entry.frame.store(frame, Ordering::Relaxed);
+        self.set_used_len(index + 1);
+    }
+
+    /// Moves the entries down over the erased ones.
+    ///
+    /// For an instant an entry stands in two places. `moving` tells the keeper which of the two
+    /// does not count: the lower one until its resource is written, the upper one after.
+    fn close_gaps(&self) {
+        let mut to = 0;
+        for from in 0..self.used_len() {
+            let (source, target) = (&self.entries[from], &self.entries[to]);
+            if source.resource().is_null() {
+                continue;
+            }
+            if from != to {
+                target
+                    .operations
+                    .store(source.operations.load(Ordering::Relaxed), Ordering::Relaxed);
+                target.frame.store(source.frame(), Ordering::Relaxed);
+                compiler_fence(Ordering::SeqCst);
+                self.moving.store((from as u64 + 1) << 32 | (to as u64 + 1), Ordering::Relaxed);
+                compiler_fence(Ordering::SeqCst);
+                target.resource.store(source.resource(), Ordering::Relaxed);
+                source.erase();
+                self.moving.store(0, Ordering::Relaxed);
+                compiler_fence(Ordering::SeqCst);
+            }
+            to += 1;
+        }
+        self.set_used_len(to);
+    }
+
+    /// The entry that is a stale copy, because the task stopped inside `close_gaps`.
+    pub(crate) fn moved_entry(&self) -> Option<usize> {
+        let moving = self.moving.load(Ordering::Relaxed);
+        let from = (moving >> 32) as usize;
+        let to = (moving & 0xffff_ffff) as usize;
+        let target = self.entries.get(to.checked_sub(1)?)?;
+        (!target.resource().is_null()).then_some(from.checked_sub(1)?)
+    }
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.held()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::NOTHING;
+    use std::vec::Vec;
+
+    fn record(ledger: &Ledger, resource: usize) -> Result<&Entry, LedgerFull> {
+        // SAFETY: the ledger is never settled, so the resource is never looked at.
+        unsafe { ledger.record(ptr::without_provenance_mut(resource), &NOTHING, 7) }
+    }
+
+    fn resources(ledger: &Ledger) -> Vec<usize> {
+        ledger.held().map(|entry| entry.resource().addr()).collect()
+    }
+
+    #[test]
+    fn entries_come_innermost_first() {
+        let ledger = Ledger::new();
+        for n in 1..=3 {
+            record(&ledger, n * 8).unwrap();
+        }
+        assert_eq!(resources(&ledger), [24, 16, 8]);
+    }
+
+    #[test]
+    fn a_full_ledger_refuses_and_keeps_what_it_has() {
+        let ledger = Ledger::new();
+        for n in 1..=Ledger::CAPACITY {
+            record(&ledger, n * 8).unwrap();
+        }
+        assert_eq!(record(&ledger, 8).unwrap_err(), LedgerFull);
+        assert_eq!(ledger.len(), Ledger::CAPACITY);
+    }
+
+    #[test]
+    fn gaps_are_closed_when_the_room_runs_out() {
+        let ledger = Ledger::new();
+        for n in 1..=Ledger::CAPACITY {
+            record(&ledger, n * 8).unwrap();
+        }
+        ledger.find(ptr::without_provenance(16)).unwrap().erase();
+        ledger.find(ptr::without_provenance(48)).unwrap().erase();
+        record(&ledger, 800).unwrap();
+        record(&ledger, 808).unwrap();
+        assert_eq!(record(&ledger, 816).unwrap_err(), LedgerFull);
+        let held = resources(&ledger);
+        assert_eq!(held.len(), Ledger::CAPACITY);
+        assert_eq!(held[..3], [808, 800, Ledger::CAPACITY * 8]);
+        assert!(!held.contains(&16) && !held.contains(&48));
+    }
+
+    #[test]
+    fn an_entry_being_moved_counts_once() {
+        let ledger = Ledger::new();
+        record(&ledger, 8).unwrap().erase();
+        record(&ledger, 16).unwrap();
+        // What `close_gaps` leaves if it stops just before, and just after, the second copy
+        // becomes visible.
+        ledger.moving.store(2 << 32 | 1, Ordering::Relaxed);
+        assert_eq!(resources(&ledger), [16]);
+        ledger.entries[0].resource.store(ptr::without_provenance_mut(16), Ordering::Relaxed);
+        assert_eq!(resources(&ledger), [16]);
+    }
+
+    #[test]
+    fn trimming_gives_back_what_was_erased_at_the_end() {
+        let ledger = Ledger::new();
+        record(&ledger, 8).unwrap();
+        let second = record(&ledger, 16).unwrap();
+        let third = record(&ledger, 24).unwrap();
+        second.erase();
+        ledger.trim();
+        assert_eq!(ledger.used_len(), 3);
+        third.erase();
+        ledger.trim();
+        assert_eq!(ledger.used_len(), 1);
+    }
+
+    #[test]
+    fn the_top_of_an_empty_ledger_matches_nothing() {
+        let ledger = Ledger::new();
+        assert!(ledger.top(ptr::without_provenance(8)).is_none());
+    }
+}

@@ -1,0 +1,162 @@
+//! Anything else that must be put back.
+#![expect(unsafe_code, reason = "writes entries and calls back through them")]
+
+use core::fmt;
+use core::marker::PhantomData;
+
+use crate::{CurrentLedger, Entry, Ledger, LedgerFull, Operations, Outcome, ResourceKind};
+
+/// Something that a task has changed for a while and must put back: interrupts masked on a
+/// device, a slot taken in a table, a flag raised.
+///
+/// # Safety
+/// [`undo`](Self::undo) may be called by the keeper, from another task, at any time after the
+/// task that owed it died: it allocates nothing, takes no lock, waits for nothing and does not
+/// panic. And it may be called *again* after it has run in part or in full, because a task can die
+/// inside it: storing a value is right, adding one is not.
+pub unsafe trait Undo: Sync {
+    /// Puts it back.
+    fn undo(&self);
+}
+
+/// A duty to [`undo`](Undo::undo), met when this is dropped, or when its task dies.
+///
+/// ```
+/// # use core::ptr::NonNull;
+/// # use core::sync::atomic::{AtomicBool, Ordering};
+/// # use drop_registry::{CurrentLedger, Ledger, Obligation, Undo};
+/// # struct Kernel;
+/// # static LEDGER: Ledger = Ledger::new();
+/// # // SAFETY: one task, one ledger.
+/// # unsafe impl CurrentLedger for Kernel {
+/// #     fn current() -> NonNull<Ledger> { NonNull::from(&LEDGER) }
+/// # }
+/// struct Masked(AtomicBool);
+///
+/// // SAFETY: one store, however often.
+/// unsafe impl Undo for Masked {
+///     fn undo(&self) {
+///         self.0.store(false, Ordering::Release);
+///     }
+/// }
+///
+/// static DISK: Masked = Masked(AtomicBool::new(false));
+///
+/// let owed = Obligation::<_, Kernel>::new(&DISK)?;
+/// DISK.0.store(true, Ordering::Release);
+/// drop(owed);
+/// assert!(!DISK.0.load(Ordering::Acquire));
+/// # Ok::<(), drop_registry::LedgerFull>(())
+/// ```
+#[must_use = "the obligation is met when this is dropped"]
+pub struct Obligation<D: Undo + 'static, L: CurrentLedger> {
+    data: &'static D,
+    context: PhantomData<(fn() -> L, *mut ())>,
+}
+
+impl<D: Undo, L: CurrentLedger> Obligation<D, L> {
+    const OPERATIONS: &'static Operations = &Operations {
+        kind: ResourceKind::Obligation,
+        bytes: 0,
+        release: release::<D>,
+        reclaim: nothing,
+    };
+
+    /// Takes on the duty. Call it before making the change that it undoes: a task that dies in
+    /// between then undoes what it has not done, which [`Undo`] allows.
+    ///
+    /// # Errors
+    /// If the task's ledger is full.
+    #[inline]
+    pub fn new(data: &'static D) -> Result<Self, LedgerFull> {
+        // SAFETY: `CurrentLedger`: the ledger is this task's.
+        let ledger = unsafe { L::current().as_ref() };
+        let resource = core::ptr::from_ref(data).cast_mut().cast();
+        // SAFETY: `data` lives for ever, and `Undo` lets it be undone at any time from now on.
+        unsafe { ledger.record(resource, Self::OPERATIONS, frame_address()) }?;
+        Ok(Self { data, context: PhantomData })
+    }
+}
+
+/// An address in the caller's frame: what a window records as RSP.
+#[inline(always)]
+pub(crate) fn frame_address() -> u64 {
+    let stack_pointer: u64;
+    // SAFETY: reads a register.
+    unsafe {
+        core::arch::asm!("mov {}, rsp", out(reg) stack_pointer, options(nomem, nostack, preserves_flags));
+    }
+    stack_pointer
+}
+
+impl<D: Undo, L: CurrentLedger> Drop for Obligation<D, L> {
+    fn drop(&mut self) {
+        // Undone first, erased after: a death in between undoes again, which `Undo` allows.
+        self.data.undo();
+        // SAFETY: `CurrentLedger`, and the handle is not `Send`.
+        let ledger = unsafe { L::current().as_ref() };
+        if let Some(entry) = ledger.find(core::ptr::from_ref(self.data).cast()) {
+            entry.erase();
+            ledger.trim();
+        }
+    }
+}
+
+impl<D: Undo, L: CurrentLedger> fmt::Debug for Obligation<D, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Obligation(..)")
+    }
+}
+
+unsafe fn release<D: Undo>(_: &Ledger, entry: &Entry) -> Outcome {
+    // SAFETY: the entry was written by `Obligation::new` with a `&'static D`.
+    unsafe { &*entry.resource().cast_const().cast::<D>() }.undo();
+    entry.erase();
+    Outcome::Released
+}
+
+unsafe fn nothing(_: &Entry) -> Outcome {
+    Outcome::Released
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{TestTask, kill, on_fresh_ledger};
+    use core::sync::atomic::{AtomicBool, Ordering};
+    use std::boxed::Box;
+
+    struct Flag(AtomicBool);
+
+    // SAFETY: one store, however often.
+    unsafe impl Undo for Flag {
+        fn undo(&self) {
+            self.0.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn raised() -> &'static Flag {
+        Box::leak(Box::new(Flag(AtomicBool::new(true))))
+    }
+
+    #[test]
+    fn dropping_meets_it() {
+        let flag = raised();
+        let ledger = on_fresh_ledger(|ledger| {
+            let owed = Obligation::<_, TestTask>::new(flag).unwrap();
+            assert_eq!(ledger.len(), 1);
+            assert!(flag.0.load(Ordering::Relaxed));
+            drop(owed);
+        });
+        assert!(!flag.0.load(Ordering::Relaxed));
+        assert!(ledger.is_empty());
+    }
+
+    #[test]
+    fn death_meets_it() {
+        let flag = raised();
+        let outcomes = kill(|| core::mem::forget(Obligation::<_, TestTask>::new(flag).unwrap()));
+        assert_eq!(outcomes, [Outcome::Released]);
+        assert!(!flag.0.load(Ordering::Relaxed));
+    }
+}

@@ -1,0 +1,86 @@
+//! How each kind of resource is let go.
+use core::fmt;
+
+use crate::{Entry, Ledger};
+
+/// What kind of thing an entry stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ResourceKind {
+    /// A held [`Mutex`](crate::Mutex).
+    Mutex,
+    /// One count of a [`Shared`](crate::Shared).
+    Share,
+    /// A [`TrackedBox`](crate::TrackedBox).
+    Box,
+    /// An [`Obligation`](crate::Obligation).
+    Obligation,
+}
+
+impl fmt::Display for ResourceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Mutex => "mutex",
+            Self::Share => "share",
+            Self::Box => "box",
+            Self::Obligation => "obligation",
+        })
+    }
+}
+
+/// What became of a resource when its holder died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It is free, and nobody needs to know: a count went down, an obligation was met.
+    Released,
+    /// It is free, and the next owner is told that the value may be torn.
+    OwnerDied,
+    /// Nobody holds it any more; its value and memory are for [`reclaim`](crate::reclaim).
+    Orphaned,
+    /// Its value was dropped, where it needed that, and its memory freed.
+    Reclaimed,
+    /// Its memory is left alone for ever, because the value may be torn and its type does not
+    /// promise [`DropAfterTear`](crate::DropAfterTear).
+    Quarantined,
+    /// The resource does not agree that the dead task held it. It was not touched.
+    Disowned,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Released => "released",
+            Self::OwnerDied => "owner died",
+            Self::Orphaned => "orphaned",
+            Self::Reclaimed => "reclaimed",
+            Self::Quarantined => "quarantined",
+            Self::Disowned => "disowned",
+        })
+    }
+}
+
+/// How to let go of one kind of resource from outside the task that held it.
+///
+/// An entry's operations are also its state: a handle that begins to destroy what it owns points
+/// its entry at operations that no longer do so.
+#[derive(Debug)]
+pub struct Operations {
+    /// The kind, for reports.
+    pub kind: ResourceKind,
+    /// The bytes of heap memory that the resource owns, for the books of a quarantine.
+    pub bytes: usize,
+    /// Gives the resource up, in the fault path: no allocation, no lock, no blocking, no panic,
+    /// bounded. Removes the entry in the same window, unless it returns [`Outcome::Orphaned`].
+    ///
+    /// # Safety
+    /// The entry is one of the ledger's and lists a live resource of these operations; the task
+    /// that wrote it is frozen for good, and its pending window has been resolved.
+    pub release: unsafe fn(&Ledger, &Entry) -> Outcome,
+    /// Drops and frees what `release` left [`Outcome::Orphaned`]. Runs in the keeper's own time:
+    /// it may allocate and take locks.
+    ///
+    /// # Safety
+    /// As `release`, which returned [`Outcome::Orphaned`] for this entry; and only once.
+    pub reclaim: unsafe fn(&Entry) -> Outcome,
+}

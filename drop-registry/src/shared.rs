@@ -1,0 +1,370 @@
+//! A counted pointer, each of whose counts is in some task's ledger or in a slot.
+#![expect(unsafe_code, reason = "counts references to heap memory")]
+
+use alloc::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use core::fmt;
+use core::marker::PhantomData;
+use core::ops::Deref;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::arch;
+use crate::obligation::frame_address;
+use crate::{
+    CurrentLedger, DropAfterTear, Entry, Ledger, LedgerFull, Operations, Outcome, ResourceKind,
+};
+
+/// The heap block: the count first, for the windows.
+#[repr(C)]
+pub(crate) struct Counted<T> {
+    pub(crate) count: AtomicU64,
+    /// How the last share to go destroys the value: chosen where it was made.
+    destroy: &'static Operations,
+    value: T,
+}
+
+/// A share of a value on the heap, which is dropped when the last share goes.
+///
+/// Like `alloc::sync::Arc`, but each share stands in the ledger of the task that holds it, so that
+/// a death takes exactly that share away. It is therefore not `Send`; a share moves to another
+/// owner through a [`Slot`](crate::Slot), so that there is no instant at which nobody has it, or
+/// two do.
+pub struct Shared<T, L: CurrentLedger> {
+    block: NonNull<Counted<T>>,
+    context: PhantomData<(fn() -> L, T)>,
+}
+
+impl<T: Send + Sync, L: CurrentLedger> Shared<T, L> {
+    /// Moves `value` to the heap, with one share.
+    ///
+    /// If the last share is a dead task's, the memory is freed; a value with drop glue cannot be
+    /// dropped then, since it may be torn, and is quarantined. See [`Shared::new_droppable`].
+    ///
+    /// # Errors
+    /// If the task's ledger is full.
+    pub fn new(value: T) -> Result<Self, LedgerFull> {
+        let destroy = const {
+            if core::mem::needs_drop::<T>() { Self::QUARANTINE } else { Self::DROP_AND_FREE }
+        };
+        Self::allocate(value, destroy)
+    }
+
+    /// As [`Shared::new`], for a value that may be dropped even if its last share was a dead
+    /// task's.
+    ///
+    /// # Errors
+    /// If the task's ledger is full.
+    pub fn new_droppable(value: T) -> Result<Self, LedgerFull>
+    where
+        T: DropAfterTear,
+    {
+        Self::allocate(value, Self::DROP_AND_FREE)
+    }
+
+    fn allocate(value: T, destroy: &'static Operations) -> Result<Self, LedgerFull> {
+        // SAFETY: `CurrentLedger`: the ledger is this task's.
+        let ledger = unsafe { L::current().as_ref() };
+        ledger.room()?;
+        let layout = Layout::new::<Counted<T>>();
+        // SAFETY: the layout is not empty: it has the count.
+        let Some(block) = NonNull::new(unsafe { alloc(layout) }.cast::<Counted<T>>()) else {
+            handle_alloc_error(layout)
+        };
+        // SAFETY: the block is new and fits the layout; the share that its count says is recorded.
+        unsafe {
+            block.write(Counted { count: AtomicU64::new(1), destroy, value });
+            ledger.record(block.as_ptr().cast(), Self::SHARE, frame_address())?;
+        }
+        Ok(Self { block, context: PhantomData })
+    }
+}
+
+impl<T, L: CurrentLedger> Shared<T, L> {
+    /// One share of a live value.
+    pub(crate) const SHARE: &'static Operations = &Operations {
+        kind: ResourceKind::Share,
+        bytes: 0,
+        release: release_share::<T>,
+        reclaim: reclaim_nothing,
+    };
+
+    /// The last share is gone: the value is dropped, and the memory freed.
+    const DROP_AND_FREE: &'static Operations = &Operations {
+        kind: ResourceKind::Share,
+        bytes: size_of::<Counted<T>>(),
+        release: orphan,
+        reclaim: drop_and_free::<T>,
+    };
+
+    /// The last share is gone, and the value cannot be dropped by anyone but a live holder; or it
+    /// is being dropped.
+    const QUARANTINE: &'static Operations = &Operations {
+        kind: ResourceKind::Share,
+        bytes: size_of::<Counted<T>>(),
+        release: orphan,
+        reclaim: quarantine,
+    };
+
+    /// # Safety
+    /// The current ledger has an entry for this share, which nothing else answers for.
+    pub(crate) unsafe fn from_recorded(block: NonNull<Counted<T>>) -> Self {
+        Self { block, context: PhantomData }
+    }
+
+    pub(crate) fn block(this: &Self) -> NonNull<Counted<T>> {
+        this.block
+    }
+
+    /// Takes another share.
+    ///
+    /// # Errors
+    /// If the task's ledger is full.
+    ///
+    /// # Panics
+    /// If there are 2^63 shares.
+    #[inline]
+    pub fn try_clone(&self) -> Result<Self, LedgerFull> {
+        // SAFETY: this handle is a share, so the block is alive.
+        unsafe { Self::share_of(self.block) }
+    }
+
+    /// # Safety
+    /// The block is alive for the length of the call.
+    #[inline]
+    pub(crate) unsafe fn share_of(block: NonNull<Counted<T>>) -> Result<Self, LedgerFull> {
+        // SAFETY: `CurrentLedger`: the ledger is this task's.
+        let ledger = unsafe { L::current().as_ref() };
+        let depth = ledger.room()?;
+        // SAFETY: the block is alive, and one more count is one more share.
+        let counted = unsafe { arch::increment(&block.as_ref().count, Self::SHARE, ledger, depth) };
+        assert!(counted, "more than 2^63 shares of one value");
+        Ok(Self { block, context: PhantomData })
+    }
+
+    /// How many shares there are: of use to a check or a report, and stale at once.
+    pub fn count(this: &Self) -> u64 {
+        // SAFETY: this handle is a share, so the block is alive.
+        unsafe { this.block.as_ref() }.count.load(Ordering::Relaxed)
+    }
+
+    /// The value, if this is the only share.
+    pub fn get_mut(this: &mut Self) -> Option<&mut T> {
+        // SAFETY: this handle is a share, so the block is alive.
+        let count = unsafe { this.block.as_ref() }.count.load(Ordering::Acquire);
+        // SAFETY: the only share is borrowed exclusively. Acquire pairs with the decrement of
+        // whoever held the last other one.
+        (count == 1).then(|| unsafe { &mut (*this.block.as_ptr()).value })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn destroy(&self, ledger: &Ledger) {
+        let entry = ledger.find(self.block.as_ptr().cast()).expect("the entry of the last share");
+        // From here on the value is half dropped if the task dies, and nobody's to look at.
+        entry.convert(Self::QUARANTINE);
+        // SAFETY: the last share is gone, and this task has converted its entry to the duty to
+        // destroy the value, once. The block came from `allocate` with this layout.
+        unsafe {
+            ptr::drop_in_place(&raw mut (*self.block.as_ptr()).value);
+            entry.erase();
+            dealloc(self.block.as_ptr().cast(), Layout::new::<Counted<T>>());
+        }
+        ledger.trim();
+    }
+}
+
+impl<T, L: CurrentLedger> Drop for Shared<T, L> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: `CurrentLedger`, and the handle is not `Send`.
+        let ledger = unsafe { L::current().as_ref() };
+        // SAFETY: this handle is a share, so the block is alive until the decrement.
+        let Counted { count, destroy, .. } = unsafe { self.block.as_ref() };
+        let resource = self.block.as_ptr().cast();
+        let last = match ledger.top(resource) {
+            // SAFETY: the last entry lists this share.
+            Some(entry) => unsafe { arch::decrement_top(count, entry, destroy, ledger) },
+            None => {
+                let entry = ledger.find(resource).expect("a share is dropped by its own task");
+                // SAFETY: the entry lists this share.
+                let last = unsafe { arch::decrement(count, entry, destroy) };
+                ledger.trim();
+                last
+            }
+        };
+        if last {
+            self.destroy(ledger);
+        }
+    }
+}
+
+impl<T, L: CurrentLedger> Deref for Shared<T, L> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: this handle is a share, so the block is alive, and shared.
+        unsafe { &self.block.as_ref().value }
+    }
+}
+
+impl<T: fmt::Debug, L: CurrentLedger> fmt::Debug for Shared<T, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+/// Takes a dead task's share away.
+unsafe fn release_share<T>(_: &Ledger, entry: &Entry) -> Outcome {
+    // SAFETY: `Operations::release`: the entry lists a share of a live block.
+    let block = unsafe { &*entry.resource().cast_const().cast::<Counted<T>>() };
+    // SAFETY: the entry is the dead task's, and nobody else changes it now.
+    if unsafe { arch::decrement(&block.count, entry, block.destroy) } {
+        Outcome::Orphaned
+    } else {
+        Outcome::Released
+    }
+}
+
+/// The share went before: what is left is the block, for `reclaim`.
+unsafe fn orphan(_: &Ledger, _: &Entry) -> Outcome {
+    Outcome::Orphaned
+}
+
+unsafe fn drop_and_free<T>(entry: &Entry) -> Outcome {
+    let block = entry.resource().cast::<Counted<T>>();
+    // SAFETY: `Operations::reclaim`: no share is left, and this runs once. `T` has no drop glue,
+    // or it is `DropAfterTear`, so that a torn value may be dropped.
+    unsafe {
+        ptr::drop_in_place(&raw mut (*block).value);
+        dealloc(block.cast(), Layout::new::<Counted<T>>());
+    }
+    Outcome::Reclaimed
+}
+
+unsafe fn quarantine(_: &Entry) -> Outcome {
+    Outcome::Quarantined
+}
+
+unsafe fn reclaim_nothing(_: &Entry) -> Outcome {
+    Outcome::Released
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{TestTask, kill, on_fresh_ledger};
+    use core::cell::Cell;
+    use core::sync::atomic::AtomicUsize;
+    use std::boxed::Box;
+    use std::string::String;
+    use std::sync::Arc;
+
+    type TestShared<T> = Shared<T, TestTask>;
+
+    struct CountsDrops(Arc<AtomicUsize>);
+    impl Drop for CountsDrops {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    // SAFETY: one pointer field, never reassigned.
+    unsafe impl DropAfterTear for CountsDrops {}
+
+    #[test]
+    fn the_last_share_drops_the_value() {
+        let drops = Arc::new(AtomicUsize::new(0));
+        let ledger = on_fresh_ledger(|ledger| {
+            let first = TestShared::new(CountsDrops(drops.clone())).unwrap();
+            let second = first.try_clone().unwrap();
+            assert_eq!((Shared::count(&first), ledger.len()), (2, 2));
+            drop(first);
+            assert_eq!(drops.load(Ordering::Relaxed), 0);
+            drop(second);
+        });
+        assert_eq!(drops.load(Ordering::Relaxed), 1);
+        assert!(ledger.is_empty());
+    }
+
+    #[test]
+    fn a_death_takes_its_own_share_and_no_other() {
+        on_fresh_ledger(|_| {
+            let mine = TestShared::new(7).unwrap();
+            let outcomes = kill(|| {
+                // SAFETY: `mine` keeps the block alive.
+                core::mem::forget(unsafe { TestShared::share_of(mine.block) }.unwrap());
+            });
+            assert_eq!(outcomes, [Outcome::Released]);
+            assert_eq!((Shared::count(&mine), *mine), (1, 7));
+        });
+    }
+
+    #[test]
+    fn the_last_share_of_a_dead_task_drops_what_may_be_dropped() {
+        let drops = Arc::new(AtomicUsize::new(0));
+        let outcomes = kill(|| {
+            core::mem::forget(TestShared::new_droppable(CountsDrops(drops.clone())).unwrap());
+        });
+        assert_eq!(outcomes, [Outcome::Orphaned, Outcome::Reclaimed]);
+        assert_eq!(drops.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_value_that_makes_no_promise_is_quarantined() {
+        let outcomes = kill(|| core::mem::forget(TestShared::new(String::from("torn?")).unwrap()));
+        assert_eq!(outcomes, [Outcome::Orphaned, Outcome::Quarantined]);
+    }
+
+    #[test]
+    fn a_death_inside_the_destructor_leaves_the_value_alone() {
+        struct DiesInDrop;
+        impl Drop for DiesInDrop {
+            fn drop(&mut self) {
+                std::panic::resume_unwind(Box::new(()));
+            }
+        }
+        // SAFETY: it has no fields.
+        unsafe impl DropAfterTear for DiesInDrop {}
+        let outcomes = kill(|| {
+            let shared = TestShared::new_droppable(DiesInDrop).unwrap();
+            let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(shared)));
+            assert!(died.is_err());
+        });
+        assert_eq!(outcomes, [Outcome::Orphaned, Outcome::Quarantined]);
+    }
+
+    #[test]
+    fn shares_may_be_dropped_in_any_order() {
+        let ledger = on_fresh_ledger(|_| {
+            let first = TestShared::new(1).unwrap();
+            let second = TestShared::new(2).unwrap();
+            let third = first.try_clone().unwrap();
+            drop(second);
+            drop(first);
+            assert_eq!(*third, 1);
+        });
+        assert!(ledger.is_empty());
+    }
+
+    #[test]
+    fn only_a_sole_share_can_be_changed() {
+        on_fresh_ledger(|_| {
+            let mut first = TestShared::new(1).unwrap();
+            *Shared::get_mut(&mut first).unwrap() = 2;
+            let second = first.try_clone().unwrap();
+            assert!(Shared::get_mut(&mut first).is_none());
+            assert_eq!(*second, 2);
+        });
+    }
+
+    #[test]
+    fn a_full_ledger_refuses_a_share_and_counts_none() {
+        on_fresh_ledger(|_| {
+            let first = TestShared::new(Cell::new(1).get()).unwrap();
+            let shares: std::vec::Vec<_> = core::iter::from_fn(|| first.try_clone().ok()).collect();
+            assert_eq!(shares.len(), Ledger::CAPACITY - 1);
+            assert_eq!(Shared::count(&first), Ledger::CAPACITY as u64);
+            assert!(TestShared::new(2).is_err());
+        });
+    }
+}

@@ -1,0 +1,89 @@
+//! What the unit tests share: tasks that are no more than a ledger.
+#![expect(unsafe_code, reason = "implements CurrentLedger and settles")]
+
+use core::cell::Cell;
+use core::ptr::NonNull;
+use std::boxed::Box;
+use std::thread_local;
+use std::vec::Vec;
+
+use task_model::{FrozenTask, Gpr, RegisterFile, StackBounds, TaskId};
+
+use crate::arch::WindowKind;
+use crate::{
+    CurrentLedger, Entry, Ledger, Operations, Outcome, ResourceKind, WindowTable, reclaim, settle,
+};
+
+thread_local! {
+    static CURRENT: Cell<Option<&'static Ledger>> = const { Cell::new(None) };
+}
+
+/// Whoever runs inside [`on_fresh_ledger`].
+pub(crate) struct TestTask;
+
+// SAFETY: each call of `on_fresh_ledger` makes a ledger of its own, which lives for ever.
+unsafe impl CurrentLedger for TestTask {
+    fn current() -> NonNull<Ledger> {
+        NonNull::from(CURRENT.get().expect("runs inside `on_fresh_ledger`"))
+    }
+}
+
+/// Runs `body` as a task with a ledger of its own, and returns that.
+pub(crate) fn on_fresh_ledger(body: impl FnOnce(&'static Ledger)) -> &'static Ledger {
+    let ledger: &'static Ledger = Box::leak(Box::default());
+    let outer = CURRENT.replace(Some(ledger));
+    body(ledger);
+    CURRENT.set(outer);
+    ledger
+}
+
+/// Runs `body` as a task, kills it where it ends, and returns what became of what it held.
+pub(crate) fn kill(body: impl FnOnce()) -> Vec<Outcome> {
+    let ledger = on_fresh_ledger(|_| body());
+    let mut registers = RegisterFile::new();
+    let mut outcomes = Vec::new();
+    // SAFETY: the task has returned, so it executes no more, and what it left is alive: the tests
+    // keep their resources outside of `body`, or on the heap.
+    unsafe {
+        settle(&frozen(&mut registers), ledger, &WindowTable::linked(), |settled| {
+            outcomes.push(settled.outcome);
+        });
+        reclaim(ledger, |settled| outcomes.push(settled.outcome));
+    }
+    assert!(ledger.is_empty());
+    outcomes
+}
+
+/// A task that is nothing but its registers.
+pub(crate) fn frozen(registers: &mut RegisterFile) -> FrozenTask<'_> {
+    let stack = StackBounds::new(0x1000, 0x2000, 0).unwrap();
+    // SAFETY: nothing runs with these registers, and no test reads the stack.
+    unsafe { FrozenTask::new(TaskId::first(0), NonNull::from(registers), stack) }
+}
+
+/// The registers of a task that stopped in the middle of some window of this kind.
+pub(crate) fn stopped_in(kind: WindowKind) -> RegisterFile {
+    let mut registers = RegisterFile::new();
+    registers.rip = WindowTable::linked().decided_addresses(kind).next().expect("a window");
+    for register in Gpr::ALL {
+        registers[register] = 64;
+    }
+    registers
+}
+
+/// Operations under which nothing happens.
+pub(crate) static NOTHING: Operations = Operations {
+    kind: ResourceKind::Obligation,
+    bytes: 0,
+    release: release_nothing,
+    reclaim: reclaim_nothing,
+};
+
+unsafe fn release_nothing(_: &Ledger, entry: &Entry) -> Outcome {
+    entry.erase();
+    Outcome::Released
+}
+
+unsafe fn reclaim_nothing(_: &Entry) -> Outcome {
+    Outcome::Released
+}
