@@ -51,7 +51,8 @@ pub unsafe trait Undo: Sync {
 #[must_use = "the obligation is met when this is dropped"]
 pub struct Obligation<D: Undo + 'static, L: CurrentLedger> {
     data: &'static D,
-    context: PhantomData<(fn() -> L, *mut ())>,
+    context: PhantomData<fn() -> L>,
+    not_send: PhantomData<*mut ()>,
 }
 
 impl<D: Undo, L: CurrentLedger> Obligation<D, L> {
@@ -74,7 +75,7 @@ impl<D: Undo, L: CurrentLedger> Obligation<D, L> {
         let resource = core::ptr::from_ref(data).cast_mut().cast();
         // SAFETY: `data` lives for ever, and `Undo` lets it be undone at any time from now on.
         unsafe { ledger.record(resource, Self::OPERATIONS, frame_address()) }?;
-        Ok(Self { data, context: PhantomData })
+        Ok(Self { data, context: PhantomData, not_send: PhantomData })
     }
 }
 

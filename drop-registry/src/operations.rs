@@ -1,4 +1,5 @@
 //! How each kind of resource is let go.
+
 use core::fmt;
 
 use crate::{Entry, Ledger};

@@ -1,1 +1,53 @@
+//! A keeper for kernel tasks: what is done about one that died.
+//!
+//! In KeyKOS every domain names a *keeper*: another domain, with its own good stack, that receives
+//! the trap when the first one stops, can read and change its registers and memory, and decides
+//! what becomes of it (Hardy, "KeyKOS architecture", Operating Systems Review 1985). This crate
+//! brings that to Rust kernels, and adds what KeyKOS never had to do: putting back the locks and
+//! counts that the dead task's frames held.
+//!
+//! # A fault's way
+//! ```text
+//!  trap stub ──► Keeper::post ──► mailbox ──► Keeper::serve, in the keeper's own task
+//!  (saves all registers;                        │
+//!   the task is frozen)                         ├─ Platform::seize   the task cannot run
+//!                                               ├─ settle            locks and counts are free
+//!                                               ├─ Walk              the frames have names
+//!                                               ├─ Policy::rule      exit, restart, hold
+//!                                               ├─ reclaim           memory is free
+//!                                               └─ Platform::retire, restart or hold
+//!                                                      └──► Report
+//! ```
+//! Until the dead task's locks and counts are free, nothing on this way allocates, takes a lock,
+//! blocks, or runs on the dead task's stack. Releasing them does not depend on the walk: the
+//! ledger says what is held; the walk says by which frame.
+//!
+//! # What is in it
+//! | | |
+//! | --- | --- |
+//! | [`Keeper`] | posts and serves |
+//! | [`Platform`], [`Stopped`] | what an embedder provides: the one unsafe trait |
+//! | [`Policy`], [`Verdict`], [`policy`] | who decides, what can be decided, and the ready-made ones |
+//! | [`Report`], [`Resource`] | what was found, and what was done |
+//! | [`unwind`] | walking frames from outside |
+//!
+//! `task-model` has the vocabulary, and `drop-registry` what tasks hold.
+
 #![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod keeper;
+mod mailbox;
+mod platform;
+pub mod policy;
+mod report;
+pub mod unwind;
+
+pub use keeper::Keeper;
+pub use mailbox::{Cause, MailboxFull, Notice};
+pub use platform::{CannotRestart, NoSuchTask, Platform, Stopped};
+pub use policy::{Policy, Verdict};
+pub use report::{Report, Resource};

@@ -1,0 +1,174 @@
+//! The keeper: from a notice to a report.
+#![expect(unsafe_code, reason = "settles tasks that the platform has stopped")]
+
+use core::fmt;
+
+use drop_registry::{WindowTable, reclaim, settle};
+use task_model::{FaultInfo, TaskId};
+
+use crate::mailbox::Mailbox;
+use crate::unwind::{EhFrameRules, MAX_FRAMES, UnwindTables, Walk, WalkEnd, WalkError};
+use crate::{
+    Cause, MailboxFull, NoSuchTask, Notice, Platform, Policy, Report, Stopped, Verdict, policy,
+};
+
+/// Keeps the tasks of one platform.
+///
+/// Traps and killers [post](Self::post) to it from anywhere; the keeper's own task
+/// [serves](Self::serve) what was posted, one death at a time. It never waits for a task that it
+/// keeps.
+pub struct Keeper<P> {
+    platform: P,
+    tables: UnwindTables<'static>,
+    windows: WindowTable,
+    mailbox: Mailbox,
+    default_policy: &'static dyn Policy,
+}
+
+impl<P: Platform> Keeper<P> {
+    /// A keeper for the tasks of `platform`, whose frames `tables` describe, with room for
+    /// `capacity` notices at a time.
+    ///
+    /// Tasks that name no policy [exit](policy::Exit). Allocates the mailbox: this is the last
+    /// allocation until a dead task's resources are settled.
+    ///
+    /// # Panics
+    /// If `capacity` is 0.
+    pub fn new(platform: P, tables: UnwindTables<'static>, capacity: usize) -> Self {
+        Self {
+            platform,
+            tables,
+            windows: WindowTable::linked(),
+            mailbox: Mailbox::with_capacity(capacity),
+            default_policy: &policy::Exit,
+        }
+    }
+
+    /// Sets the policy of tasks that name none.
+    #[must_use]
+    pub fn with_default_policy(mut self, policy: &'static dyn Policy) -> Self {
+        self.default_policy = policy;
+        self
+    }
+
+    /// The platform.
+    pub fn platform(&self) -> &P {
+        &self.platform
+    }
+
+    /// Tells the keeper that `task` has stopped at a fault. For the trap that stopped it: it
+    /// allocates nothing, takes no lock, and does not wait.
+    ///
+    /// # Errors
+    /// If the mailbox is full.
+    pub fn post(&self, task: TaskId, fault: FaultInfo) -> Result<(), MailboxFull> {
+        self.send(task, Cause::Fault(fault))
+    }
+
+    /// Ends `task`, whatever it is doing: at whatever instruction it has come to when the keeper
+    /// stops it.
+    ///
+    /// # Errors
+    /// If the mailbox is full. That the task is already gone shows only when the keeper
+    /// [serves](Self::serve) the notice.
+    pub fn kill(&self, task: TaskId) -> Result<(), MailboxFull> {
+        self.send(task, Cause::Kill)
+    }
+
+    /// Lets go of a task that was [held](Verdict::Hold): frees its memory and retires it.
+    ///
+    /// # Errors
+    /// As [`kill`](Self::kill).
+    pub fn release(&self, task: TaskId) -> Result<(), MailboxFull> {
+        self.send(task, Cause::Release)
+    }
+
+    fn send(&self, task: TaskId, cause: Cause) -> Result<(), MailboxFull> {
+        self.mailbox.post(Notice { task, cause, at: self.platform.now() })
+    }
+
+    /// Deals with the next notice, if there is one: for the keeper's own task.
+    ///
+    /// # Errors
+    /// If the notice is about a task that is gone.
+    pub fn serve(&self) -> Option<Result<Report, NoSuchTask>> {
+        Some(self.handle(self.mailbox.take()?))
+    }
+
+    fn handle(&self, notice: Notice) -> Result<Report, NoSuchTask> {
+        let mut stopped = self.platform.seize(notice.task)?;
+        let fault = match notice.cause {
+            Cause::Fault(fault) => fault,
+            Cause::Kill | Cause::Release => FaultInfo::killed(stopped.task.registers().rip),
+        };
+        let mut report = Report::new(notice.task, fault, notice.at);
+        self.settle(&mut stopped, &mut report);
+        self.walk(&stopped, &mut report);
+        let verdict = match notice.cause {
+            Cause::Release => Verdict::Exit,
+            _ => stopped.policy.unwrap_or(self.default_policy).rule(&report, stopped.restarts),
+        };
+        self.act(verdict, stopped, &mut report);
+        report.gone_at = self.platform.now();
+        Ok(report)
+    }
+
+    /// Frees locks and counts. Before the walk, since it does not need it: whoever waits for a
+    /// lock need not wait for the dead task's frames to be counted.
+    fn settle(&self, stopped: &mut Stopped<'_>, report: &mut Report) {
+        // SAFETY: `Platform::seize`: the task is stopped, the ledger is its own, and nobody else
+        // has it. It is stopped for good: every verdict there is ends this life of it. What it
+        // holds is alive: guards borrow their locks, shares keep their blocks, boxes own theirs.
+        unsafe {
+            settle(&stopped.task, stopped.ledger, &self.windows, |done| report.settled(done))
+        };
+        report.settled_at = self.platform.now();
+        report.reclaimed_at = report.settled_at;
+    }
+
+    /// Names the frames, and the frame of each resource.
+    fn walk(&self, stopped: &Stopped<'_>, report: &mut Report) {
+        let mut rules = EhFrameRules::new(self.tables);
+        let mut walk = Walk::new(stopped.task.registers(), &stopped.task, &mut rules)
+            .stopped_by(&report.fault);
+        // The walk gives out no more frames than the report has room for.
+        report.frames.extend((&mut walk).take(MAX_FRAMES));
+        report.walk_end = walk.end().unwrap_or(WalkEnd::Partial(WalkError::TooDeep));
+        report.attribute();
+    }
+
+    fn act(&self, verdict: Verdict, stopped: Stopped<'_>, report: &mut Report) {
+        report.verdict = Some(verdict);
+        if verdict == Verdict::Hold {
+            return self.platform.hold(stopped);
+        }
+        self.reclaim(&stopped, report);
+        if verdict == Verdict::Restart {
+            match self.platform.restart(stopped) {
+                Ok(next) => report.restarted_as = Some(next),
+                Err(cannot) => {
+                    report.verdict = Some(Verdict::Exit);
+                    self.platform.retire(cannot.0);
+                }
+            }
+        } else {
+            self.platform.retire(stopped);
+        }
+    }
+
+    /// Frees memory that nobody holds any more.
+    fn reclaim(&self, stopped: &Stopped<'_>, report: &mut Report) {
+        if stopped.ledger.is_empty() {
+            return;
+        }
+        // SAFETY: the ledger has been settled, in this life of the task, and it is still stopped.
+        unsafe { reclaim(stopped.ledger, |done| report.reclaimed(done)) };
+        report.reclaimed_at = self.platform.now();
+    }
+}
+
+impl<P> fmt::Debug for Keeper<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keeper").field("mailbox", &self.mailbox).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,79 @@
+//! What an embedder provides.
+#![expect(unsafe_code, reason = "declares an unsafe trait")]
+
+use core::fmt;
+
+use drop_registry::Ledger;
+use task_model::{FrozenTask, TaskId};
+
+use crate::Policy;
+
+/// A task in the keeper's hands: stopped, and with everything that is needed to rule on it.
+#[derive(Debug)]
+pub struct Stopped<'a> {
+    /// Its registers and its stack.
+    pub task: FrozenTask<'a>,
+    /// What it holds.
+    pub ledger: &'a Ledger,
+    /// Who rules on it; `None` for the keeper's default.
+    pub policy: Option<&'static dyn Policy>,
+    /// How often it has been restarted.
+    pub restarts: u32,
+}
+
+/// There is no such task: the id is stale, or its task has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoSuchTask(pub TaskId);
+
+impl fmt::Display for NoSuchTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there is no task {}", self.0)
+    }
+}
+
+impl core::error::Error for NoSuchTask {}
+
+/// The task cannot be restarted: it comes back, to be retired.
+#[derive(Debug)]
+pub struct CannotRestart<'a>(pub Stopped<'a>);
+
+/// The kernel as its keeper sees it.
+///
+/// The keeper calls these from its own task, on its own stack. `seize` and `now` are in the fault
+/// path: they must not allocate, take a lock that a kept task can hold, or wait for a kept task to
+/// do anything but stop. The others may do what the kernel's own task management does.
+///
+/// # Safety
+/// - A task that `seize` has returned executes no instruction until it is given back to
+///   `restart`; one that is given to `retire` or `hold` executes none ever again. `seize` returns
+///   only after the freeze is acknowledged: the task's writes are visible to the caller, and its
+///   registers are all in its register file.
+/// - [`Stopped::task`] meets the contract of [`FrozenTask::new`], and [`Stopped::ledger`] is the
+///   ledger that `CurrentLedger` gives to that very task.
+/// - No two [`Stopped`] for one task exist at a time.
+/// - `retire` and `restart` unmap or reuse the stack only once nothing that was lent from it can
+///   be reached, and [reset](Ledger::reset) the ledger before another task gets it.
+pub unsafe trait Platform {
+    /// The time, in ticks of the platform's choice: the unit of all times in a
+    /// [`Report`](crate::Report).
+    fn now(&self) -> u64;
+
+    /// Stops `task`, wherever it is, and takes hold of it; one that has stopped already, by a
+    /// fault or because it is held, is taken hold of as it is.
+    ///
+    /// # Errors
+    /// If there is no such task.
+    fn seize(&self, task: TaskId) -> Result<Stopped<'_>, NoSuchTask>;
+
+    /// Ends the task for good. Its slot may be used again, under the next generation.
+    fn retire(&self, stopped: Stopped<'_>);
+
+    /// Begins the task again from its entry, on a fresh stack, under the next generation.
+    ///
+    /// # Errors
+    /// If it cannot be: it comes back as it was.
+    fn restart<'a>(&'a self, stopped: Stopped<'a>) -> Result<TaskId, CannotRestart<'a>>;
+
+    /// Keeps the task as a corpse, to be looked at, until it is seized again.
+    fn hold(&self, stopped: Stopped<'_>);
+}

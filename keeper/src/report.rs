@@ -1,0 +1,180 @@
+//! What was found, and what was done.
+
+use core::fmt;
+
+use drop_registry::{Ledger, Outcome, ResourceKind, Settled};
+use heapless::Vec;
+use task_model::{FaultInfo, TaskId};
+
+use crate::Verdict;
+use crate::unwind::{Frame, FrameOrigin, MAX_FRAMES, WalkEnd};
+
+/// A resource of the dead task, and what was done with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resource {
+    /// The entry of the ledger that listed it.
+    pub entry: usize,
+    /// What kind of resource it is.
+    pub kind: ResourceKind,
+    /// Its address: the lock word, the count, the block.
+    pub address: u64,
+    /// The stack pointer of the frame that acquired it.
+    pub stack_pointer: u64,
+    /// That frame, as an index into [`Report::frames`]; `None` if that frame has
+    /// returned, or the walk did not come so far.
+    pub frame: Option<usize>,
+    /// Whether that frame has returned: the guard was forgotten, or moved out of it.
+    pub escaped: bool,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// The record of one death: what was found, and what was done.
+///
+/// Its [`Display`](fmt::Display) is for people, a few lines of at most 100 columns.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The task.
+    pub task: TaskId,
+    /// Why it stopped.
+    pub fault: FaultInfo,
+    /// Its frames, innermost first, as far as the walk came.
+    pub frames: Vec<Frame, MAX_FRAMES>,
+    /// How the walk ended.
+    pub walk_end: WalkEnd,
+    /// What it held, innermost first.
+    pub resources: Vec<Resource, { Ledger::CAPACITY }>,
+    /// The ruling; `None` while it is being made.
+    pub verdict: Option<Verdict>,
+    /// The id of its next life, if it was restarted.
+    pub restarted_as: Option<TaskId>,
+    /// When it stopped, or was told to, in the platform's ticks.
+    pub stopped_at: u64,
+    /// When its locks and counts were free.
+    pub settled_at: u64,
+    /// When its memory was free too; as `settled_at` if none was to be freed.
+    pub reclaimed_at: u64,
+    /// When it was gone, or restarted, or held.
+    pub gone_at: u64,
+}
+
+impl Report {
+    pub(crate) fn new(task: TaskId, fault: FaultInfo, stopped_at: u64) -> Self {
+        Self {
+            task,
+            fault,
+            frames: Vec::new(),
+            walk_end: WalkEnd::Complete,
+            resources: Vec::new(),
+            verdict: None,
+            restarted_as: None,
+            stopped_at,
+            settled_at: stopped_at,
+            reclaimed_at: stopped_at,
+            gone_at: stopped_at,
+        }
+    }
+
+    /// How many resources came to this end.
+    pub fn count(&self, outcome: Outcome) -> usize {
+        self.resources.iter().filter(|resource| resource.outcome == outcome).count()
+    }
+
+    /// How many resources are free again, in whatever way.
+    pub fn freed(&self) -> usize {
+        [Outcome::Released, Outcome::OwnerDied, Outcome::Reclaimed]
+            .into_iter()
+            .map(|outcome| self.count(outcome))
+            .sum()
+    }
+
+    /// Notes what [`drop_registry::settle`] did about one entry.
+    pub(crate) fn settled(&mut self, settled: Settled) {
+        let resource = Resource {
+            entry: settled.entry,
+            kind: settled.kind,
+            address: settled.resource,
+            stack_pointer: settled.frame,
+            frame: None,
+            escaped: settled.escaped,
+            outcome: settled.outcome,
+        };
+        let pushed = self.resources.push(resource);
+        debug_assert!(pushed.is_ok(), "there is room for a whole ledger");
+    }
+
+    /// Notes what [`drop_registry::reclaim`] did about an entry that was orphaned.
+    pub(crate) fn reclaimed(&mut self, settled: Settled) {
+        if let Some(resource) = self.resources.iter_mut().find(|r| r.entry == settled.entry) {
+            resource.outcome = settled.outcome;
+        }
+    }
+
+    /// Finds the frame of each resource.
+    pub(crate) fn attribute(&mut self) {
+        for resource in &mut self.resources {
+            resource.frame = self.frames.iter().position(|frame| {
+                frame.cfa.is_some_and(|cfa| (frame.sp..cfa).contains(&resource.stack_pointer))
+            });
+        }
+    }
+
+    fn resources_of(&self, frame: Option<usize>) -> impl Iterator<Item = &Resource> {
+        self.resources.iter().filter(move |resource| resource.frame == frame)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "task {}: {}", self.task, self.fault)?;
+        for (index, frame) in self.frames.iter().enumerate() {
+            write_frame(f, index, frame)?;
+            for resource in self.resources_of(Some(index)) {
+                writeln!(f, "        {resource}")?;
+            }
+        }
+        writeln!(f, "  walk {}", self.walk_end)?;
+        if self.resources_of(None).next().is_some() {
+            writeln!(f, "  of no frame in sight:")?;
+            for resource in self.resources_of(None) {
+                writeln!(f, "        {resource}")?;
+            }
+        }
+        let since = |at: u64| at.saturating_sub(self.stopped_at);
+        write!(f, "  settled after {} ticks", since(self.settled_at))?;
+        if self.reclaimed_at != self.settled_at {
+            write!(f, ", memory free after {}", since(self.reclaimed_at))?;
+        }
+        match (self.verdict, self.restarted_as) {
+            (None, _) => write!(f, "; no verdict yet"),
+            (Some(verdict), None) => write!(f, "; {verdict} after {}", since(self.gone_at)),
+            (Some(verdict), Some(id)) => {
+                write!(f, "; {verdict} as {id} after {}", since(self.gone_at))
+            }
+        }
+    }
+}
+
+fn write_frame(f: &mut fmt::Formatter<'_>, index: usize, frame: &Frame) -> fmt::Result {
+    let address = frame.address.address();
+    write!(f, "  #{index:<2} {address:#x}")?;
+    if let Some(function) = frame.function {
+        write!(f, " = {function:#x}+{:#x}", address.wrapping_sub(function))?;
+    }
+    match frame.origin {
+        FrameOrigin::Interrupted => write!(f, ", interrupted")?,
+        FrameOrigin::TopOfStack => write!(f, ", guessed from the top of the stack")?,
+        FrameOrigin::Stopped | FrameOrigin::Caller => {}
+    }
+    match frame.cfa {
+        Some(cfa) => writeln!(f, ", stack {:#x}..{cfa:#x}", frame.sp),
+        None => writeln!(f, ", stack {:#x}..?", frame.sp),
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:#x}: {}", self.kind, self.address, self.outcome)?;
+        if self.escaped { f.write_str(" (escaped)") } else { Ok(()) }
+    }
+}

@@ -1,0 +1,55 @@
+//! Walking a frozen task's frames from outside.
+//!
+//! The walker runs on the keeper's stack and looks at another task: at its saved registers, at its
+//! stack through [`StackMemory`], and at the image's unwind tables. It changes nothing, allocates
+//! nothing, takes no lock, never panics, and every loop in it is bounded.
+//!
+//! ```text
+//!  .eh_frame_hdr ─► UnwindTables ─► EhFrameRules ─┐ (a RuleSource)
+//!                                                 ▼
+//!  RegisterFile ──► FrameState ───────────────► step ──► the caller's FrameState, or WalkError
+//!                        ▲                        │
+//!                        └──────── Walk ──────────┘ ──► Frame, Frame, … then WalkEnd
+//! ```
+//!
+//! | type | what it is |
+//! | --- | --- |
+//! | [`UnwindTables`] | the two sections of one image, validated, and the binary search in them |
+//! | [`RuleSource`], [`FrameRules`] | what the tables say about one instruction; the seam behind which tables may change their form |
+//! | [`EhFrameRules`] | that source over `.eh_frame`, decoded by gimli in fixed storage |
+//! | [`step()`] | from one frame to its caller: pure, and the place of all checks |
+//! | [`Walk`], [`Frame`], [`WalkEnd`] | the steps in a row; how it ended is a part of the answer |
+//!
+//! A walk *fails closed*. It is [`WalkEnd::Complete`] only if it reached a function whose return
+//! address the tables call undefined, which is what the task's entry must say
+//! (`.cfi_undefined rip`). Otherwise it is [`WalkEnd::Partial`] and says why. It never falls back
+//! to frame pointers, and it does not scan.
+//!
+//! Every frame satisfies `sp < cfa <= sp of the caller <= top of the stack`. So a walk ends on any
+//! input, and no two frames overlap.
+//!
+//! # What the tables must be
+//! *Asynchronous*: right at every instruction, not only at calls (`-Cforce-unwind-tables` gives
+//! these). LLVM's are, but for one thing: they do not say that an epilogue has popped a register.
+//! A rule then names a slot below the stack pointer, and the live register is the truth; see
+//! [`step()`].
+//!
+//! [`StackMemory`]: task_model::StackMemory
+
+mod eh_frame;
+mod error;
+mod expression;
+mod registers;
+mod rules;
+mod step;
+mod tables;
+mod walk;
+
+pub use eh_frame::EhFrameRules;
+pub use error::{TablesError, WalkError};
+pub use expression::Expression;
+pub use registers::{FrameAddress, FrameState, UnwindRegisters};
+pub use rules::{CfaRule, FrameRules, RegisterRule, RuleSource};
+pub use step::{Step, step};
+pub use tables::{LoadedSection, UnwindTables};
+pub use walk::{Frame, FrameOrigin, MAX_FRAMES, Walk, WalkEnd};

@@ -1,0 +1,108 @@
+//! What is known of one frame's registers.
+
+use core::fmt;
+
+use task_model::{Gpr, RegisterFile};
+
+/// The general-purpose registers of one frame, as far as they are known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct UnwindRegisters {
+    /// In encoding order; an unknown register's value is 0, so that equality is that of meaning.
+    values: [u64; 16],
+    /// Bit n: register n is known.
+    known: u16,
+}
+
+impl UnwindRegisters {
+    /// No register is known.
+    pub const UNKNOWN: Self = Self { values: [0; 16], known: 0 };
+
+    /// The register's value in the frame, if it is known.
+    pub const fn get(&self, register: Gpr) -> Option<u64> {
+        let n = register as usize;
+        if self.known & (1 << n) != 0 { Some(self.values[n]) } else { None }
+    }
+
+    /// Makes the register known or unknown.
+    pub const fn set(&mut self, register: Gpr, value: Option<u64>) {
+        let n = register as usize;
+        match value {
+            Some(value) => {
+                self.values[n] = value;
+                self.known |= 1 << n;
+            }
+            None => {
+                self.values[n] = 0;
+                self.known &= !(1 << n);
+            }
+        }
+    }
+}
+
+impl From<&RegisterFile> for UnwindRegisters {
+    fn from(registers: &RegisterFile) -> Self {
+        Self { values: registers.gpr, known: u16::MAX }
+    }
+}
+
+impl fmt::Debug for UnwindRegisters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = Gpr::ALL.into_iter().filter_map(|gpr| Some((gpr, self.get(gpr)?)));
+        f.debug_map().entries(known).finish()
+    }
+}
+
+/// Whether a function must give this register back as it got it (System V psABI for x86-64,
+/// figure 3.4). The stack pointer is too, but by way of the frame address.
+pub(super) const fn is_callee_saved(register: Gpr) -> bool {
+    matches!(register, Gpr::Rbx | Gpr::Rbp | Gpr::R12 | Gpr::R13 | Gpr::R14 | Gpr::R15)
+}
+
+/// Where a frame stands in its function.
+///
+/// The two are looked up differently. A return address follows its call, and if the call never
+/// returns that may already be the next row of the tables, or the next function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FrameAddress {
+    /// The frame was stopped *before* the instruction here: by the fault or the kill, or by a
+    /// trap whose stub says that it is a signal frame.
+    InstructionPointer(u64),
+    /// The frame called, and the callee returns to here.
+    ReturnAddress(u64),
+}
+
+impl FrameAddress {
+    /// The address itself.
+    pub const fn address(self) -> u64 {
+        match self {
+            Self::InstructionPointer(address) | Self::ReturnAddress(address) => address,
+        }
+    }
+
+    /// The address to look up: in the instruction that the frame was executing.
+    pub const fn lookup_address(self) -> u64 {
+        match self {
+            Self::InstructionPointer(address) => address,
+            Self::ReturnAddress(address) => address.wrapping_sub(1),
+        }
+    }
+}
+
+/// One frame, as a step takes it and gives its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameState {
+    /// Where it stands.
+    pub address: FrameAddress,
+    /// What its registers hold there.
+    pub registers: UnwindRegisters,
+}
+
+impl From<&RegisterFile> for FrameState {
+    /// The innermost frame of a task that stopped with these registers.
+    fn from(registers: &RegisterFile) -> Self {
+        Self {
+            address: FrameAddress::InstructionPointer(registers.rip),
+            registers: UnwindRegisters::from(registers),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! One step: from a frame to its caller.
+
+use task_model::{Gpr, StackMemory};
+
+use super::expression::ExpressionError;
+use super::registers::is_callee_saved;
+use super::{
+    CfaRule, Expression, FrameAddress, FrameState, RegisterRule, RuleSource, UnwindRegisters,
+    WalkError,
+};
+
+/// What one step found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// Where the function of the frame begins.
+    pub function: u64,
+    /// Whether the frame is a trap's or a signal's, so that its caller was interrupted.
+    pub signal_frame: bool,
+    /// The canonical frame address: one past the frame's highest byte, which for a function that
+    /// was called is the stack pointer before the call. For an entry frame, which nothing called,
+    /// the top of the stack.
+    pub cfa: u64,
+    /// The caller, or `None` if the tables say that there is none: the frame is the task's entry.
+    pub caller: Option<FrameState>,
+}
+
+/// Finds the caller of `frame`.
+///
+/// Pure: what it returns depends on the arguments alone, and it changes nothing but the source's
+/// scratch storage. It reads `memory` only through [`StackMemory::read_u64`].
+///
+/// A register that the tables do not mention keeps its value if the psABI has a function preserve
+/// it, or if the frame is a signal frame; else it becomes unknown. The caller's stack pointer is
+/// the CFA unless a rule says otherwise.
+///
+/// In a frame that stands at an [instruction pointer](FrameAddress::InstructionPointer), a rule
+/// that names a slot below the stack pointer means that the register is live: LLVM's epilogues pop
+/// it and do not say so. (GCC may save a register in the red zone instead of pushing it; for such
+/// code this rule would be wrong. LLVM always pushes.) The return address is never live, so for it
+/// such a slot is an error, as it is for any register in a frame that called.
+///
+/// The CFA has to be a multiple of 8, not of 16: the kernels that compile with an 8-byte stack
+/// alignment are as right as those that do not.
+///
+/// # Errors
+/// Any [`WalkError`] but [`WalkError::TooDeep`]. No part of a step that failed is to be trusted.
+pub fn step(
+    frame: &FrameState,
+    memory: &(impl StackMemory + ?Sized),
+    source: &mut impl RuleSource,
+) -> Result<Step, WalkError> {
+    let rules = source.rules_at(frame.address.lookup_address())?;
+    let (function, signal_frame) = (rules.function, rules.signal_frame);
+    let top = memory.bounds().top();
+    if let RegisterRule::Undefined = rules.return_address {
+        return Ok(Step { function, signal_frame, cfa: top, caller: None });
+    }
+
+    let sp = known(frame, Gpr::Rsp)?;
+    let view = View { frame, memory, sp };
+    let cfa = view.cfa(&rules.cfa)?;
+    check_stack_pointer(cfa, memory)?;
+    if cfa <= sp {
+        return Err(WalkError::DidNotAdvance(cfa));
+    }
+
+    let mut registers = UnwindRegisters::UNKNOWN;
+    for gpr in Gpr::ALL {
+        let value = match rules.registers[gpr as usize] {
+            RegisterRule::Unspecified if matches!(gpr, Gpr::Rsp) => Some(cfa),
+            RegisterRule::Unspecified if signal_frame || is_callee_saved(gpr) => {
+                frame.registers.get(gpr)
+            }
+            RegisterRule::Unspecified | RegisterRule::Undefined => None,
+            rule => view.recover(rule, cfa, Some(gpr))?,
+        };
+        registers.set(gpr, value);
+    }
+    let caller_sp = registers.get(Gpr::Rsp).ok_or(WalkError::UndefinedRegister(Gpr::Rsp))?;
+    check_stack_pointer(caller_sp, memory)?;
+    if caller_sp < cfa {
+        return Err(WalkError::DidNotAdvance(caller_sp));
+    }
+
+    let target = match rules.return_address {
+        RegisterRule::Register(gpr) => known(frame, gpr)?,
+        rule => view.recover(rule, cfa, None)?.ok_or(view.bad_cfi())?,
+    };
+    let address = if signal_frame {
+        FrameAddress::InstructionPointer(target)
+    } else {
+        FrameAddress::ReturnAddress(target)
+    };
+    if !source.text_contains(address.lookup_address()) {
+        return Err(WalkError::ReturnAddressNotInText(target));
+    }
+    Ok(Step { function, signal_frame, cfa, caller: Some(FrameState { address, registers }) })
+}
+
+/// The caller of a frame that stands where there is no function, because a call went nowhere.
+///
+/// The call pushed its return address and not one instruction ran since, so the address is the
+/// word at the stack pointer. If instead a jump or a corrupted return led here, that word is
+/// anything; then it is most likely not an address in the text.
+///
+/// # Errors
+/// If there is no such word, or it is no return address.
+pub(super) fn step_from_nowhere(
+    frame: &FrameState,
+    memory: &(impl StackMemory + ?Sized),
+    source: &impl RuleSource,
+) -> Result<(u64, FrameState), WalkError> {
+    let sp = known(frame, Gpr::Rsp)?;
+    let target = memory.read_u64(sp)?;
+    let address = FrameAddress::ReturnAddress(target);
+    if !source.text_contains(address.lookup_address()) {
+        return Err(WalkError::ReturnAddressNotInText(target));
+    }
+    // The word was in the stack, so its end is at most the top: no overflow.
+    let cfa = sp + 8;
+    let mut registers = UnwindRegisters::UNKNOWN;
+    for gpr in Gpr::ALL.into_iter().filter(|gpr| is_callee_saved(*gpr)) {
+        registers.set(gpr, frame.registers.get(gpr));
+    }
+    registers.set(Gpr::Rsp, Some(cfa));
+    Ok((cfa, FrameState { address, registers }))
+}
+
+/// A frame and the memory in which to evaluate its rules.
+struct View<'v, M: ?Sized> {
+    frame: &'v FrameState,
+    memory: &'v M,
+    sp: u64,
+}
+
+impl<M: StackMemory + ?Sized> View<'_, M> {
+    fn cfa(&self, rule: &CfaRule<'_>) -> Result<u64, WalkError> {
+        match rule {
+            CfaRule::RegisterAndOffset(gpr, offset) => {
+                Ok(known(self.frame, *gpr)?.wrapping_add_signed(*offset))
+            }
+            CfaRule::Expression(code) => self.evaluate(code, None),
+        }
+    }
+
+    /// The value that `rule` gives to `gpr`, or to the return address if that is `None`.
+    fn recover(
+        &self,
+        rule: RegisterRule<'_>,
+        cfa: u64,
+        gpr: Option<Gpr>,
+    ) -> Result<Option<u64>, WalkError> {
+        let live = gpr.and_then(|gpr| self.frame.registers.get(gpr));
+        Ok(match rule {
+            RegisterRule::Unspecified | RegisterRule::Undefined => None,
+            RegisterRule::SameValue => live,
+            RegisterRule::Register(other) => self.frame.registers.get(other),
+            RegisterRule::ValOffset(offset) => Some(cfa.wrapping_add_signed(offset)),
+            RegisterRule::ValExpression(code) => Some(self.evaluate(&code, Some(cfa))?),
+            RegisterRule::Offset(offset) => {
+                self.read_slot(cfa.wrapping_add_signed(offset), gpr.is_some(), live)?
+            }
+            RegisterRule::Expression(code) => {
+                self.read_slot(self.evaluate(&code, Some(cfa))?, gpr.is_some(), live)?
+            }
+        })
+    }
+
+    /// The word at `slot`, or the live value where an epilogue has popped the slot.
+    fn read_slot(
+        &self,
+        slot: u64,
+        may_be_live: bool,
+        live: Option<u64>,
+    ) -> Result<Option<u64>, WalkError> {
+        if slot >= self.sp {
+            return Ok(Some(self.memory.read_u64(slot)?));
+        }
+        match self.frame.address {
+            FrameAddress::InstructionPointer(_) if may_be_live => Ok(live),
+            _ => Err(WalkError::BelowStackPointer(slot)),
+        }
+    }
+
+    fn evaluate(&self, code: &Expression<'_>, initial: Option<u64>) -> Result<u64, WalkError> {
+        code.evaluate(initial, self.frame, self.memory).map_err(|error| match error {
+            ExpressionError::Invalid => self.bad_cfi(),
+            ExpressionError::Walk(error) => error,
+        })
+    }
+
+    fn bad_cfi(&self) -> WalkError {
+        WalkError::BadCfi(self.frame.address.lookup_address())
+    }
+}
+
+fn known(frame: &FrameState, gpr: Gpr) -> Result<u64, WalkError> {
+    frame.registers.get(gpr).ok_or(WalkError::UndefinedRegister(gpr))
+}
+
+/// Whether a caller's stack pointer can be `sp`. It can be the top: then its frame is empty.
+fn check_stack_pointer(sp: u64, memory: &(impl StackMemory + ?Sized)) -> Result<(), WalkError> {
+    let stack = memory.bounds();
+    if sp <= stack.base() || sp > stack.top() {
+        return Err(WalkError::OutOfStack(sp));
+    }
+    if !sp.is_multiple_of(8) {
+        return Err(WalkError::Misaligned(sp));
+    }
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! The walker, from outside: live stacks, hand-assembled frames, hand-made tables, and garbage.
+#![expect(unsafe_code, reason = "tasks on stacks of their own, and this binary's own sections")]
+
+mod allocation;
+mod assembled;
+mod corrupted;
+mod errors;
+mod image;
+mod live;
+mod synthetic;
+mod tables;
+mod task;

@@ -1,0 +1,167 @@
+//! Hand-made images and stacks, at any address.
+
+use keeper::unwind::{EhFrameRules, Frame, LoadedSection, UnwindTables, Walk, WalkEnd};
+use task_model::{Gpr, ReadError, RegisterFile, StackBounds, StackMemory};
+
+/// A kernel's usual place, in the higher half.
+pub const TEXT: u64 = 0xffff_ffff_8010_0000;
+/// Where each function of an [`Image`] begins, and how long it is.
+pub const FUNCTION_SIZE: u64 = 0x100;
+/// The base of a [`Stack`].
+pub const STACK: u64 = 0xffff_c900_0001_0000;
+
+const TEXT_SIZE: u64 = 0x1_0000;
+const EH_FRAME: u64 = TEXT + 0x10_0000;
+const HEADER: u64 = TEXT + 0x20_0000;
+
+/// One function's part of `.eh_frame`.
+#[derive(Clone, Copy)]
+pub struct Function<'a> {
+    /// `DW_CFA_*` code, which runs after the usual `CFA = rsp + 8, rip at CFA - 8`.
+    pub cfi: &'a [u8],
+    pub signal_frame: bool,
+    pub return_address_register: u8,
+}
+
+impl<'a> Function<'a> {
+    pub const fn new(cfi: &'a [u8]) -> Self {
+        Self { cfi, signal_frame: false, return_address_register: 16 }
+    }
+
+    pub const fn signal(cfi: &'a [u8]) -> Self {
+        Self { signal_frame: true, ..Self::new(cfi) }
+    }
+}
+
+/// `.cfi_undefined rip`
+pub const ENTRY: Function<'_> = Function::new(&[0x07, 16]);
+/// A function that has pushed nothing.
+pub const LEAF: Function<'_> = Function::new(&[]);
+
+/// An image's sections.
+#[derive(Clone)]
+pub struct Image {
+    pub header: Vec<u8>,
+    pub eh_frame: Vec<u8>,
+}
+
+/// The address of function `n` of an image.
+pub const fn function(n: u64) -> u64 {
+    TEXT + n * FUNCTION_SIZE
+}
+
+impl Image {
+    /// An image in which function `n` is at [`function`]`(n)`.
+    pub fn new(functions: &[Function<'_>]) -> Self {
+        let mut eh_frame = Vec::new();
+        let mut rows = Vec::new();
+        for (n, one) in functions.iter().enumerate() {
+            let cie = eh_frame.len();
+            let mut body = vec![0, 0, 0, 0, 1];
+            body.extend_from_slice(if one.signal_frame { b"zRS\0" } else { b"zR\0" });
+            // Code alignment 1, data alignment -8; the 'R' encoding is pc-relative sdata4.
+            body.extend_from_slice(&[1, 0x78, one.return_address_register, 1, 0x1b]);
+            // DW_CFA_def_cfa rsp, 8; DW_CFA_offset rip, -8
+            body.extend_from_slice(&[0x0c, 7, 8, 0x90, 1]);
+            append_entry(&mut eh_frame, body);
+
+            let fde = eh_frame.len();
+            let start = function(n as u64);
+            let mut body = Vec::new();
+            body.extend_from_slice(&((fde + 4 - cie) as u32).to_le_bytes());
+            let field = EH_FRAME + fde as u64 + 8;
+            body.extend_from_slice(&(start.wrapping_sub(field) as i32).to_le_bytes());
+            body.extend_from_slice(&(FUNCTION_SIZE as u32).to_le_bytes());
+            body.push(0);
+            body.extend_from_slice(one.cfi);
+            append_entry(&mut eh_frame, body);
+            rows.push((start, EH_FRAME + fde as u64));
+        }
+        eh_frame.extend_from_slice(&[0; 4]);
+
+        let mut header = vec![1, 0x1b, 0x03, 0x3b];
+        header.extend_from_slice(&(EH_FRAME.wrapping_sub(HEADER + 4) as i32).to_le_bytes());
+        header.extend_from_slice(&(rows.len() as u32).to_le_bytes());
+        for (start, fde) in rows {
+            header.extend_from_slice(&(start.wrapping_sub(HEADER) as i32).to_le_bytes());
+            header.extend_from_slice(&(fde.wrapping_sub(HEADER) as i32).to_le_bytes());
+        }
+        Self { header, eh_frame }
+    }
+
+    pub fn header_section(&self) -> LoadedSection<'_> {
+        LoadedSection { bytes: &self.header, address: HEADER }
+    }
+
+    pub fn eh_frame_section(&self) -> LoadedSection<'_> {
+        LoadedSection { bytes: &self.eh_frame, address: EH_FRAME }
+    }
+
+    pub fn tables(&self) -> UnwindTables<'_> {
+        UnwindTables::new(self.header_section(), self.eh_frame_section(), TEXT..TEXT + TEXT_SIZE)
+            .unwrap()
+    }
+
+    /// Walks a task that stopped at `rip` with its stack pointer at word `sp` of `stack`.
+    pub fn walk(&self, rip: u64, sp: usize, stack: &Stack) -> (Vec<Frame>, WalkEnd) {
+        self.walk_registers(&registers(rip, stack.address(sp)), stack)
+    }
+
+    pub fn walk_registers(&self, registers: &RegisterFile, stack: &Stack) -> (Vec<Frame>, WalkEnd) {
+        let mut rules = EhFrameRules::new(self.tables());
+        let mut walk = Walk::new(registers, stack, &mut rules);
+        let frames = (&mut walk).collect();
+        (frames, walk.end().unwrap())
+    }
+}
+
+/// Pads the body of an entry with `DW_CFA_nop` and puts its length before it.
+fn append_entry(eh_frame: &mut Vec<u8>, mut body: Vec<u8>) {
+    body.resize(body.len().next_multiple_of(4), 0);
+    eh_frame.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    eh_frame.extend_from_slice(&body);
+}
+
+/// Registers whose values tell which they are: 0x1000 + the encoding number.
+pub fn registers(rip: u64, rsp: u64) -> RegisterFile {
+    let mut registers = RegisterFile::new();
+    for gpr in Gpr::ALL {
+        registers[gpr] = 0x1000 + gpr as u64;
+    }
+    registers[Gpr::Rsp] = rsp;
+    registers.rip = rip;
+    registers
+}
+
+/// A stack at [`STACK`] with a guard page, made of these words; the first is at its base.
+#[derive(Clone)]
+pub struct Stack {
+    pub base: u64,
+    pub words: Vec<u64>,
+}
+
+impl Stack {
+    pub fn new(words: &[u64]) -> Self {
+        Self { base: STACK, words: words.to_vec() }
+    }
+
+    pub fn address(&self, word: usize) -> u64 {
+        self.base + 8 * word as u64
+    }
+}
+
+impl StackMemory for Stack {
+    fn bounds(&self) -> StackBounds {
+        StackBounds::new(self.base, self.address(self.words.len()), 0x1000).unwrap()
+    }
+
+    fn read_u64(&self, address: u64) -> Result<u64, ReadError> {
+        if !self.bounds().contains(address, 8) {
+            return Err(ReadError::OutOfStack(address));
+        }
+        if !address.is_multiple_of(8) {
+            return Err(ReadError::Misaligned(address));
+        }
+        Ok(self.words[(address - self.base) as usize / 8])
+    }
+}
