@@ -1,0 +1,118 @@
+//! The command line of `cargo demo`.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser};
+
+/// Build the demo kernel and run its scenarios in QEMU.
+///
+/// Exits 0 if every scenario held, 1 if one did not or something went wrong, 2 on a mistake in
+/// the command line, and 130 when interrupted.
+//
+// Scenario names stand where a subcommand would, so that subcommands can be added later without
+// changing what `cargo demo NAME…` means: a subcommand is known as such only in the first place.
+#[derive(Debug, Parser)]
+#[command(name = "demo-runner", bin_name = "cargo demo", version)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+/// What `cargo demo` without a subcommand takes.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Scenarios to run; all of them if none is named
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+
+    /// List the scenarios and run none
+    #[arg(long, conflicts_with_all = ["names", "json", "serial", "jobs"])]
+    pub(crate) list: bool,
+
+    /// Write the results to FILE, as a JSON array of one object per scenario
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Show each scenario's raw serial transcript (a failed one's is always shown)
+    #[arg(long)]
+    pub(crate) serial: bool,
+
+    /// The longest that one scenario may take, in seconds of real time
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
+
+    /// How many QEMUs run side by side [default: one per CPU]
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+}
+
+impl RunArgs {
+    /// The time limit of one scenario.
+    pub(crate) const fn time_limit(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
+    /// How many machines may run at the same time.
+    pub(crate) fn jobs(&self) -> NonZeroUsize {
+        self.jobs.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, CommandFactory};
+
+    use super::*;
+
+    fn with_a_subcommand() -> Command {
+        Cli::command().subcommand(Command::new("campaign"))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn names_and_options_mix() {
+        let cli = Cli::try_parse_from(["demo", "a", "--timeout", "5", "b", "--jobs=3"]).unwrap();
+        assert_eq!(cli.run.names, ["a", "b"]);
+        assert_eq!(cli.run.time_limit(), Duration::from_secs(5));
+        assert_eq!(cli.run.jobs().get(), 3);
+    }
+
+    #[test]
+    fn nothing_can_take_no_time_or_no_machine() {
+        assert!(Cli::try_parse_from(["demo", "--timeout", "0"]).is_err());
+        assert!(Cli::try_parse_from(["demo", "--jobs", "0"]).is_err());
+    }
+
+    #[test]
+    fn a_list_of_named_scenarios_is_refused() {
+        assert!(Cli::try_parse_from(["demo", "--list"]).is_ok());
+        assert!(Cli::try_parse_from(["demo", "--list", "a"]).is_err());
+    }
+
+    #[test]
+    fn a_later_subcommand_leaves_scenario_names_alone() {
+        let names = with_a_subcommand().try_get_matches_from(["demo", "a", "campaign"]).unwrap();
+        assert_eq!(names.subcommand_name(), None);
+        let asked: Vec<&String> = names.get_many("names").unwrap().collect();
+        assert_eq!(asked, ["a", "campaign"]);
+
+        let sub = with_a_subcommand().try_get_matches_from(["demo", "campaign"]).unwrap();
+        assert_eq!(sub.subcommand_name(), Some("campaign"));
+    }
+
+    #[test]
+    fn a_later_subcommand_does_not_swallow_options_meant_for_a_run() {
+        for options in [["demo", "--serial", "campaign"], ["demo", "--jobs=2", "campaign"]] {
+            let matches = with_a_subcommand().try_get_matches_from(options);
+            assert!(!matches.is_ok_and(|m| m.subcommand_name().is_some()), "{options:?}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! `cargo demo`: builds the demo kernel, boots it once for each scenario, and tells what held.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `cli` | the command line |
+//! | `install` | finds QEMU, or installs it |
+//! | `kernel_image` | builds the kernel |
+//! | `qemu`, `guest` | boots it: one process, from start to its end or its time limit |
+//! | `transcript`, `outcome` | read what it wrote to its serial port |
+//! | `selection` | which of its scenarios to run |
+//! | `suite` | runs them, several at a time |
+//! | `report` | whether one held, and if not, why; its JSON |
+//! | `table`, `progress` | what the user sees |
+//!
+//! The kernel is the one source of the scenarios: it is asked for their names, and it judges
+//! itself by its `@check` and `@outcome` lines. The runner believes a success only if all of these
+//! and QEMU's exit status agree.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod guest;
+mod install;
+mod kernel_image;
+mod outcome;
+mod progress;
+mod qemu;
+mod report;
+mod selection;
+mod suite;
+mod table;
+mod transcript;
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use console::style;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use cli::{Cli, RunArgs};
+use qemu::{BootError, Machine};
+use report::Report;
+use selection::UnknownScenarios;
+
+fn main() -> ExitCode {
+    match run(&Cli::parse().run) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{} {error:#}", style("error:").for_stderr().red().bold());
+            exit_code(&error)
+        }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<UnknownScenarios>() {
+        return ExitCode::from(2);
+    }
+    match error.downcast_ref() {
+        Some(BootError::Interrupted) => ExitCode::from(130),
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// Returns whether all scenarios held.
+fn run(args: &RunArgs) -> anyhow::Result<bool> {
+    let program = install::find_or_install()?;
+    let progress = progress::spinner("building the kernel");
+    let kernel = kernel_image::build(&progress)?;
+    progress.finish_and_clear();
+
+    // Only now: until here there is no machine to stop, and a signal may do what it always does.
+    let cancelled = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&cancelled))
+            .context("cannot listen for signals")?;
+    }
+
+    let machine = Machine::qemu(program, kernel, args.time_limit());
+    let scenarios = suite::list(&machine, &cancelled)?;
+    if args.list {
+        print(&table::scenarios(&scenarios))?;
+        return Ok(true);
+    }
+    let names = selection::select(&args.names, &scenarios)?;
+    let progress = progress::bar("running scenarios", names.len());
+    let reports = suite::run(&machine, &names, args.jobs(), &cancelled, &progress)?;
+    progress.finish_and_clear();
+
+    if let Some(file) = &args.json {
+        write_json(file, &reports)?;
+    }
+    let mut text = String::new();
+    for report in reports.iter().filter(|report| args.serial || !report.passed()) {
+        text.push_str(&transcript_of(report));
+    }
+    text.push_str(&table::results(&reports));
+    text.push_str(&table::summary(&reports));
+    print(&text)?;
+    Ok(reports.iter().all(Report::passed))
+}
+
+fn transcript_of(report: &Report) -> String {
+    let mut text = format!("{}\n", style(format!("--- {}", report.name)).bold());
+    for stream in [&report.output, &report.errors] {
+        text.push_str(&String::from_utf8_lossy(stream));
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+    }
+    // Writing to a `String` cannot fail.
+    _ = writeln!(text, "{}", style("---").bold());
+    text
+}
+
+fn write_json(file: &Path, reports: &[Report]) -> anyhow::Result<()> {
+    let mut json = serde_json::to_string_pretty(reports)?;
+    json.push('\n');
+    std::fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// Unlike `print!`, does not panic when the reader of a pipe has gone.
+fn print(text: &str) -> anyhow::Result<()> {
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to the standard output")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupt_is_told_apart_from_a_failure() {
+        let code = |error: anyhow::Error| format!("{:?}", exit_code(&error));
+        let expected = |code| format!("{:?}", ExitCode::from(code));
+        assert_eq!(code(BootError::Interrupted.into()), expected(130));
+        assert_eq!(code(BootError::Wait(std::io::ErrorKind::Other.into()).into()), expected(1));
+        assert_eq!(code(anyhow::anyhow!("anything else")), expected(1));
+    }
+
+    #[test]
+    fn an_unknown_name_is_a_usage_error() {
+        let error = selection::select(&["x".to_owned()], &[]).unwrap_err();
+        assert_eq!(format!("{:?}", exit_code(&error.into())), format!("{:?}", ExitCode::from(2)));
+    }
+}
