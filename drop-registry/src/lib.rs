@@ -35,7 +35,7 @@
 
 #[cfg(feature = "alloc")]
 extern crate alloc;
-#[cfg(test)]
+#[cfg(any(test, feature = "hosted"))]
 extern crate std;
 
 mod arch;
@@ -55,6 +55,9 @@ mod shared;
 mod slot;
 #[cfg(feature = "alloc")]
 mod tracked_box;
+
+#[cfg(all(feature = "hosted", target_os = "linux", target_arch = "x86_64"))]
+pub mod hosted;
 
 #[cfg(test)]
 mod testing;
