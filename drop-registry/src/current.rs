@@ -3,7 +3,7 @@
 
 use core::ptr::NonNull;
 
-use crate::Ledger;
+use crate::{Heap, Ledger};
 
 /// Finds the ledger of the current task.
 ///
@@ -47,4 +47,12 @@ use crate::Ledger;
 pub unsafe trait CurrentLedger {
     /// The ledger of the task that calls.
     fn current() -> NonNull<Ledger>;
+}
+
+/// Finds the heap that tracked boxes and shares are allocated from.
+///
+/// It is one for all tasks, and for ever: a block may outlive the task that took it.
+pub trait TrackedHeap: CurrentLedger {
+    /// The heap.
+    fn heap() -> &'static Heap;
 }

@@ -245,6 +245,18 @@ impl Ledger {
         self.held().find(|entry| entry.resource().cast_const() == resource)
     }
 
+    /// The entry that lists what the calling handle owns: at the top, if handles are dropped in
+    /// order.
+    ///
+    /// # Panics
+    /// If there is none: the handle is not this task's.
+    #[inline(always)]
+    pub(crate) fn own(&self, resource: *const ()) -> &Entry {
+        self.top(resource)
+            .or_else(|| self.find(resource))
+            .expect("a tracked handle is dropped by the task that has it")
+    }
+
     /// Gives back the room of erased entries at the end.
     pub(crate) fn trim(&self) {
         let used = self.used();

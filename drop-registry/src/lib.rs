@@ -23,6 +23,7 @@
 //! | [`Mutex`] | a spin lock whose next owner is told when its owner died |
 //! | [`Shared`], [`Slot`] | a counted pointer, and a place that keeps one beyond its task |
 //! | [`TrackedBox`] | a heap block that its task's death frees |
+//! | [`Heap`] | a heap without a lock, so that nobody can die holding it |
 //! | [`Obligation`] | anything else that must be put back |
 //! | [`WindowTable`] | where the windows are |
 //! | [`settle`], [`reclaim`] | putting a dead task's resources in order, in two steps |
@@ -33,28 +34,23 @@
 
 #![no_std]
 
-#[cfg(feature = "alloc")]
-extern crate alloc;
 #[cfg(any(test, feature = "hosted"))]
 extern crate std;
 
 mod arch;
 mod current;
+mod heap;
 mod ledger;
 mod mutex;
 mod obligation;
 mod operations;
 mod owner_died;
 mod settle;
-mod tear;
-mod window;
-
-#[cfg(feature = "alloc")]
 mod shared;
-#[cfg(feature = "alloc")]
 mod slot;
-#[cfg(feature = "alloc")]
+mod tear;
 mod tracked_box;
+mod window;
 
 #[cfg(all(feature = "hosted", target_os = "linux", target_arch = "x86_64"))]
 pub mod hosted;
@@ -62,19 +58,16 @@ pub mod hosted;
 #[cfg(test)]
 mod testing;
 
-pub use current::CurrentLedger;
+pub use current::{CurrentLedger, TrackedHeap};
+pub use heap::{AllocError, Heap, HeapMemory};
 pub use ledger::{Entry, Ledger, LedgerFull};
 pub use mutex::{LockError, Mutex, MutexGuard, TryLockError};
 pub use obligation::{Obligation, Undo};
 pub use operations::{Operations, Outcome, ResourceKind};
 pub use owner_died::OwnerDied;
 pub use settle::{Settled, reclaim, settle};
-pub use tear::DropAfterTear;
-pub use window::{Pending, WindowTable};
-
-#[cfg(feature = "alloc")]
 pub use shared::Shared;
-#[cfg(feature = "alloc")]
 pub use slot::Slot;
-#[cfg(feature = "alloc")]
+pub use tear::DropAfterTear;
 pub use tracked_box::TrackedBox;
+pub use window::{Pending, WindowTable};

@@ -1,7 +1,7 @@
 //! A counted pointer, each of whose counts is in some task's ledger or in a slot.
 #![expect(unsafe_code, reason = "counts references to heap memory")]
 
-use alloc::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use core::alloc::Layout;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::Deref;
@@ -9,9 +9,9 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::arch;
-use crate::obligation::frame_address;
 use crate::{
-    CurrentLedger, DropAfterTear, Entry, Ledger, LedgerFull, Operations, Outcome, ResourceKind,
+    AllocError, DropAfterTear, Entry, Ledger, LedgerFull, Operations, Outcome, ResourceKind,
+    TrackedHeap,
 };
 
 /// The heap block: the count first, for the windows.
@@ -29,23 +29,22 @@ pub(crate) struct Counted<T> {
 /// a death takes exactly that share away. It is therefore not `Send`; a share moves to another
 /// owner through a [`Slot`](crate::Slot), so that there is no instant at which nobody has it, or
 /// two do.
-pub struct Shared<T, L: CurrentLedger> {
+pub struct Shared<T, L: TrackedHeap> {
     block: NonNull<Counted<T>>,
     context: PhantomData<(fn() -> L, T)>,
 }
 
-impl<T: Send + Sync, L: CurrentLedger> Shared<T, L> {
+impl<T: Send + Sync, L: TrackedHeap> Shared<T, L> {
     /// Moves `value` to the heap, with one share.
     ///
     /// If the last share is a dead task's, the memory is freed; a value with drop glue cannot be
     /// dropped then, since it may be torn, and is quarantined. See [`Shared::new_droppable`].
     ///
     /// # Errors
-    /// If the task's ledger is full.
-    pub fn new(value: T) -> Result<Self, LedgerFull> {
-        let destroy = const {
-            if core::mem::needs_drop::<T>() { Self::QUARANTINE } else { Self::DROP_AND_FREE }
-        };
+    /// If there is no block for it, or the task's ledger is full. The value is dropped.
+    pub fn new(value: T) -> Result<Self, AllocError> {
+        let destroy =
+            const { if core::mem::needs_drop::<T>() { Self::QUARANTINE } else { Self::FREE } };
         Self::allocate(value, destroy)
     }
 
@@ -53,33 +52,29 @@ impl<T: Send + Sync, L: CurrentLedger> Shared<T, L> {
     /// task's.
     ///
     /// # Errors
-    /// If the task's ledger is full.
-    pub fn new_droppable(value: T) -> Result<Self, LedgerFull>
+    /// As [`Shared::new`].
+    pub fn new_droppable(value: T) -> Result<Self, AllocError>
     where
         T: DropAfterTear,
     {
         Self::allocate(value, Self::DROP_AND_FREE)
     }
 
-    fn allocate(value: T, destroy: &'static Operations) -> Result<Self, LedgerFull> {
+    fn allocate(value: T, destroy: &'static Operations) -> Result<Self, AllocError> {
         // SAFETY: `CurrentLedger`: the ledger is this task's.
         let ledger = unsafe { L::current().as_ref() };
-        ledger.room()?;
         let layout = Layout::new::<Counted<T>>();
-        // SAFETY: the layout is not empty: it has the count.
-        let Some(block) = NonNull::new(unsafe { alloc(layout) }.cast::<Counted<T>>()) else {
-            handle_alloc_error(layout)
-        };
-        // SAFETY: the block is new and fits the layout; the share that its count says is recorded.
-        unsafe {
-            block.write(Counted { count: AtomicU64::new(1), destroy, value });
-            ledger.record(block.as_ptr().cast(), Self::SHARE, frame_address())?;
-        }
+        // SAFETY: until the value is there, the block needs nothing but to be freed.
+        let (block, entry) = unsafe { L::heap().claim(layout, Self::FREE, ledger) }?;
+        let block = block.cast::<Counted<T>>();
+        // SAFETY: the block is new and fits the layout.
+        unsafe { block.write(Counted { count: AtomicU64::new(1), destroy, value }) };
+        entry.convert(Self::SHARE);
         Ok(Self { block, context: PhantomData })
     }
 }
 
-impl<T, L: CurrentLedger> Shared<T, L> {
+impl<T, L: TrackedHeap> Shared<T, L> {
     /// One share of a live value.
     pub(crate) const SHARE: &'static Operations = &Operations {
         kind: ResourceKind::Share,
@@ -88,16 +83,23 @@ impl<T, L: CurrentLedger> Shared<T, L> {
         reclaim: reclaim_nothing,
     };
 
-    /// The last share is gone: the value is dropped, and the memory freed.
+    /// No share is left, and no value, or one without drop glue.
+    const FREE: &'static Operations = &Operations {
+        kind: ResourceKind::Share,
+        bytes: size_of::<Counted<T>>(),
+        release: free::<L>,
+        reclaim: quarantine,
+    };
+
+    /// No share is left; the value may be dropped from outside.
     const DROP_AND_FREE: &'static Operations = &Operations {
         kind: ResourceKind::Share,
         bytes: size_of::<Counted<T>>(),
         release: orphan,
-        reclaim: drop_and_free::<T>,
+        reclaim: drop_and_free::<T, L>,
     };
 
-    /// The last share is gone, and the value cannot be dropped by anyone but a live holder; or it
-    /// is being dropped.
+    /// No share is left; the value may be dropped by the last holder alone, or that is going on.
     const QUARANTINE: &'static Operations = &Operations {
         kind: ResourceKind::Share,
         bytes: size_of::<Counted<T>>(),
@@ -159,21 +161,22 @@ impl<T, L: CurrentLedger> Shared<T, L> {
     #[cold]
     #[inline(never)]
     fn destroy(&self, ledger: &Ledger) {
-        let entry = ledger.find(self.block.as_ptr().cast()).expect("the entry of the last share");
-        // From here on the value is half dropped if the task dies, and nobody's to look at.
-        entry.convert(Self::QUARANTINE);
-        // SAFETY: the last share is gone, and this task has converted its entry to the duty to
-        // destroy the value, once. The block came from `allocate` with this layout.
-        unsafe {
-            ptr::drop_in_place(&raw mut (*self.block.as_ptr()).value);
-            entry.erase();
-            dealloc(self.block.as_ptr().cast(), Layout::new::<Counted<T>>());
+        let entry = ledger.own(self.block.as_ptr().cast());
+        if core::mem::needs_drop::<T>() {
+            // From here on the value is half dropped if the task dies, and nobody's to look at.
+            entry.convert(Self::QUARANTINE);
+            // SAFETY: the last share is gone, and this task has converted its entry to the duty
+            // to destroy the value, once.
+            unsafe { ptr::drop_in_place(&raw mut (*self.block.as_ptr()).value) };
+            entry.convert(Self::FREE);
         }
+        // SAFETY: the entry lists the block, whose value is gone.
+        unsafe { L::heap().release(entry) };
         ledger.trim();
     }
 }
 
-impl<T, L: CurrentLedger> Drop for Shared<T, L> {
+impl<T, L: TrackedHeap> Drop for Shared<T, L> {
     #[inline]
     fn drop(&mut self) {
         // SAFETY: `CurrentLedger`, and the handle is not `Send`.
@@ -198,7 +201,7 @@ impl<T, L: CurrentLedger> Drop for Shared<T, L> {
     }
 }
 
-impl<T, L: CurrentLedger> Deref for Shared<T, L> {
+impl<T, L: TrackedHeap> Deref for Shared<T, L> {
     type Target = T;
 
     #[inline]
@@ -208,22 +211,31 @@ impl<T, L: CurrentLedger> Deref for Shared<T, L> {
     }
 }
 
-impl<T: fmt::Debug, L: CurrentLedger> fmt::Debug for Shared<T, L> {
+impl<T: fmt::Debug, L: TrackedHeap> fmt::Debug for Shared<T, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
     }
 }
 
 /// Takes a dead task's share away.
-unsafe fn release_share<T>(_: &Ledger, entry: &Entry) -> Outcome {
+unsafe fn release_share<T>(ledger: &Ledger, entry: &Entry) -> Outcome {
     // SAFETY: `Operations::release`: the entry lists a share of a live block.
     let block = unsafe { &*entry.resource().cast_const().cast::<Counted<T>>() };
+    let destroy = block.destroy;
     // SAFETY: the entry is the dead task's, and nobody else changes it now.
-    if unsafe { arch::decrement(&block.count, entry, block.destroy) } {
-        Outcome::Orphaned
+    if unsafe { arch::decrement(&block.count, entry, destroy) } {
+        // SAFETY: the entry has taken on these operations, under the same conditions.
+        unsafe { (destroy.release)(ledger, entry) }
     } else {
         Outcome::Released
     }
+}
+
+/// Frees the block; the heap has no lock, so this may be done in the fault path.
+unsafe fn free<L: TrackedHeap>(_: &Ledger, entry: &Entry) -> Outcome {
+    // SAFETY: `Operations::release`: no share is left, and the entry lists the block.
+    unsafe { L::heap().release(entry) };
+    Outcome::Reclaimed
 }
 
 /// The share went before: what is left is the block, for `reclaim`.
@@ -231,13 +243,15 @@ unsafe fn orphan(_: &Ledger, _: &Entry) -> Outcome {
     Outcome::Orphaned
 }
 
-unsafe fn drop_and_free<T>(entry: &Entry) -> Outcome {
+unsafe fn drop_and_free<T, L: TrackedHeap>(entry: &Entry) -> Outcome {
     let block = entry.resource().cast::<Counted<T>>();
-    // SAFETY: `Operations::reclaim`: no share is left, and this runs once. `T` has no drop glue,
-    // or it is `DropAfterTear`, so that a torn value may be dropped.
+    // Should this die in the destructor, the value is not dropped again.
+    entry.convert(Shared::<T, L>::QUARANTINE);
+    // SAFETY: `Operations::reclaim`: no share is left, and this runs once. `T` is `DropAfterTear`,
+    // so that a torn value may be dropped.
     unsafe {
         ptr::drop_in_place(&raw mut (*block).value);
-        dealloc(block.cast(), Layout::new::<Counted<T>>());
+        L::heap().release(entry);
     }
     Outcome::Reclaimed
 }

@@ -8,26 +8,26 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use crate::arch;
 use crate::shared::Counted;
-use crate::{CurrentLedger, LedgerFull, Shared};
+use crate::{LedgerFull, Shared, TrackedHeap};
 
 /// A place, in a structure or a static, that can own one share of a [`Shared`].
 ///
 /// The hand-over is one instruction in a window: whenever the task stops, either it owns the
 /// share or the slot does. A slot in shared memory stands behind a lock, as any value does; it is
 /// one word, so that it cannot be torn.
-pub struct Slot<T, L: CurrentLedger> {
+pub struct Slot<T, L: TrackedHeap> {
     block: AtomicPtr<Counted<T>>,
     context: PhantomData<(fn() -> L, T)>,
 }
 
 // SAFETY: what it owns may be used and dropped by any task, as for `Arc`.
-unsafe impl<T: Send + Sync, L: CurrentLedger> Send for Slot<T, L> {}
+unsafe impl<T: Send + Sync, L: TrackedHeap> Send for Slot<T, L> {}
 // SAFETY: as above.
-unsafe impl<T: Send + Sync, L: CurrentLedger> Sync for Slot<T, L> {}
+unsafe impl<T: Send + Sync, L: TrackedHeap> Sync for Slot<T, L> {}
 // SAFETY: every change is a single store of one word, and an empty slot is valid.
-unsafe impl<T, L: CurrentLedger> crate::DropAfterTear for Slot<T, L> {}
+unsafe impl<T, L: TrackedHeap> crate::DropAfterTear for Slot<T, L> {}
 
-impl<T, L: CurrentLedger> Slot<T, L> {
+impl<T, L: TrackedHeap> Slot<T, L> {
     /// An empty slot.
     pub const fn new() -> Self {
         Self { block: AtomicPtr::new(ptr::null_mut()), context: PhantomData }
@@ -41,7 +41,7 @@ impl<T, L: CurrentLedger> Slot<T, L> {
         // SAFETY: `CurrentLedger`, and the share is not `Send`.
         let ledger = unsafe { L::current().as_ref() };
         let block = Shared::block(&share);
-        let entry = ledger.find(block.as_ptr().cast()).expect("a share is in its task's ledger");
+        let entry = ledger.own(block.as_ptr().cast());
         // SAFETY: the word of an `AtomicPtr`, seen as a number: same size, same alignment.
         let word = unsafe { AtomicU64::from_ptr(self.block.as_ptr().cast()) };
         let address = block.as_ptr().expose_provenance() as u64;
@@ -88,13 +88,13 @@ impl<T, L: CurrentLedger> Slot<T, L> {
     }
 }
 
-impl<T, L: CurrentLedger> Default for Slot<T, L> {
+impl<T, L: TrackedHeap> Default for Slot<T, L> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<T, L: CurrentLedger> Drop for Slot<T, L> {
+impl<T, L: TrackedHeap> Drop for Slot<T, L> {
     /// # Panics
     /// If the slot owns a share and the task's ledger is full.
     fn drop(&mut self) {
@@ -102,7 +102,7 @@ impl<T, L: CurrentLedger> Drop for Slot<T, L> {
     }
 }
 
-impl<T, L: CurrentLedger> fmt::Debug for Slot<T, L> {
+impl<T, L: TrackedHeap> fmt::Debug for Slot<T, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Slot").field(&self.block.load(Ordering::Relaxed)).finish()
     }

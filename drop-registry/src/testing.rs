@@ -11,7 +11,8 @@ use task_model::{FrozenTask, Gpr, RegisterFile, StackBounds, TaskId};
 
 use crate::arch::WindowKind;
 use crate::{
-    CurrentLedger, Entry, Ledger, Operations, Outcome, ResourceKind, WindowTable, reclaim, settle,
+    CurrentLedger, Entry, Heap, HeapMemory, Ledger, Operations, Outcome, ResourceKind, TrackedHeap,
+    WindowTable, reclaim, settle,
 };
 
 thread_local! {
@@ -25,6 +26,14 @@ pub(crate) struct TestTask;
 unsafe impl CurrentLedger for TestTask {
     fn current() -> NonNull<Ledger> {
         NonNull::from(CURRENT.get().expect("runs inside `on_fresh_ledger`"))
+    }
+}
+
+impl TrackedHeap for TestTask {
+    fn heap() -> &'static Heap {
+        static MEMORY: HeapMemory<64> = HeapMemory::new();
+        static HEAP: Heap = Heap::new(&MEMORY);
+        &HEAP
     }
 }
 

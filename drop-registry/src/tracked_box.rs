@@ -1,34 +1,44 @@
 //! A heap block that its task's death frees.
 #![expect(unsafe_code, reason = "owns heap memory")]
 
-use alloc::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use core::alloc::Layout;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 use core::ptr::{self, NonNull};
 
-use crate::obligation::frame_address;
 use crate::{
-    CurrentLedger, DropAfterTear, Entry, Ledger, LedgerFull, Operations, Outcome, ResourceKind,
+    AllocError, DropAfterTear, Entry, Ledger, Operations, Outcome, ResourceKind, TrackedHeap,
 };
 
 /// A value on the heap that stands in its task's ledger.
 ///
 /// Where `alloc::boxed::Box` needs a landing pad to be freed, this is freed by the keeper, also
-/// from a frame that has none.
-pub struct TrackedBox<T, L: CurrentLedger> {
+/// from a frame that has none. The block and its entry come and go in one window, so there is no
+/// instant at which a death would leak it or free it twice.
+pub struct TrackedBox<T, L: TrackedHeap> {
     value: NonNull<T>,
     context: PhantomData<(fn() -> L, T)>,
 }
 
-impl<T, L: CurrentLedger> TrackedBox<T, L> {
+impl<T, L: TrackedHeap> TrackedBox<T, L> {
+    /// The block has no value, or one without drop glue.
+    const FREE: &'static Operations = &Operations {
+        kind: ResourceKind::Box,
+        bytes: size_of::<T>(),
+        release: free::<L>,
+        reclaim: quarantine,
+    };
+
+    /// The value may be dropped from outside.
     const DROP_AND_FREE: &'static Operations = &Operations {
         kind: ResourceKind::Box,
         bytes: size_of::<T>(),
         release: orphan,
-        reclaim: drop_and_free::<T>,
+        reclaim: drop_and_free::<T, L>,
     };
 
+    /// The value may be dropped by its task alone; or that is going on.
     const QUARANTINE: &'static Operations = &Operations {
         kind: ResourceKind::Box,
         bytes: size_of::<T>(),
@@ -36,71 +46,62 @@ impl<T, L: CurrentLedger> TrackedBox<T, L> {
         reclaim: quarantine,
     };
 
-    const NOT_EMPTY: () = assert!(size_of::<T>() > 0, "a tracked box owns memory");
-
     /// Moves `value` to the heap.
     ///
     /// If the task dies, the memory is freed; a value with drop glue cannot be dropped then, since
     /// it may be torn, and is quarantined. See [`TrackedBox::new_droppable`].
     ///
     /// # Errors
-    /// If the task's ledger is full.
-    pub fn new(value: T) -> Result<Self, LedgerFull> {
-        let operations = const {
-            if core::mem::needs_drop::<T>() { Self::QUARANTINE } else { Self::DROP_AND_FREE }
-        };
+    /// If there is no block for it, or the task's ledger is full. The value is dropped.
+    pub fn new(value: T) -> Result<Self, AllocError> {
+        let operations =
+            const { if core::mem::needs_drop::<T>() { Self::QUARANTINE } else { Self::FREE } };
         Self::allocate(value, operations)
     }
 
     /// As [`TrackedBox::new`], for a value that may be dropped even after a tear.
     ///
     /// # Errors
-    /// If the task's ledger is full.
-    pub fn new_droppable(value: T) -> Result<Self, LedgerFull>
+    /// As [`TrackedBox::new`].
+    pub fn new_droppable(value: T) -> Result<Self, AllocError>
     where
         T: DropAfterTear,
     {
         Self::allocate(value, Self::DROP_AND_FREE)
     }
 
-    fn allocate(value: T, operations: &'static Operations) -> Result<Self, LedgerFull> {
-        const { Self::NOT_EMPTY };
+    fn allocate(value: T, operations: &'static Operations) -> Result<Self, AllocError> {
         // SAFETY: `CurrentLedger`: the ledger is this task's.
         let ledger = unsafe { L::current().as_ref() };
-        ledger.room()?;
-        let layout = Layout::new::<T>();
-        // SAFETY: `NOT_EMPTY`.
-        let Some(block) = NonNull::new(unsafe { alloc(layout) }.cast::<T>()) else {
-            handle_alloc_error(layout)
-        };
-        // SAFETY: the block is new and fits `T`; from here on the ledger says whose it is.
-        unsafe {
-            block.write(value);
-            ledger.record(block.as_ptr().cast(), operations, frame_address())?;
-        }
+        // SAFETY: until the value is there, the block needs nothing but to be freed.
+        let (block, entry) = unsafe { L::heap().claim(Layout::new::<T>(), Self::FREE, ledger) }?;
+        let block = block.cast::<T>();
+        // SAFETY: the block is new and fits `T`.
+        unsafe { block.write(value) };
+        entry.convert(operations);
         Ok(Self { value: block, context: PhantomData })
     }
 }
 
-impl<T, L: CurrentLedger> Drop for TrackedBox<T, L> {
+impl<T, L: TrackedHeap> Drop for TrackedBox<T, L> {
     fn drop(&mut self) {
         // SAFETY: `CurrentLedger`, and the box is not `Send`.
         let ledger = unsafe { L::current().as_ref() };
-        let entry =
-            ledger.find(self.value.as_ptr().cast()).expect("a box is dropped by its own task");
-        // From here on the value is half dropped if the task dies, and nobody's to look at.
-        entry.convert(Self::QUARANTINE);
-        // SAFETY: the box owns the value and the block, which came from `allocate`.
-        unsafe {
-            ptr::drop_in_place(self.value.as_ptr());
-            entry.erase();
-            dealloc(self.value.as_ptr().cast(), Layout::new::<T>());
+        let entry = ledger.own(self.value.as_ptr().cast());
+        if core::mem::needs_drop::<T>() {
+            // From here on the value is half dropped if the task dies, and nobody's to look at.
+            entry.convert(Self::QUARANTINE);
+            // SAFETY: the box owns the value.
+            unsafe { ptr::drop_in_place(self.value.as_ptr()) };
+            entry.convert(Self::FREE);
         }
+        // SAFETY: the entry lists the block, whose value is gone.
+        unsafe { L::heap().release(entry) };
         ledger.trim();
     }
 }
 
-impl<T, L: CurrentLedger> Deref for TrackedBox<T, L> {
+impl<T, L: TrackedHeap> Deref for TrackedBox<T, L> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -109,31 +110,39 @@ impl<T, L: CurrentLedger> Deref for TrackedBox<T, L> {
     }
 }
 
-impl<T, L: CurrentLedger> DerefMut for TrackedBox<T, L> {
+impl<T, L: TrackedHeap> DerefMut for TrackedBox<T, L> {
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: the box owns a valid value, and is borrowed exclusively.
         unsafe { self.value.as_mut() }
     }
 }
 
-impl<T: fmt::Debug, L: CurrentLedger> fmt::Debug for TrackedBox<T, L> {
+impl<T: fmt::Debug, L: TrackedHeap> fmt::Debug for TrackedBox<T, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
     }
 }
 
-/// Nothing to do in the fault path: freeing takes the heap's lock.
+/// Frees the block; the heap has no lock, so this may be done in the fault path.
+unsafe fn free<L: TrackedHeap>(_: &Ledger, entry: &Entry) -> Outcome {
+    // SAFETY: `Operations::release`: the owner is gone, and the entry lists its block.
+    unsafe { L::heap().release(entry) };
+    Outcome::Reclaimed
+}
+
+/// Nothing to do in the fault path: a destructor is somebody else's code.
 unsafe fn orphan(_: &Ledger, _: &Entry) -> Outcome {
     Outcome::Orphaned
 }
 
-unsafe fn drop_and_free<T>(entry: &Entry) -> Outcome {
-    let value = entry.resource().cast::<T>();
-    // SAFETY: `Operations::reclaim`: the owner is gone, and this runs once. `T` has no drop glue,
-    // or it is `DropAfterTear`.
+unsafe fn drop_and_free<T, L: TrackedHeap>(entry: &Entry) -> Outcome {
+    // Should this die in the destructor, the value is not dropped again.
+    entry.convert(TrackedBox::<T, L>::QUARANTINE);
+    // SAFETY: `Operations::reclaim`: the owner is gone, and this runs once. `T` is `DropAfterTear`,
+    // so that a torn value may be dropped.
     unsafe {
-        ptr::drop_in_place(value);
-        dealloc(value.cast(), Layout::new::<T>());
+        ptr::drop_in_place(entry.resource().cast::<T>());
+        L::heap().release(entry);
     }
     Outcome::Reclaimed
 }
@@ -171,7 +180,25 @@ mod tests {
     fn a_dead_task_s_box_is_freed() {
         let outcomes =
             kill(|| core::mem::forget(TrackedBox::<_, TestTask>::new([7u64; 4]).unwrap()));
+        assert_eq!(outcomes, [Outcome::Reclaimed]);
+    }
+
+    #[test]
+    fn a_value_that_promises_to_bear_it_is_dropped_once() {
+        static DROPS: AtomicUsize = AtomicUsize::new(0);
+        struct Counts(#[expect(dead_code, reason = "a box owns memory")] u8);
+        impl Drop for Counts {
+            fn drop(&mut self) {
+                DROPS.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        // SAFETY: its destructor does not look at it.
+        unsafe impl DropAfterTear for Counts {}
+        let outcomes = kill(|| {
+            core::mem::forget(TrackedBox::<_, TestTask>::new_droppable(Counts(0)).unwrap());
+        });
         assert_eq!(outcomes, [Outcome::Orphaned, Outcome::Reclaimed]);
+        assert_eq!(DROPS.load(Ordering::Relaxed), 1);
     }
 
     #[test]

@@ -6,7 +6,10 @@ use std::ptr::NonNull;
 use std::sync::Mutex as StdMutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use drop_registry::{CurrentLedger, Ledger, LockError, Mutex, Outcome, TrackedBox};
+use drop_registry::{
+    CurrentLedger, DropAfterTear, Heap, HeapMemory, Ledger, LockError, Mutex, Outcome, TrackedBox,
+    TrackedHeap,
+};
 use keeper::unwind::{LoadedSection, UnwindTables, WalkEnd};
 use keeper::{CannotRestart, Keeper, NoSuchTask, Platform, Policy, Stopped, Verdict, policy};
 use task_model::{FaultInfo, FaultKind, FrozenTask, RegisterFile, StackBounds, TaskId};
@@ -47,6 +50,14 @@ unsafe impl CurrentLedger for Current {
         let body = RUNNING.get().expect("a task runs");
         // SAFETY: bodies are leaked, and the ledger is shared by design.
         NonNull::from(unsafe { &(*body.as_ptr()).ledger })
+    }
+}
+
+impl TrackedHeap for Current {
+    fn heap() -> &'static Heap {
+        static MEMORY: HeapMemory<4> = HeapMemory::new();
+        static HEAP: Heap = Heap::new(&MEMORY);
+        &HEAP
     }
 }
 
@@ -135,6 +146,15 @@ unsafe impl Platform for &Machine {
     }
 }
 
+struct Droppable(#[expect(dead_code, reason = "a box owns memory")] u64);
+
+impl Drop for Droppable {
+    fn drop(&mut self) {}
+}
+
+// SAFETY: its destructor does nothing.
+unsafe impl DropAfterTear for Droppable {}
+
 /// Tables with one function, which no task is in: every walk is partial.
 fn tables() -> UnwindTables<'static> {
     const TEXT: u64 = 0x10_0000;
@@ -216,7 +236,7 @@ fn a_task_without_an_entry_exits_instead_of_restarting() {
 fn a_held_task_keeps_its_memory_until_it_is_released() {
     let (machine, lock) = (Machine::new(), Mutex::<u32, Current>::new(1));
     let task = machine.spawn(Some(&policy::Hold), true, || {
-        std::mem::forget(TrackedBox::<_, Current>::new(7u64).unwrap());
+        std::mem::forget(TrackedBox::<_, Current>::new_droppable(Droppable(7)).unwrap());
         std::mem::forget(lock.lock().unwrap());
     });
     let keeper = keeper(&machine);

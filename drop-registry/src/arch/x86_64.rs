@@ -109,13 +109,49 @@ pub(crate) unsafe fn acquire(
     true
 }
 
+/// Changes a word from `expected` to `desired`, and records `resource`, which is not the word
+/// itself. Returns whether it did.
+///
+/// # Safety
+/// `word` is live, and changing it so means to hold `resource` in the sense of `operations`;
+/// `ledger` is the caller's own, with `depth` from [`Ledger::room`].
+pub(crate) unsafe fn claim(
+    word: &AtomicU64,
+    expected: u64,
+    desired: u64,
+    resource: *mut (),
+    operations: &'static Operations,
+    ledger: &Ledger,
+    depth: u64,
+) -> bool {
+    // SAFETY: as in `acquire`.
+    unsafe {
+        asm!(
+            "lock cmpxchg qword ptr [{word}], {desired}",
+            "2: jne {refused}",
+            "3:",
+            push_entry!(),
+            "4:",
+            record!("0", "resource", "operations", "ledger"),
+            word = in(reg) word,
+            desired = in(reg) desired,
+            resource = in(reg) resource,
+            operations = in(reg) operations,
+            ledger = in(reg) ledger,
+            depth = in(reg) depth,
+            inout("rax") expected => _,
+            refused = label { return false },
+        );
+    }
+    true
+}
+
 /// Adds one to a count, and records the share. Returns whether the count is still below 2^63; if
 /// it is not, the share is counted but not recorded, and the count stays up for ever.
 ///
 /// # Safety
 /// `count` is live and above 0, and one more of it is a share in the sense of `operations`;
 /// `ledger` is the caller's own, with `depth` from [`Ledger::room`].
-#[cfg(feature = "alloc")]
 #[inline(always)]
 pub(crate) unsafe fn increment(
     count: &AtomicU64,
@@ -146,7 +182,6 @@ pub(crate) unsafe fn increment(
 /// # Safety
 /// The caller has `place` to itself, it holds `pointer`, and having taken that means to hold it in
 /// the sense of `operations`; `ledger` is the caller's own, with `depth` from [`Ledger::room`].
-#[cfg(feature = "alloc")]
 #[inline(always)]
 pub(crate) unsafe fn adopt(
     place: *mut *mut (),
@@ -236,7 +271,6 @@ pub(crate) unsafe fn exchange(
 ///
 /// # Safety
 /// `entry` lists a share of `count` and is the last of `ledger`, which is the caller's own.
-#[cfg(feature = "alloc")]
 #[inline(always)]
 pub(crate) unsafe fn decrement_top(
     count: &AtomicU64,
@@ -270,7 +304,6 @@ pub(crate) unsafe fn decrement_top(
 ///
 /// # Safety
 /// `entry` lists a share of `count`; nobody else changes the entry meanwhile.
-#[cfg(feature = "alloc")]
 pub(crate) unsafe fn decrement(
     count: &AtomicU64,
     entry: *const Entry,

@@ -16,7 +16,9 @@ use task_model::{FaultInfo, FrozenTask, Gpr, RegisterFile, TaskId};
 use super::signals::{self, Cpu, Trap};
 use super::stack::Stack;
 use super::switch::Context;
-use crate::{CurrentLedger, Ledger, Settled, WindowTable, reclaim, settle};
+use crate::{
+    CurrentLedger, Heap, HeapMemory, Ledger, Settled, TrackedHeap, WindowTable, reclaim, settle,
+};
 
 /// Enough for a test's own frames and the standard library's.
 const STACK_BYTES: usize = 256 * 1024;
@@ -41,6 +43,14 @@ unsafe impl CurrentLedger for Hosted {
     #[inline(always)]
     fn current() -> NonNull<Ledger> {
         NonNull::new(LEDGER.get().cast_mut()).unwrap_or_else(boot_ledger)
+    }
+}
+
+impl TrackedHeap for Hosted {
+    fn heap() -> &'static Heap {
+        static MEMORY: HeapMemory<256> = HeapMemory::new();
+        static HEAP: Heap = Heap::new(&MEMORY);
+        &HEAP
     }
 }
 

@@ -151,11 +151,7 @@ fn install_handlers() {
     }
 }
 
-extern "C" fn on_signal(
-    signal: libc::c_int,
-    info: *mut libc::siginfo_t,
-    frame: *mut libc::c_void,
-) {
+extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, frame: *mut libc::c_void) {
     let frame = frame.cast::<libc::ucontext_t>();
     let cpu = CPU.get();
     // SAFETY: the frame and the info are the kernel's for this call. An attached machine is alive,

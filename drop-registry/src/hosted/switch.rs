@@ -23,11 +23,7 @@ pub(super) struct Context {
 
 impl Context {
     pub(super) const fn new() -> Self {
-        Self {
-            registers: RegisterFile::new(),
-            extended: [0; EXTENDED_BYTES],
-            extended_len: 0,
-        }
+        Self { registers: RegisterFile::new(), extended: [0; EXTENDED_BYTES], extended_len: 0 }
     }
 
     /// Takes over what the signal interrupted.

@@ -61,9 +61,6 @@ impl RuleSource for EhFrameRules<'_> {
     fn rules_at(&mut self, address: u64) -> Result<FrameRules<'_>, WalkError> {
         let no_fde = WalkError::NoFde(address);
         let bad_cfi = WalkError::BadCfi(address);
-        if !self.tables.text_contains(address) {
-            return Err(no_fde);
-        }
         let offset = self.tables.find(address).ok_or(no_fde)?;
         let fde = self
             .eh_frame

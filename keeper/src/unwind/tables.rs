@@ -70,10 +70,12 @@ impl<'a> UnwindTables<'a> {
             text_start: text.start,
             text_end: text.end,
         };
+        let mut previous = i32::MIN;
         for (n, row) in rows.iter().enumerate() {
-            if n > 0 && function_distance(&rows[n - 1]) > function_distance(row) {
+            if function_distance(row) < previous {
                 return Err(TablesError::Unsorted(n));
             }
+            previous = function_distance(row);
             if tables.fde_offset(row) >= eh_frame.bytes.len() as u64 {
                 return Err(TablesError::FdeOutOfRange(n));
             }
@@ -121,8 +123,8 @@ impl<'a> UnwindTables<'a> {
     ///
     /// Whether its function reaches as far as `address`, the entry itself must say.
     pub(super) fn find(&self, address: u64) -> Option<usize> {
-        // All distances are from the header, so that the order is right in every part of the
-        // address space, and an address too far away is before or after all rows.
+        // By distance from the header, as the rows are sorted: that order holds in every part of
+        // the address space, and an address too far away comes before or after all rows.
         let distance = address.wrapping_sub(self.header_address).cast_signed();
         let after = self.rows.partition_point(|row| i64::from(function_distance(row)) <= distance);
         let row = self.rows.get(after.checked_sub(1)?)?;

@@ -39,7 +39,7 @@ fn bytes(address: u64, size: u64) -> LoadedSection<'static> {
     LoadedSection { bytes, address }
 }
 
-pub fn tables() -> UnwindTables<'static> {
+pub(crate) fn tables() -> UnwindTables<'static> {
     // SAFETY: the kernel gives every process these two entries, and they describe the array.
     let headers: &[ProgramHeader] = unsafe {
         std::slice::from_raw_parts(
@@ -56,7 +56,8 @@ pub fn tables() -> UnwindTables<'static> {
     let range = |load: &ProgramHeader| {
         load_bias + load.address..load_bias + load.address + load.memory_size
     };
-    let eh_frame_end = loads().map(range).find(|range| range.contains(&eh_frame_start)).unwrap().end;
+    let eh_frame_end =
+        loads().map(range).find(|range| range.contains(&eh_frame_start)).unwrap().end;
     let text = loads().filter(|load| load.flags & PF_X != 0).map(range).next().unwrap();
     UnwindTables::new(header, bytes(eh_frame_start, eh_frame_end - eh_frame_start), text).unwrap()
 }

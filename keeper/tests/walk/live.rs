@@ -5,18 +5,18 @@ use std::fmt;
 use std::hint::black_box;
 
 use keeper::unwind::{EhFrameRules, FrameAddress, FrameOrigin, Walk, WalkEnd};
-use task_model::Gpr;
+use task_model::{Gpr, StackMemory};
 
 use crate::image;
-use crate::task::{StoppedTask, Switch, stop};
+use crate::task::{StoppedTask, Switch, stop_task};
 
 /// One frame as libgcc sees it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct OracleFrame {
-    pub ip: u64,
-    pub sp: u64,
+pub(crate) struct OracleFrame {
+    pub(crate) ip: u64,
+    pub(crate) sp: u64,
     /// As in [`CALLEE_SAVED`].
-    pub registers: [u64; 6],
+    pub(crate) registers: [u64; 6],
 }
 
 const CALLEE_SAVED: [Gpr; 6] = [Gpr::Rbx, Gpr::Rbp, Gpr::R12, Gpr::R13, Gpr::R14, Gpr::R15];
@@ -39,9 +39,14 @@ extern "C" fn note(context: *mut Context, switch: *mut c_void) -> i32 {
     // SAFETY: libgcc passes on what `bottom` gave it, which nobody else uses meanwhile, and its
     // own context, which is valid during this call.
     unsafe {
+        let ip = _Unwind_GetIP(context);
+        // libgcc also calls for what is above the entry, with a null address.
+        if ip == 0 {
+            return 0;
+        }
         let switch = &mut *switch.cast::<Switch>();
         switch.notes.push(OracleFrame {
-            ip: _Unwind_GetIP(context),
+            ip,
             sp: _Unwind_GetCFA(context),
             registers: CALLEE_SAVED_DWARF.map(|register| _Unwind_GetGR(context, register)),
         });
@@ -54,7 +59,7 @@ fn bottom(switch: *mut Switch) -> u64 {
     // SAFETY: `note` is made for this argument.
     unsafe { _Unwind_Backtrace(note, switch.cast()) };
     // SAFETY: all functions here run in the task that `StoppedTask::run` gave this switch to.
-    unsafe { stop(switch) }
+    unsafe { stop_task(switch) }
 }
 
 /// Keeps many values live over the call.
@@ -106,7 +111,7 @@ fn recursion(switch: *mut Switch, n: u64) -> u64 {
     recursion(switch, black_box(n - 1)).wrapping_mul(n)
 }
 
-pub extern "C" fn entry(switch: *mut Switch) -> ! {
+pub(crate) extern "C" fn entry(switch: *mut Switch) -> ! {
     black_box(recursion(switch, 4));
     unreachable!("the task stops at the bottom");
 }
@@ -124,7 +129,7 @@ fn every_frame_of_a_live_stack_is_what_libgcc_says() {
     assert_eq!(walk.end(), Some(WalkEnd::Complete));
     let theirs = task.notes();
 
-    // Ours begins in `stop`, which theirs has not seen; `bottom` called both, so that its own
+    // Ours begins in `stop_task`, which theirs has not seen; `bottom` called both, so that its own
     // address and registers differ. From its caller on, all has to be equal.
     assert!(theirs.len() > 10, "{theirs:#x?}");
     assert_eq!(ours.len() - 1, theirs.len());
@@ -149,7 +154,7 @@ fn frames_meet_without_gap_or_overlap() {
     for pair in frames.windows(2) {
         assert_eq!(pair[0].cfa, Some(pair[1].sp));
     }
-    assert_eq!(frames.last().unwrap().cfa, Some(task_model::StackMemory::bounds(&frozen).top()));
+    assert_eq!(frames.last().unwrap().cfa, Some(frozen.bounds().top()));
 }
 
 #[test]

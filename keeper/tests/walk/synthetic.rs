@@ -4,55 +4,55 @@ use keeper::unwind::{EhFrameRules, Frame, LoadedSection, UnwindTables, Walk, Wal
 use task_model::{Gpr, ReadError, RegisterFile, StackBounds, StackMemory};
 
 /// A kernel's usual place, in the higher half.
-pub const TEXT: u64 = 0xffff_ffff_8010_0000;
+pub(crate) const TEXT: u64 = 0xffff_ffff_8010_0000;
 /// Where each function of an [`Image`] begins, and how long it is.
-pub const FUNCTION_SIZE: u64 = 0x100;
+pub(crate) const FUNCTION_SIZE: u64 = 0x100;
 /// The base of a [`Stack`].
-pub const STACK: u64 = 0xffff_c900_0001_0000;
+pub(crate) const STACK: u64 = 0xffff_c900_0001_0000;
 
 const TEXT_SIZE: u64 = 0x1_0000;
-const EH_FRAME: u64 = TEXT + 0x10_0000;
-const HEADER: u64 = TEXT + 0x20_0000;
+pub(crate) const EH_FRAME: u64 = TEXT + 0x10_0000;
+pub(crate) const HEADER: u64 = TEXT + 0x20_0000;
 
 /// One function's part of `.eh_frame`.
 #[derive(Clone, Copy)]
-pub struct Function<'a> {
+pub(crate) struct Function<'a> {
     /// `DW_CFA_*` code, which runs after the usual `CFA = rsp + 8, rip at CFA - 8`.
-    pub cfi: &'a [u8],
-    pub signal_frame: bool,
-    pub return_address_register: u8,
+    pub(crate) cfi: &'a [u8],
+    pub(crate) signal_frame: bool,
+    pub(crate) return_address_register: u8,
 }
 
 impl<'a> Function<'a> {
-    pub const fn new(cfi: &'a [u8]) -> Self {
+    pub(crate) const fn new(cfi: &'a [u8]) -> Self {
         Self { cfi, signal_frame: false, return_address_register: 16 }
     }
 
-    pub const fn signal(cfi: &'a [u8]) -> Self {
+    pub(crate) const fn signal(cfi: &'a [u8]) -> Self {
         Self { signal_frame: true, ..Self::new(cfi) }
     }
 }
 
 /// `.cfi_undefined rip`
-pub const ENTRY: Function<'_> = Function::new(&[0x07, 16]);
+pub(crate) const ENTRY: Function<'_> = Function::new(&[0x07, 16]);
 /// A function that has pushed nothing.
-pub const LEAF: Function<'_> = Function::new(&[]);
+pub(crate) const LEAF: Function<'_> = Function::new(&[]);
 
 /// An image's sections.
 #[derive(Clone)]
-pub struct Image {
-    pub header: Vec<u8>,
-    pub eh_frame: Vec<u8>,
+pub(crate) struct Image {
+    pub(crate) header: Vec<u8>,
+    pub(crate) eh_frame: Vec<u8>,
 }
 
 /// The address of function `n` of an image.
-pub const fn function(n: u64) -> u64 {
+pub(crate) const fn function(n: u64) -> u64 {
     TEXT + n * FUNCTION_SIZE
 }
 
 impl Image {
     /// An image in which function `n` is at [`function`]`(n)`.
-    pub fn new(functions: &[Function<'_>]) -> Self {
+    pub(crate) fn new(functions: &[Function<'_>]) -> Self {
         let mut eh_frame = Vec::new();
         let mut rows = Vec::new();
         for (n, one) in functions.iter().enumerate() {
@@ -89,25 +89,29 @@ impl Image {
         Self { header, eh_frame }
     }
 
-    pub fn header_section(&self) -> LoadedSection<'_> {
+    pub(crate) fn header_section(&self) -> LoadedSection<'_> {
         LoadedSection { bytes: &self.header, address: HEADER }
     }
 
-    pub fn eh_frame_section(&self) -> LoadedSection<'_> {
+    pub(crate) fn eh_frame_section(&self) -> LoadedSection<'_> {
         LoadedSection { bytes: &self.eh_frame, address: EH_FRAME }
     }
 
-    pub fn tables(&self) -> UnwindTables<'_> {
+    pub(crate) fn tables(&self) -> UnwindTables<'_> {
         UnwindTables::new(self.header_section(), self.eh_frame_section(), TEXT..TEXT + TEXT_SIZE)
             .unwrap()
     }
 
     /// Walks a task that stopped at `rip` with its stack pointer at word `sp` of `stack`.
-    pub fn walk(&self, rip: u64, sp: usize, stack: &Stack) -> (Vec<Frame>, WalkEnd) {
+    pub(crate) fn walk(&self, rip: u64, sp: usize, stack: &Stack) -> (Vec<Frame>, WalkEnd) {
         self.walk_registers(&registers(rip, stack.address(sp)), stack)
     }
 
-    pub fn walk_registers(&self, registers: &RegisterFile, stack: &Stack) -> (Vec<Frame>, WalkEnd) {
+    pub(crate) fn walk_registers(
+        &self,
+        registers: &RegisterFile,
+        stack: &Stack,
+    ) -> (Vec<Frame>, WalkEnd) {
         let mut rules = EhFrameRules::new(self.tables());
         let mut walk = Walk::new(registers, stack, &mut rules);
         let frames = (&mut walk).collect();
@@ -123,7 +127,7 @@ fn append_entry(eh_frame: &mut Vec<u8>, mut body: Vec<u8>) {
 }
 
 /// Registers whose values tell which they are: 0x1000 + the encoding number.
-pub fn registers(rip: u64, rsp: u64) -> RegisterFile {
+pub(crate) fn registers(rip: u64, rsp: u64) -> RegisterFile {
     let mut registers = RegisterFile::new();
     for gpr in Gpr::ALL {
         registers[gpr] = 0x1000 + gpr as u64;
@@ -135,17 +139,17 @@ pub fn registers(rip: u64, rsp: u64) -> RegisterFile {
 
 /// A stack at [`STACK`] with a guard page, made of these words; the first is at its base.
 #[derive(Clone)]
-pub struct Stack {
-    pub base: u64,
-    pub words: Vec<u64>,
+pub(crate) struct Stack {
+    pub(crate) base: u64,
+    pub(crate) words: Vec<u64>,
 }
 
 impl Stack {
-    pub fn new(words: &[u64]) -> Self {
+    pub(crate) fn new(words: &[u64]) -> Self {
         Self { base: STACK, words: words.to_vec() }
     }
 
-    pub fn address(&self, word: usize) -> u64 {
+    pub(crate) fn address(&self, word: usize) -> u64 {
         self.base + 8 * word as u64
     }
 }

@@ -3,28 +3,38 @@
 use std::arch::global_asm;
 use std::ptr::NonNull;
 
+use crate::live::OracleFrame;
 use task_model::{FrozenTask, RegisterFile, StackBounds, TaskId};
 
 /// What the two sides share; `run_task` and `stop_task` know its layout.
 #[repr(C)]
-pub struct Switch {
+pub(crate) struct Switch {
     host_rsp: u64,
     _pad: u64,
-    pub registers: RegisterFile,
+    pub(crate) registers: RegisterFile,
     /// The task's own notes, for the host to read.
-    pub notes: Vec<super::live::OracleFrame>,
+    pub(crate) notes: Vec<OracleFrame>,
 }
 
+#[expect(
+    improper_ctypes,
+    reason = "the assembly uses the first fields alone, as `repr(C)` has them"
+)]
 unsafe extern "C" {
-    fn walk_run_task(switch: *mut Switch, top: u64, entry: extern "C" fn(*mut Switch) -> !);
-    /// Saves the caller's registers as they are at this function's first instruction, and goes
-    /// back to the host for good.
-    fn walk_stop_task(switch: *mut Switch) -> !;
+    fn run_task(switch: *mut Switch, top: u64, entry: extern "C" fn(*mut Switch) -> !);
+    /// Saves the registers as they are at this function's first instruction, and leaves the
+    /// calling task for good.
+    ///
+    /// # Safety
+    /// Only in a task of [`StoppedTask::run`], with the switch that its entry was given.
+    pub(crate) fn stop_task(switch: *mut Switch) -> !;
 }
 
 global_asm!(
-    ".pushsection .text.walk_task,\"ax\",@progbits",
-    "walk_run_task:",
+    ".pushsection .text.task,\"ax\",@progbits",
+    ".global run_task",
+    ".global stop_task",
+    "run_task:",
     ".cfi_startproc",
     "push rbp",
     ".cfi_adjust_cfa_offset 8",
@@ -40,15 +50,15 @@ global_asm!(
     ".cfi_adjust_cfa_offset 8",
     "mov [rdi], rsp",
     "mov rsp, rsi",
-    "jmp walk_task_entry",
+    "jmp task_entry",
     ".cfi_endproc",
-    "walk_task_entry:",
+    "task_entry:",
     ".cfi_startproc",
     ".cfi_undefined rip",
     "call rdx",
     "ud2",
     ".cfi_endproc",
-    "walk_stop_task:",
+    "stop_task:",
     ".cfi_startproc",
     "mov [rdi + 16 + 0], rax",
     "mov [rdi + 16 + 8], rcx",
@@ -66,7 +76,7 @@ global_asm!(
     "mov [rdi + 16 + 104], r13",
     "mov [rdi + 16 + 112], r14",
     "mov [rdi + 16 + 120], r15",
-    "lea rax, [rip + walk_stop_task]",
+    "lea rax, [rip + stop_task]",
     "mov [rdi + 16 + 128], rax",
     "mov rsp, [rdi]",
     "pop r15",
@@ -81,14 +91,14 @@ global_asm!(
 );
 
 /// A stopped task and everything that belongs to it.
-pub struct StoppedTask {
+pub(crate) struct StoppedTask {
     stack: Vec<u128>,
     switch: Box<Switch>,
 }
 
 impl StoppedTask {
-    /// Runs `entry` on a new stack until it calls [`stop`].
-    pub fn run(entry: extern "C" fn(*mut Switch) -> !) -> Self {
+    /// Runs `entry` on a new stack until it calls [`stop_task`].
+    pub(crate) fn run(entry: extern "C" fn(*mut Switch) -> !) -> Self {
         let mut stack = vec![0u128; 16 * 1024];
         let mut switch = Box::new(Switch {
             host_rsp: 0,
@@ -99,19 +109,19 @@ impl StoppedTask {
         let top = stack.as_mut_ptr_range().end.expose_provenance() as u64;
         // SAFETY: the stack is 256 KiB, aligned to 16 and ours, and `entry` never returns. The
         // task uses `switch` only while the host is inside this call.
-        unsafe { walk_run_task(&raw mut *switch, top, entry) };
+        unsafe { run_task(&raw mut *switch, top, entry) };
         Self { stack, switch }
     }
 
-    pub fn notes(&self) -> &[super::live::OracleFrame] {
+    pub(crate) fn notes(&self) -> &[OracleFrame] {
         &self.switch.notes
     }
 
-    pub fn registers(&self) -> RegisterFile {
+    pub(crate) fn registers(&self) -> RegisterFile {
         self.switch.registers
     }
 
-    pub fn frozen(&mut self) -> FrozenTask<'_> {
+    pub(crate) fn frozen(&mut self) -> FrozenTask<'_> {
         let range = self.stack.as_mut_ptr_range();
         let base = range.start.expose_provenance() as u64;
         let top = range.end.expose_provenance() as u64;
@@ -122,13 +132,4 @@ impl StoppedTask {
             FrozenTask::new(TaskId::first(0), NonNull::from(&mut self.switch.registers), bounds)
         }
     }
-}
-
-/// Stops the calling task.
-///
-/// # Safety
-/// Only on the stack that `StoppedTask::run` made, with the switch that its entry was given.
-pub unsafe fn stop(switch: *mut Switch) -> ! {
-    // SAFETY: the caller's promise is this function's.
-    unsafe { walk_stop_task(switch) }
 }
