@@ -1,0 +1,140 @@
+//! The per-CPU block, reached through the GS base.
+//!
+//! There is one CPU. The block is what several would each have one of; code that may migrate
+//! reads single fields with one `gs:`-relative load, and never keeps the block.
+#![expect(unsafe_code, reason = "GS-relative loads, and save areas that trap stubs write")]
+
+use core::arch::asm;
+use core::cell::UnsafeCell;
+use core::mem::offset_of;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+use task_model::RegisterFile;
+use x86_64::VirtAddr;
+use x86_64::registers::model_specific::GsBase;
+
+use crate::ledger::{self, Ledger};
+use crate::tasks::Task;
+
+/// What one CPU keeps for itself.
+///
+/// The first fields have fixed offsets: assembly reads them. Atomics, because a non-maskable
+/// interrupt may come between any two accesses; Relaxed, because only this CPU uses them.
+#[repr(C)]
+pub(crate) struct Cpu {
+    /// Where the next trap saves the registers: the running task's record; in a trap, `nested`.
+    save_area: AtomicPtr<RegisterFile>,
+    /// The running task's ledger, or the boot ledger.
+    ledger: AtomicPtr<Ledger>,
+    /// Always `nested`: what a trap stub puts into `save_area`.
+    trap_area: AtomicPtr<RegisterFile>,
+    /// This block.
+    this: AtomicPtr<Self>,
+    /// The running task; null before there is one.
+    task: AtomicPtr<Task>,
+    /// Registers of boot code that traps, on its way to the first task or to the end.
+    boot: UnsafeCell<RegisterFile>,
+    /// Registers of a trap handler that is itself interrupted.
+    nested: UnsafeCell<RegisterFile>,
+}
+
+/// Offset of the pointer to the current save area.
+pub(crate) const SAVE_AREA: usize = offset_of!(Cpu, save_area);
+/// Offset of the pointer to the current ledger.
+pub(crate) const LEDGER: usize = offset_of!(Cpu, ledger);
+/// Offset of the pointer to the save area for traps in traps.
+pub(crate) const TRAP_AREA: usize = offset_of!(Cpu, trap_area);
+const THIS: usize = offset_of!(Cpu, this);
+const TASK: usize = offset_of!(Cpu, task);
+const _: () = assert!(SAVE_AREA == 0 && LEDGER == 8);
+
+// SAFETY: the save areas are written by trap stubs and read by the dispatcher of the same CPU,
+// which do not overlap; the rest is atomic.
+unsafe impl Sync for Cpu {}
+
+static BOOT_CPU: Cpu = Cpu {
+    save_area: AtomicPtr::new(ptr::null_mut()),
+    ledger: AtomicPtr::new(ptr::null_mut()),
+    trap_area: AtomicPtr::new(ptr::null_mut()),
+    this: AtomicPtr::new(ptr::null_mut()),
+    task: AtomicPtr::new(ptr::null_mut()),
+    boot: UnsafeCell::new(RegisterFile::new()),
+    nested: UnsafeCell::new(RegisterFile::new()),
+};
+
+/// Fills the block of the boot CPU and points GS at it.
+pub(crate) fn install() {
+    let cpu = &BOOT_CPU;
+    cpu.save_area.store(cpu.boot.get(), Ordering::Relaxed);
+    cpu.trap_area.store(cpu.nested.get(), Ordering::Relaxed);
+    cpu.this.store(ptr::from_ref(cpu).cast_mut(), Ordering::Relaxed);
+    cpu.set_ledger(NonNull::from(&ledger::BOOT));
+    GsBase::write(VirtAddr::from_ptr(cpu));
+}
+
+/// Reads the pointer at `gs:OFFSET`.
+#[inline(always)]
+fn gs_pointer<T, const OFFSET: usize>() -> *mut T {
+    let pointer;
+    // SAFETY: GS points at a `Cpu` from `install` on, and OFFSET is one of its pointer fields.
+    unsafe {
+        asm!(
+            "mov {}, gs:[{offset}]",
+            out(reg) pointer,
+            offset = const OFFSET,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    pointer
+}
+
+/// The block of the CPU that executes this. For trap handlers, which do not migrate.
+pub(crate) fn this() -> &'static Cpu {
+    // SAFETY: `this` is set by `install`, and blocks are statics.
+    unsafe { &*gs_pointer::<Cpu, THIS>() }
+}
+
+/// The task that executes this, in one load; none at boot. In a trap: the interrupted task.
+#[inline]
+pub(crate) fn current_task() -> Option<&'static Task> {
+    // SAFETY: null, or a record of the task table, which is a static.
+    unsafe { gs_pointer::<Task, TASK>().as_ref() }
+}
+
+/// The ledger of the task that executes this, in one load; the boot ledger before tasking.
+#[inline(always)]
+#[expect(dead_code, reason = "the tracked locks' way to their task")]
+pub(crate) fn current_ledger() -> *mut Ledger {
+    gs_pointer::<Ledger, LEDGER>()
+}
+
+/// Whether a trap is being handled.
+pub(crate) fn in_trap() -> bool {
+    gs_pointer::<u8, SAVE_AREA>() == gs_pointer::<u8, TRAP_AREA>()
+}
+
+impl Cpu {
+    /// Whether `area` is where a trap in a trap saves its registers.
+    pub(crate) fn is_nested(&self, area: *const RegisterFile) -> bool {
+        ptr::eq(area, self.nested.get())
+    }
+
+    /// The task that the next return from a trap goes to.
+    pub(crate) fn task(&self) -> Option<&'static Task> {
+        // SAFETY: as in `current_task`.
+        unsafe { self.task.load(Ordering::Relaxed).as_ref() }
+    }
+
+    /// Makes `task` the one that the next return from a trap goes to.
+    ///
+    /// The save area is not touched: the trap stub sets it with its last instructions.
+    pub(crate) fn set_task(&self, task: &'static Task) {
+        self.task.store(ptr::from_ref(task).cast_mut(), Ordering::Relaxed);
+        self.set_ledger(task.ledger());
+    }
+
+    fn set_ledger(&self, ledger: NonNull<Ledger>) {
+        self.ledger.store(ledger.as_ptr(), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,214 @@
+//! A task's record.
+#![expect(unsafe_code, reason = "records are shared, and written by whoever holds the task")]
+
+use core::cell::UnsafeCell;
+use core::fmt;
+use core::panic::PanicInfo;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use task_model::{AtomicTaskState, FaultInfo, RegisterFile, StackBounds, TaskId, TaskState};
+
+use super::TaskError;
+use crate::bounded_text::BoundedText;
+use crate::ledger::Ledger;
+use crate::stacks::{self, Stack};
+
+/// Who runs first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Before all others: keepers.
+    Urgent,
+    /// In turn.
+    Normal,
+    /// When there is nothing else.
+    Idle,
+}
+
+/// What a panicking task said.
+pub(crate) type PanicNote = BoundedText<192>;
+
+/// What is given to a task at its birth.
+#[derive(Debug)]
+pub(super) struct Life {
+    pub(super) name: &'static str,
+    pub(super) class: Class,
+    pub(super) entry: fn(usize),
+    pub(super) argument: usize,
+    pub(super) stack: Stack,
+}
+
+/// A slot of the task table, and the task that lives in it.
+pub(crate) struct Task {
+    index: u32,
+    /// Of the life in the slot; a dead slot has that of its next.
+    generation: AtomicU32,
+    state: AtomicTaskState,
+    /// Complete whenever the task does not run.
+    registers: UnsafeCell<RegisterFile>,
+    /// `None` while dead.
+    life: UnsafeCell<Option<Life>>,
+    fault: UnsafeCell<Option<FaultInfo>>,
+    /// An unpark that no park has taken yet.
+    wake_token: AtomicBool,
+    /// The tick that ends the task's wait at the latest.
+    wake_at: AtomicU64,
+    panicking: AtomicBool,
+    panic_noted: AtomicBool,
+    panic_note: UnsafeCell<PanicNote>,
+    ledger: Ledger,
+}
+
+// SAFETY: the cells. `registers`: the trap stubs write a running task's, and a keeper those of a
+// frozen one. `life` and `fault`: written with interrupts off on the only CPU, as all reads of
+// them are. `panic_note`: written by the task itself, once, before `panic_noted`.
+unsafe impl Sync for Task {}
+
+impl Task {
+    pub(super) const fn dead(index: u32) -> Self {
+        Self {
+            index,
+            generation: AtomicU32::new(0),
+            state: AtomicTaskState::new(TaskState::Dead),
+            registers: UnsafeCell::new(RegisterFile::new()),
+            life: UnsafeCell::new(None),
+            fault: UnsafeCell::new(None),
+            wake_token: AtomicBool::new(false),
+            wake_at: AtomicU64::new(u64::MAX),
+            panicking: AtomicBool::new(false),
+            panic_noted: AtomicBool::new(false),
+            panic_note: UnsafeCell::new(PanicNote::new()),
+            ledger: Ledger::new(),
+        }
+    }
+
+    pub(crate) fn id(&self) -> TaskId {
+        // Relaxed: changed only with interrupts off, on this CPU.
+        TaskId { index: self.index, generation: self.generation.load(Ordering::Relaxed) }
+    }
+
+    pub(crate) fn state(&self) -> TaskState {
+        self.state.load()
+    }
+
+    /// Moves to `next` if that is legal.
+    pub(super) fn become_state(&self, next: TaskState) -> Result<(), TaskError> {
+        self.state.become_state(next).map(drop).map_err(|refused| TaskError::State(refused.from))
+    }
+
+    pub(super) fn life(&self) -> Option<&Life> {
+        // SAFETY: see `Sync`: nobody writes while anybody has this reference, for whoever takes
+        // it either has interrupts off or is the living task itself.
+        unsafe { (*self.life.get()).as_ref() }
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.life().map_or("", |life| life.name)
+    }
+
+    /// The bounds of its stack.
+    ///
+    /// # Panics
+    /// If the task is dead.
+    pub(crate) fn stack(&self) -> StackBounds {
+        self.life().expect("the task lives").stack.bounds()
+    }
+
+    pub(super) fn registers(&self) -> NonNull<RegisterFile> {
+        NonNull::from(&self.registers).cast()
+    }
+
+    pub(super) fn saved_instruction_pointer(&self) -> u64 {
+        // SAFETY: one word; a torn or stale read is impossible while the task does not run, and
+        // nothing but a number if it does.
+        unsafe { (&raw const (*self.registers.get()).rip).read_volatile() }
+    }
+
+    pub(crate) fn ledger(&self) -> NonNull<Ledger> {
+        NonNull::from(&self.ledger)
+    }
+
+    pub(super) fn wake_token(&self) -> &AtomicBool {
+        &self.wake_token
+    }
+
+    pub(super) fn wake_at(&self) -> &AtomicU64 {
+        &self.wake_at
+    }
+
+    /// Begins a life in a dead slot: ready to run with `registers`.
+    pub(super) fn begin(&self, life: Life, registers: RegisterFile) {
+        // SAFETY: a dead slot has no task and no keeper, and interrupts are off.
+        unsafe {
+            *self.registers.get() = registers;
+            *self.life.get() = Some(life);
+            *self.fault.get() = None;
+        }
+        // Relaxed: the move below publishes.
+        self.wake_token.store(false, Ordering::Relaxed);
+        self.wake_at.store(u64::MAX, Ordering::Relaxed);
+        self.panicking.store(false, Ordering::Relaxed);
+        self.panic_noted.store(false, Ordering::Relaxed);
+        self.become_state(TaskState::Ready).expect("the slot is dead");
+    }
+
+    /// Stops the task for good, unless someone rules otherwise.
+    pub(crate) fn freeze(&self, fault: FaultInfo) -> Result<(), TaskError> {
+        self.become_state(TaskState::Frozen)?;
+        // SAFETY: interrupts are off; see `Sync`.
+        unsafe { *self.fault.get() = Some(fault) };
+        Ok(())
+    }
+
+    pub(super) fn fault(&self) -> Option<FaultInfo> {
+        // SAFETY: interrupts are off; see `Sync`.
+        unsafe { *self.fault.get() }
+    }
+
+    /// Lets a frozen task go on.
+    pub(super) fn resume(&self) -> Result<(), TaskError> {
+        match self.state() {
+            TaskState::Frozen => self.become_state(TaskState::Ready),
+            state => Err(TaskError::State(state)),
+        }
+    }
+
+    /// Ends the life: the stack goes back to the pool, and the id is stale from now on.
+    pub(crate) fn retire(&self) -> Result<(), TaskError> {
+        self.become_state(TaskState::Dead)?;
+        let next = self.id().next_generation().generation;
+        self.generation.store(next, Ordering::Relaxed);
+        // SAFETY: interrupts are off; see `Sync`.
+        if let Some(life) = unsafe { (*self.life.get()).take() } {
+            stacks::free(life.stack);
+        }
+        Ok(())
+    }
+
+    /// Writes down what the running task panics with; a panic meanwhile adds nothing.
+    pub(crate) fn note_panic(&self, info: &PanicInfo<'_>) {
+        // Relaxed, all three: the task itself; whoever reads `panic_noted` later has frozen it.
+        if self.panicking.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let note = match info.location() {
+            Some(place) => PanicNote::format(format_args!("{} ({place})", info.message())),
+            None => PanicNote::format(format_args!("{}", info.message())),
+        };
+        // SAFETY: the task's own cell, and nobody reads it before the next line.
+        unsafe { *self.panic_note.get() = note };
+        self.panic_noted.store(true, Ordering::Release);
+    }
+
+    pub(super) fn panic_note(&self) -> Option<PanicNote> {
+        // Acquire pairs with the Release in `note_panic`.
+        // SAFETY: written for good before that.
+        self.panic_noted.load(Ordering::Acquire).then(|| unsafe { *self.panic_note.get() })
+    }
+}
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Task({} {:?} {:?})", self.id(), self.name(), self.state())
+    }
+}

@@ -1,0 +1,96 @@
+//! What a trap means, and whose registers are restored after it.
+#![expect(unsafe_code, reason = "reads the save area that the stub passes")]
+
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use task_model::{FaultInfo, Gpr, RegisterFile};
+use x86_64::registers::control::Cr2;
+
+use super::Vector;
+use crate::cpu::{self, Cpu};
+use crate::exit::{ExitStatus, exit};
+use crate::faults;
+use crate::image;
+use crate::serial::write_line;
+use crate::tasks::{Task, scheduler};
+use crate::timer;
+
+/// Handles one trap; called by the stub on a trap stack, interrupts off.
+///
+/// `interrupted` is where the stub saved the registers. Returns what it is to restore: the same,
+/// or those of the task to run next.
+pub(super) extern "C" fn dispatch(
+    vector: u64,
+    error_code: u64,
+    interrupted: *mut RegisterFile,
+) -> *mut RegisterFile {
+    let vector = vector as u8;
+    let cpu = cpu::this();
+    // SAFETY: the stub passes the area that it has just filled. Nobody writes to it before this
+    // trap returns, except a non-maskable interrupt, which puts back what it found.
+    let registers = unsafe { &*interrupted };
+    let in_trap = cpu.is_nested(interrupted) || image::trap_text().contains(&registers.rip);
+    if vector == Vector::NON_MASKABLE || vector == Vector::SPURIOUS {
+        // Nobody sends either on purpose yet; the interrupted code, a stub perhaps, goes on.
+        return interrupted;
+    }
+    match cpu.task() {
+        Some(task) if !in_trap => {
+            handle(task, vector, error_code, registers);
+            scheduler::switch(cpu)
+        }
+        // The way from boot code to the first task.
+        None if !in_trap && vector == Vector::YIELD => scheduler::switch(cpu),
+        _ => unrecoverable(cpu, vector, error_code, registers),
+    }
+}
+
+/// What a trap of `task`, which ran until now, does to it.
+fn handle(task: &Task, vector: u8, error_code: u64, registers: &RegisterFile) {
+    match vector {
+        Vector::TIMER => scheduler::wake_sleepers(timer::tick()),
+        Vector::YIELD => {}
+        Vector::PARK => task.block_without_token(),
+        Vector::SLEEP => task.block_until(registers[Gpr::Rdi]),
+        Vector::EXIT => {
+            // Legal: the task runs. Its stack is free from here on, and this trap does not use it.
+            let _ = task.retire();
+        }
+        Vector::KILLED => faulted(task, FaultInfo::killed(registers.rip)),
+        Vector::PANICKED => faulted(task, FaultInfo::panicked(registers.rip)),
+        Vector::DOUBLE_FAULT | Vector::MACHINE_CHECK => {
+            unrecoverable(cpu::this(), vector, error_code, registers)
+        }
+        _ => {
+            let address = Cr2::read_raw();
+            let stack = task.stack();
+            let fault = FaultInfo::from_trap(vector, error_code, address, registers.rip, &stack);
+            faulted(task, fault);
+        }
+    }
+}
+
+/// Freezes `task` and hands its fault on.
+fn faulted(task: &Task, fault: FaultInfo) {
+    if task.freeze(fault).is_ok() {
+        faults::task_faulted(task.id(), fault);
+    }
+}
+
+/// A trap that no task's death can answer for: in a trap, before tasking, or of the machine.
+fn unrecoverable(cpu: &Cpu, vector: u8, error_code: u64, registers: &RegisterFile) -> ! {
+    static REPORTING: AtomicBool = AtomicBool::new(false);
+    // Relaxed: one CPU. A trap while this report is written leaves without another.
+    if REPORTING.swap(true, Ordering::Relaxed) {
+        exit(ExitStatus::Failure);
+    }
+    let address = if vector == Vector::PAGE_FAULT { Cr2::read_raw() } else { 0 };
+    write_line(format_args!("kernel fault: vector {vector}, error code {error_code:#x}"));
+    write_line(format_args!("  rip {:#018x}  cr2 {address:#018x}", registers.rip));
+    write_line(format_args!("  rsp {:#018x}  rflags {:#x}", registers.rsp(), registers.rflags));
+    match cpu.task() {
+        Some(task) => write_line(format_args!("  task {} ({})", task.id(), task.name())),
+        None => write_line(format_args!("  before the first task")),
+    }
+    exit(ExitStatus::Failure)
+}
