@@ -10,12 +10,13 @@ use core::mem::offset_of;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
+use drop_registry::Ledger;
 use task_model::RegisterFile;
 use x86_64::VirtAddr;
 use x86_64::registers::model_specific::GsBase;
 
-use crate::ledger::{self, Ledger};
 use crate::tasks::Task;
+use crate::tracked::BOOT_LEDGER;
 
 /// What one CPU keeps for itself.
 ///
@@ -69,7 +70,7 @@ pub(crate) fn install() {
     cpu.save_area.store(cpu.boot.get(), Ordering::Relaxed);
     cpu.trap_area.store(cpu.nested.get(), Ordering::Relaxed);
     cpu.this.store(ptr::from_ref(cpu).cast_mut(), Ordering::Relaxed);
-    cpu.set_ledger(NonNull::from(&ledger::BOOT));
+    cpu.set_ledger(NonNull::from(&BOOT_LEDGER));
     GsBase::write(VirtAddr::from_ptr(cpu));
 }
 
@@ -104,7 +105,6 @@ pub(crate) fn current_task() -> Option<&'static Task> {
 
 /// The ledger of the task that executes this, in one load; the boot ledger before tasking.
 #[inline(always)]
-#[expect(dead_code, reason = "the tracked locks' way to their task")]
 pub(crate) fn current_ledger() -> *mut Ledger {
     gs_pointer::<Ledger, LEDGER>()
 }

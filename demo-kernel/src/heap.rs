@@ -1,14 +1,21 @@
-//! The global allocator: talc over a fixed arena, behind a lock.
+//! The heaps: talc over a fixed arena behind a tracked lock, as the global allocator; and the drop
+//! registry's own, which has no lock, for what tasks hold by their ledgers.
+//!
+//! A task that dies inside talc leaves its lists torn. The arena is given up then: its lock is not
+//! recoverable, and every later allocation fails. Blocks handed out before stay good.
 #![expect(unsafe_code, reason = "implements the global allocator")]
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
+use core::fmt;
 use core::ptr;
 
-use spin::Mutex;
+use drop_registry::TrackedHeap;
 use talc::DefaultBinning;
 use talc::base::Talc;
 use talc::source::Claim;
+
+use crate::tracked::{Kernel, Mutex};
 
 const ARENA_SIZE: usize = 4 << 20;
 
@@ -30,29 +37,38 @@ static HEAP: Heap =
 // SAFETY: talc upholds the contract, one caller at a time under the lock; neither panics.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let Ok(mut talc) = self.0.lock() else { return ptr::null_mut() };
         // SAFETY: our caller promises that the size is not zero.
-        let block = unsafe { self.0.lock().allocate(layout) };
+        let block = unsafe { talc.allocate(layout) };
         block.map_or(ptr::null_mut(), ptr::NonNull::as_ptr)
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        let Ok(mut talc) = self.0.lock() else { return };
         // SAFETY: our caller promises that `block` came from `alloc` with this layout.
-        unsafe { self.0.lock().deallocate(block, layout) }
+        unsafe { talc.deallocate(block, layout) }
     }
 }
 
-/// What is allocated at one moment.
+/// What is allocated at one moment, on both heaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct HeapBooks {
-    /// Blocks allocated and not yet freed.
+pub(crate) struct Books {
+    /// Blocks of the global allocator, allocated and not yet freed.
     pub(crate) blocks: usize,
-    /// Their bytes, as asked for.
+    /// Their bytes, as asked for, and those of tracked blocks, with their full size.
     pub(crate) bytes: usize,
 }
 
-/// What is allocated now.
-pub(crate) fn books() -> HeapBooks {
-    let heap = HEAP.0.lock();
-    let counters = heap.counters();
-    HeapBooks { blocks: counters.allocation_count, bytes: counters.allocated_bytes }
+impl fmt::Display for Books {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes, {} blocks", self.bytes, self.blocks)
+    }
+}
+
+/// What is allocated now; all zero for the global allocator once that is given up.
+pub(crate) fn books() -> Books {
+    let tracked = Kernel::heap().bytes_taken();
+    let Ok(talc) = HEAP.0.lock() else { return Books { blocks: 0, bytes: tracked } };
+    let counters = talc.counters();
+    Books { blocks: counters.allocation_count, bytes: counters.allocated_bytes + tracked }
 }

@@ -25,19 +25,10 @@ ranges! {
     data = __data_start..__image_end;
     /// The trap stubs: an interrupted instruction in here is part of a trap, not of a task.
     trap_text = __trap_text_start..__trap_text_end;
-}
-
-#[expect(dead_code, reason = "the keeper's walk reads them")]
-mod tables {
-    use super::*;
-    ranges! {
-        /// All code.
-        text = __text_start..__text_end;
-        /// The sorted index of the unwind tables (LSB core specification, 10.6.2).
-        eh_frame_hdr = __eh_frame_hdr_start..__eh_frame_hdr_end;
-        /// The unwind tables.
-        eh_frame = __eh_frame_start..__eh_frame_end;
-        /// The drop registry's windows.
-        drop_windows = __start_drop_windows..__stop_drop_windows;
-    }
+    /// All code.
+    text = __text_start..__text_end;
+    /// The sorted index of the unwind tables (LSB core specification, 10.6.2).
+    eh_frame_hdr = __eh_frame_hdr_start..__eh_frame_hdr_end;
+    /// The unwind tables.
+    eh_frame = __eh_frame_start..__eh_frame_end;
 }

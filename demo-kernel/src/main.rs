@@ -8,7 +8,8 @@
 //! | [`cpu`], [`descriptors`] | the per-CPU block behind GS, and GDT, TSS and IDT |
 //! | [`traps`] | every way out of a task: save all registers, dispatch, restore |
 //! | [`tasks`] | the task table and the scheduler |
-//! | [`ledger`], [`faults`] | what a task holds, and where a task's fault is handed on |
+//! | [`tracked`] | the drop registry's locks and handles, as this kernel uses them |
+//! | [`keeping`] | the kernel as its keeper sees it, and the keeper's own task |
 //! | [`mod@panic`], [`unwind`] | a Rust panic as a fault of its task; the symbols that tables name |
 //! | [`timer`], [`serial`], [`exit`] | the machine's devices |
 //! | [`scenarios`] | what the kernel is asked to show |
@@ -27,10 +28,9 @@ mod command_line;
 mod cpu;
 mod descriptors;
 mod exit;
-mod faults;
 mod heap;
 mod image;
-mod ledger;
+mod keeping;
 mod memory;
 mod memory_functions;
 mod panic;
@@ -39,6 +39,7 @@ mod serial;
 mod stacks;
 mod tasks;
 mod timer;
+mod tracked;
 mod traps;
 mod unwind;
 

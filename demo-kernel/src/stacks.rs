@@ -19,7 +19,7 @@ const REGION: u64 = 0x40_0000_0000;
 const PAGE: u64 = 4096;
 
 /// The usable size of every stack.
-pub(crate) const SIZE: u64 = 32 * 1024;
+pub(crate) const SIZE: u64 = 64 * 1024;
 
 const SLOT_SIZE: u64 = PAGE + SIZE;
 

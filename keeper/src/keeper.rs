@@ -87,22 +87,27 @@ impl<P: Platform> Keeper<P> {
         self.mailbox.post(Notice { task, cause, at: self.platform.now() })
     }
 
-    /// Deals with the next notice, if there is one: for the keeper's own task.
+    /// Deals with the next notice, and tells `told` what was found and done: for the keeper's own
+    /// task. Returns whether there was a notice.
     ///
-    /// # Errors
-    /// If the notice is about a task that is gone.
-    pub fn serve(&self) -> Option<Result<Report, NoSuchTask>> {
-        Some(self.handle(self.mailbox.take()?))
-    }
-
-    fn handle(&self, notice: Notice) -> Result<Report, NoSuchTask> {
-        let mut stopped = self.platform.seize(notice.task)?;
+    /// The report stays on this stack, since it is too large to be handed around by value; about
+    /// 16 KiB of stack are enough for all of it. The notice of a task that is gone meanwhile is
+    /// told as [`NoSuchTask`].
+    pub fn serve(&self, told: impl FnOnce(Result<&Report, NoSuchTask>)) -> bool {
+        let Some(notice) = self.mailbox.take() else { return false };
+        let stopped = match self.platform.seize(notice.task) {
+            Ok(stopped) => stopped,
+            Err(gone) => {
+                told(Err(gone));
+                return true;
+            }
+        };
         let fault = match notice.cause {
             Cause::Fault(fault) => fault,
             Cause::Kill | Cause::Release => FaultInfo::killed(stopped.task.registers().rip),
         };
         let mut report = Report::new(notice.task, fault, notice.at);
-        self.settle(&mut stopped, &mut report);
+        self.settle(&stopped, &mut report);
         self.walk(&stopped, &mut report);
         let verdict = match notice.cause {
             Cause::Release => Verdict::Exit,
@@ -110,12 +115,13 @@ impl<P: Platform> Keeper<P> {
         };
         self.act(verdict, stopped, &mut report);
         report.gone_at = self.platform.now();
-        Ok(report)
+        told(Ok(&report));
+        true
     }
 
     /// Frees locks and counts. Before the walk, since it does not need it: whoever waits for a
     /// lock need not wait for the dead task's frames to be counted.
-    fn settle(&self, stopped: &mut Stopped<'_>, report: &mut Report) {
+    fn settle(&self, stopped: &Stopped<'_>, report: &mut Report) {
         // SAFETY: `Platform::seize`: the task is stopped, the ledger is its own, and nobody else
         // has it. It is stopped for good: every verdict there is ends this life of it. What it
         // holds is alive: guards borrow their locks, shares keep their blocks, boxes own theirs.

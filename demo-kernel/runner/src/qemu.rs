@@ -18,10 +18,11 @@ pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
 
 /// What every boot has in common.
 ///
-/// `-icount shift=0` makes the time stamp counter count instructions, so that a run repeats
+/// `-icount shift=0` makes the time stamp counter count instructions, and `sleep=off` makes idle time
+/// virtual too, so that a run repeats
 /// exactly. `isa-debug-exit` lets the kernel choose QEMU's exit status: `value << 1 | 1`.
 const MACHINE: &str = "-machine q35 -cpu max -m 256M -display none -monitor none -serial stdio \
-                       -no-reboot -icount shift=0 -device isa-debug-exit,iobase=0xf4,iosize=0x04";
+                       -no-reboot -icount shift=0,sleep=off -device isa-debug-exit,iobase=0xf4,iosize=0x04";
 
 /// Exit statuses that the kernel chooses, by writing 0x10 or 0x11 to port 0xf4.
 const STATUS_SUCCESS: i32 = 0x10 << 1 | 1;

@@ -11,13 +11,14 @@ mod task;
 
 use core::fmt;
 
-use task_model::{FaultInfo, FrozenTask, TaskId, TaskState};
+use keeper::Stopped;
+use task_model::{FaultInfo, TaskId, TaskState};
 use x86_64::instructions::interrupts::without_interrupts;
 
-use crate::{cpu, faults, traps};
+use crate::{cpu, keeping, traps};
 
 pub(crate) use park_and_sleep::{park, sleep_ticks, unpark};
-pub(crate) use spawn::{SpawnError, spawn, spawn_in_class};
+pub(crate) use spawn::{Spawn, SpawnError, restart};
 pub(crate) use table::CAPACITY;
 pub(crate) use task::{Class, PanicNote, Task};
 pub(crate) use traps::{exit as exit_current, yield_now};
@@ -93,7 +94,7 @@ pub(crate) fn kill(id: TaskId) -> Result<(), TaskError> {
     with_task(id, |task| {
         let fault = FaultInfo::killed(task.saved_instruction_pointer());
         task.freeze(fault)?;
-        faults::task_faulted(id, fault);
+        keeping::task_faulted(id, fault);
         Ok(())
     })
 }
@@ -117,20 +118,32 @@ pub(crate) fn retire(id: TaskId) -> Result<(), TaskError> {
     })
 }
 
-/// The handle for reading and changing a frozen task.
+/// Stops the task, if it has not stopped yet, for its keeper.
+///
+/// # Safety
+/// Until the value is gone, nobody else seizes the same task, resumes it or retires it.
+///
+/// # Errors
+/// If the task is gone.
+#[expect(unsafe_code, reason = "hands on the contract of `Task::stopped`")]
+pub(crate) unsafe fn seize(id: TaskId) -> Result<Stopped<'static>, TaskError> {
+    with_task(id, |task| {
+        if !matches!(task.state(), TaskState::Frozen | TaskState::Held) {
+            task.freeze(FaultInfo::killed(task.saved_instruction_pointer()))?;
+        }
+        // SAFETY: it is frozen or held now, and this function's contract keeps it so.
+        unsafe { task.stopped() }.ok_or(TaskError::Stale)
+    })
+}
+
+/// Keeps a frozen task as a corpse.
 ///
 /// # Errors
 /// If the task is gone or not frozen.
-///
-/// # Safety
-/// Until the handle is gone, nobody else gets one for the same task, resumes it or retires it.
-#[expect(unsafe_code, reason = "hands on the contract of `FrozenTask::new`")]
-pub(crate) unsafe fn frozen(id: TaskId) -> Result<FrozenTask<'static>, TaskError> {
+pub(crate) fn hold(id: TaskId) -> Result<(), TaskError> {
     with_task(id, |task| match task.state() {
-        // SAFETY: a frozen task does not run and its registers are in its record, both of which
-        // last (by this function's contract) as long as the handle; its stack stays mapped.
-        TaskState::Frozen => Ok(unsafe { FrozenTask::new(id, task.registers(), task.stack()) }),
-        state => Err(TaskError::State(state)),
+        TaskState::Held => Ok(()),
+        _ => task.become_state(TaskState::Held),
     })
 }
 

@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 use task_model::{RegisterFile, TaskState};
 use x86_64::instructions::hlt;
 
-use super::{Class, Task, spawn_in_class, table};
+use super::{Class, Spawn, Task, table};
 use crate::cpu::Cpu;
 
 /// Picks the task to run next and makes it the CPU's; returns the registers to restore.
@@ -58,5 +58,5 @@ pub(super) fn spawn_idle() {
             hlt();
         }
     };
-    spawn_in_class(Class::Idle, "idle", idle, 0).expect("the first tasks leave room for it");
+    Spawn::new("idle", idle).class(Class::Idle).start().expect("the first tasks leave room for it");
 }

@@ -3,12 +3,13 @@
 use core::arch::naked_asm;
 use core::fmt;
 
+use keeper::Policy;
 use task_model::{Gpr, RegisterFile, TaskId, TaskState};
 use x86_64::instructions::interrupts::without_interrupts;
 use x86_64::registers::rflags::RFlags;
 
 use super::task::Life;
-use super::{Class, exit_current, table};
+use super::{Class, TaskError, exit_current, table, with_task};
 use crate::{cpu, descriptors, stacks};
 
 /// Why a task could not be spawned.
@@ -31,36 +32,70 @@ impl fmt::Display for SpawnError {
 
 impl core::error::Error for SpawnError {}
 
-/// Starts a task that runs `entry(argument)` and ends when that returns.
-///
-/// # Errors
-/// If there is no slot or no stack for it.
-pub(crate) fn spawn(
+/// A task to be started: it runs `entry(argument)`, and ends when that returns.
+#[derive(Debug)]
+#[must_use = "it starts with `start`"]
+pub(crate) struct Spawn {
     name: &'static str,
+    class: Class,
     entry: fn(usize),
     argument: usize,
-) -> Result<TaskId, SpawnError> {
-    spawn_in_class(Class::Normal, name, entry, argument)
+    policy: Option<&'static dyn Policy>,
 }
 
-/// As [`spawn`], with another [`Class`].
+impl Spawn {
+    /// A task of the normal class, with argument 0, that the keeper's default policy rules on.
+    pub(crate) const fn new(name: &'static str, entry: fn(usize)) -> Self {
+        Self { name, class: Class::Normal, entry, argument: 0, policy: None }
+    }
+
+    pub(crate) const fn argument(mut self, argument: usize) -> Self {
+        self.argument = argument;
+        self
+    }
+
+    pub(crate) const fn class(mut self, class: Class) -> Self {
+        self.class = class;
+        self
+    }
+
+    /// Names the policy that rules if the task dies.
+    pub(crate) const fn policy(mut self, policy: &'static dyn Policy) -> Self {
+        self.policy = Some(policy);
+        self
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// If there is no slot or no stack for it.
+    pub(crate) fn start(self) -> Result<TaskId, SpawnError> {
+        let Self { name, class, entry, argument, policy } = self;
+        without_interrupts(|| {
+            let task = table::slots()
+                .iter()
+                .find(|task| task.state() == TaskState::Dead)
+                .ok_or(SpawnError::NoSlot)?;
+            let stack = stacks::allocate().ok_or(SpawnError::NoStack)?;
+            let registers = first_registers(stack.bounds().top());
+            let life = Life { name, class, entry, argument, policy, restarts: 0, stack };
+            task.begin(life, registers);
+            Ok(task.id())
+        })
+    }
+}
+
+/// Ends a stopped task's life and begins another one in its slot, from the same entry.
 ///
 /// # Errors
-/// As [`spawn`].
-pub(crate) fn spawn_in_class(
-    class: Class,
-    name: &'static str,
-    entry: fn(usize),
-    argument: usize,
-) -> Result<TaskId, SpawnError> {
-    without_interrupts(|| {
-        let task = table::slots()
-            .iter()
-            .find(|task| task.state() == TaskState::Dead)
-            .ok_or(SpawnError::NoSlot)?;
-        let stack = stacks::allocate().ok_or(SpawnError::NoStack)?;
-        let registers = first_registers(stack.bounds().top());
-        task.begin(Life { name, class, entry, argument, stack }, registers);
+/// If the task is gone or not stopped.
+pub(crate) fn restart(id: TaskId) -> Result<TaskId, TaskError> {
+    with_task(id, |task| {
+        let Some(life) = task.end()? else { return Err(TaskError::Stale) };
+        // The stack is the one that has just become free: nothing that a keeper has settled
+        // points into it, and its contents do not matter.
+        let registers = first_registers(life.stack.bounds().top());
+        task.begin(Life { restarts: life.restarts + 1, ..life }, registers);
         Ok(task.id())
     })
 }

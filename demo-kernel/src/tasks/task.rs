@@ -7,11 +7,14 @@ use core::panic::PanicInfo;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use task_model::{AtomicTaskState, FaultInfo, RegisterFile, StackBounds, TaskId, TaskState};
+use drop_registry::Ledger;
+use keeper::{Policy, Stopped};
+use task_model::{
+    AtomicTaskState, FaultInfo, FrozenTask, RegisterFile, StackBounds, TaskId, TaskState,
+};
 
 use super::TaskError;
 use crate::bounded_text::BoundedText;
-use crate::ledger::Ledger;
 use crate::stacks::{self, Stack};
 
 /// Who runs first.
@@ -35,6 +38,9 @@ pub(super) struct Life {
     pub(super) class: Class,
     pub(super) entry: fn(usize),
     pub(super) argument: usize,
+    pub(super) policy: Option<&'static dyn Policy>,
+    /// How often it has been restarted.
+    pub(super) restarts: u32,
     pub(super) stack: Stack,
 }
 
@@ -173,13 +179,34 @@ impl Task {
         }
     }
 
-    /// Ends the life: the stack goes back to the pool, and the id is stale from now on.
-    pub(crate) fn retire(&self) -> Result<(), TaskError> {
+    /// Everything that a keeper needs of a stopped task.
+    ///
+    /// # Safety
+    /// The task is frozen or held, and stays so, and nobody else gets this, until the value is
+    /// gone.
+    pub(super) unsafe fn stopped(&'static self) -> Option<Stopped<'static>> {
+        let life = self.life()?;
+        // SAFETY: this function's contract; a task that does not run has its registers in its
+        // record, and its stack stays mapped.
+        let task = unsafe { FrozenTask::new(self.id(), self.registers(), life.stack.bounds()) };
+        Some(Stopped { task, ledger: &self.ledger, policy: life.policy, restarts: life.restarts })
+    }
+
+    /// Ends the life, and hands out what was given to it: the id is stale from now on.
+    pub(super) fn end(&self) -> Result<Option<Life>, TaskError> {
         self.become_state(TaskState::Dead)?;
+        // SAFETY: the task is dead. If it was kept, its keeper has settled what it held; if it
+        // ended by itself, its handles are gone and it held nothing.
+        unsafe { self.ledger.reset() };
         let next = self.id().next_generation().generation;
         self.generation.store(next, Ordering::Relaxed);
         // SAFETY: interrupts are off; see `Sync`.
-        if let Some(life) = unsafe { (*self.life.get()).take() } {
+        Ok(unsafe { (*self.life.get()).take() })
+    }
+
+    /// Ends the life: the stack goes back to the pool, and the id is stale from now on.
+    pub(crate) fn retire(&self) -> Result<(), TaskError> {
+        if let Some(life) = self.end()? {
             stacks::free(life.stack);
         }
         Ok(())

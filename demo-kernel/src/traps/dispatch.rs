@@ -9,8 +9,8 @@ use x86_64::registers::control::Cr2;
 use super::Vector;
 use crate::cpu::{self, Cpu};
 use crate::exit::{ExitStatus, exit};
-use crate::faults;
 use crate::image;
+use crate::keeping;
 use crate::serial::write_line;
 use crate::tasks::{Task, scheduler};
 use crate::timer;
@@ -73,7 +73,7 @@ fn handle(task: &Task, vector: u8, error_code: u64, registers: &RegisterFile) {
 /// Freezes `task` and hands its fault on.
 fn faulted(task: &Task, fault: FaultInfo) {
     if task.freeze(fault).is_ok() {
-        faults::task_faulted(task.id(), fault);
+        keeping::task_faulted(task.id(), fault);
     }
 }
 

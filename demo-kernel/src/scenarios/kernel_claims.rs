@@ -1,4 +1,5 @@
 //! The kernel's own claims: preemption, complete registers, faults that tell the truth, waiting.
+//! Without a keeper, so that the tasks that die here stay to be looked at.
 #![expect(unsafe_code, reason = "tasks in assembly, and looks into frozen tasks")]
 
 use core::arch::naked_asm;
@@ -10,17 +11,21 @@ use alloc::vec::Vec;
 use log::info;
 use task_model::{FaultInfo, FaultKind, Gpr, StackMemory, TaskId, TaskState};
 
-use super::Scenario;
-use crate::tasks::{self, Class, SpawnError, TaskError};
+use super::{Scenario, Stage};
+use crate::tasks::{self, Class, Spawn, SpawnError, TaskError};
 use crate::{heap, stacks, traps};
 
-pub(super) const SCENARIO: Scenario =
-    Scenario { name: "smoke", summary: "the kernel's own claims, before any keeper", run };
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "kernel-claims",
+    summary: "preemption, complete registers, truthful faults, no lost wake-up: no keeper yet",
+    keeper: false,
+    ..Scenario::kept(run)
+};
 
 type Check = Result<(), &'static str>;
 type Claim = (&'static str, fn() -> Check);
 
-fn run() -> Check {
+fn run(stage: &mut Stage) {
     let claims: &[Claim] = &[
         ("preemption keeps every task's SSE state", preemption_keeps_sse_state),
         ("a page fault leaves registers and stack as they were", page_fault_is_exact),
@@ -36,10 +41,12 @@ fn run() -> Check {
     ];
     let stacks_before = stacks::in_use();
     for (claim, check) in claims {
-        check()?;
-        info!("holds: {claim}");
+        match check() {
+            Ok(()) => stage.check(claim, true),
+            Err(reason) => stage.check(format_args!("{claim}: {reason}"), false),
+        }
     }
-    ensure(stacks::in_use() == stacks_before, "stacks leaked")
+    stage.check("no stack is leaked", stacks::in_use() == stacks_before);
 }
 
 fn ensure(condition: bool, otherwise: &'static str) -> Check {
@@ -47,7 +54,7 @@ fn ensure(condition: bool, otherwise: &'static str) -> Check {
 }
 
 fn spawn(name: &'static str, entry: fn(usize), argument: usize) -> Result<TaskId, &'static str> {
-    tasks::spawn(name, entry, argument).map_err(|_| "could not spawn")
+    Spawn::new(name, entry).argument(argument).start().map_err(|_| "could not spawn")
 }
 
 /// Waits for the task to stop by a fault and returns what is known of it.
@@ -137,14 +144,14 @@ const PATTERN: u64 = 0x5a5a_0000;
 
 unsafe extern "C" {
     /// The address of the store in [`fill_and_store`].
-    fn smoke_faulting_store();
+    fn claims_faulting_store();
 }
 
 fn page_fault_is_exact() -> Check {
     let id = spawn("page fault", |_| fill_and_store(), 0)?;
     let fault = wait_for_fault(id)?;
     info!("{fault}");
-    let store = smoke_faulting_store as *const () as u64;
+    let store = claims_faulting_store as *const () as u64;
     ensure(fault.kind == FaultKind::PageFault, "not seen as a page fault")?;
     ensure(fault.vector == Some(14), "wrong vector")?;
     ensure(fault.address == Some(UNMAPPED), "wrong address")?;
@@ -153,7 +160,7 @@ fn page_fault_is_exact() -> Check {
     ensure(fault.instruction_pointer == store, "wrong instruction")?;
 
     // SAFETY: nobody else knows of this task.
-    let task = unsafe { tasks::frozen(id) }.map_err(|_| "not frozen")?;
+    let task = unsafe { tasks::seize(id) }.map_err(|_| "not frozen")?.task;
     let registers = task.registers();
     ensure(registers.rip == store, "wrong saved instruction pointer")?;
     for register in Gpr::ALL {
@@ -201,8 +208,8 @@ extern "C" fn fill_and_store() {
         // ZF = 0, CF = 1.
         "test rax, rax",
         "stc",
-        ".globl smoke_faulting_store",
-        "smoke_faulting_store:",
+        ".globl claims_faulting_store",
+        "claims_faulting_store:",
         "mov [rax], rax",
         "ret",
         ".cfi_endproc",
@@ -220,7 +227,7 @@ fn guard_fault_is_a_stack_overflow() -> Check {
     info!("{fault}");
     ensure(fault.kind == FaultKind::StackOverflow, "not seen as a stack overflow")?;
     // SAFETY: nobody else knows of this task.
-    let task = unsafe { tasks::frozen(id) }.map_err(|_| "not frozen")?;
+    let task = unsafe { tasks::seize(id) }.map_err(|_| "not frozen")?.task;
     let address = fault.address.ok_or("no address")?;
     ensure(task.bounds().guard_contains(address), "not in the guard")?;
     ensure(task.bounds().contains(task.bounds().base(), stacks::SIZE), "wrong bounds")?;
@@ -243,7 +250,7 @@ fn panic_is_a_fault_with_a_note() -> Check {
     let note = tasks::panic_note(id).ok().flatten().ok_or("no note")?;
     info!("{note}");
     ensure(note.as_str().starts_with("the answer is 42"), "wrong note")?;
-    ensure(note.as_str().contains("smoke.rs:"), "the note does not say where")?;
+    ensure(note.as_str().contains("kernel_claims.rs:"), "the note does not say where")?;
     retire(id)?;
 
     // A panic while the note is formatted must not recurse.
@@ -343,13 +350,10 @@ fn urgent_task_runs_at_the_next_trap() -> Check {
         },
         0,
     )?;
-    let urgent = tasks::spawn_in_class(
-        Class::Urgent,
-        "urgent",
-        |_| URGENT_RAN.store(true, Ordering::Relaxed),
-        0,
-    )
-    .map_err(|_| "could not spawn")?;
+    let urgent = Spawn::new("urgent", |_| URGENT_RAN.store(true, Ordering::Relaxed))
+        .class(Class::Urgent)
+        .start()
+        .map_err(|_| "could not spawn")?;
     ensure(bystander.index < urgent.index, "the slots are not in the order that tests this")?;
     tasks::sleep_ticks(1);
     ensure(BYSTANDER_SAW.load(Ordering::Relaxed) == 2, "a normal task ran before an urgent one")
@@ -407,7 +411,7 @@ fn stale_id_is_refused() -> Check {
 fn full_table_is_refused_and_empties() -> Check {
     let mut crowd = Vec::with_capacity(tasks::CAPACITY);
     let refusal = loop {
-        match tasks::spawn("crowd", |_| tasks::park(), 0) {
+        match Spawn::new("crowd", |_| tasks::park()).start() {
             Ok(id) => crowd.push(id),
             Err(refusal) => break refusal,
         }

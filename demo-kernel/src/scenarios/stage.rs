@@ -1,0 +1,153 @@
+//! What every scenario needs: checks, a heartbeat, the books, and the keeper's reports.
+
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use drop_registry::Outcome;
+use keeper::{Policy, Report};
+use task_model::TaskId;
+
+use crate::heap::{self, Books};
+use crate::keeping;
+use crate::serial::write_line;
+use crate::tasks::{self, Spawn};
+
+/// How many ticks a scenario waits for something before it calls it missing.
+const PATIENCE: u64 = 100;
+
+static BEATS: AtomicU64 = AtomicU64::new(0);
+
+/// One run of a scenario: it prints a `@check` line for each claim and an `@outcome` at the end.
+pub(crate) struct Stage {
+    all_hold: bool,
+    books: Books,
+    /// The death that the scenario is about.
+    report: Option<Report>,
+}
+
+impl Stage {
+    /// Opens the books and starts the heartbeat.
+    pub(super) fn open() -> Self {
+        Spawn::new("heartbeat", heartbeat).start().expect("room for the heartbeat");
+        Self { all_hold: true, books: heap::books(), report: None }
+    }
+
+    /// States a claim, and whether it holds.
+    pub(crate) fn check(&mut self, claim: impl fmt::Display, holds: bool) {
+        self.all_hold &= holds;
+        write_line(format_args!("@check {} {claim}", if holds { "ok" } else { "FAILED" }));
+    }
+
+    /// Starts a task that the keeper's default policy rules on.
+    pub(crate) fn spawn(&self, name: &'static str, entry: fn(usize)) -> TaskId {
+        Spawn::new(name, entry).start().expect("room for a task")
+    }
+
+    /// Starts a task that `policy` rules on.
+    pub(crate) fn spawn_under(
+        &self,
+        policy: &'static dyn Policy,
+        name: &'static str,
+        entry: fn(usize),
+    ) -> TaskId {
+        Spawn::new(name, entry).policy(policy).start().expect("room for a task")
+    }
+
+    /// Waits until `event`, but not for ever, and claims that it came.
+    pub(crate) fn wait_for(&mut self, claim: impl fmt::Display, mut event: impl FnMut() -> bool) {
+        let came = (0..PATIENCE).any(|_| {
+            event() || {
+                tasks::sleep_ticks(1);
+                false
+            }
+        });
+        self.check(claim, came);
+    }
+
+    /// Waits until `task` has ended by itself.
+    pub(crate) fn wait_for_end_of(&mut self, task: TaskId) {
+        self.wait_for(format_args!("task {task} has finished"), || tasks::state(task).is_err());
+    }
+
+    /// Waits for the keeper's report on `task`: the death that the scenario is about.
+    ///
+    /// Returns `None`, and fails the scenario, if there is none.
+    pub(crate) fn report_on(&mut self, task: TaskId) -> Option<&Report> {
+        let mut report = None;
+        self.wait_for(format_args!("the keeper reports on task {task}"), || {
+            report = keeping::next_report();
+            report.is_some()
+        });
+        self.report = report.filter(|report| report.task == task);
+        self.check("the report is on that task", self.report.is_some());
+        self.report.as_ref()
+    }
+
+    /// How many times the heartbeat task has come by.
+    pub(crate) fn beats(&self) -> u64 {
+        BEATS.load(Ordering::Relaxed)
+    }
+
+    /// Checks that the rest of the kernel goes on and that the books balance, and prints the
+    /// outcome. Returns whether all claims hold.
+    pub(super) fn close(mut self) -> bool {
+        let before = self.beats();
+        self.wait_for("the heartbeat goes on", || BEATS.load(Ordering::Relaxed) >= before + 3);
+        let books = heap::books();
+        self.check(format_args!("the heap's books balance: {books}"), books == self.books);
+        let leaked = books.bytes.saturating_sub(self.books.bytes);
+        match &self.report {
+            None => write_line(format_args!(
+                "@outcome passed={} fault=none verdict=none frames=0 released=0 poisoned=0 \
+                 leaked={leaked} trap_to_free=none trap_to_gone=none",
+                self.all_hold
+            )),
+            Some(report) => write_line(format_args!(
+                "@outcome passed={} fault={} verdict={} frames={} released={} poisoned={} \
+                 leaked={leaked} trap_to_free={} trap_to_gone={}",
+                self.all_hold,
+                Hyphenated(report.fault.kind),
+                Named(report.verdict),
+                report.frames.len(),
+                report.freed(),
+                report.count(Outcome::OwnerDied),
+                report.reclaimed_at - report.stopped_at,
+                report.gone_at - report.stopped_at,
+            )),
+        }
+        self.all_hold
+    }
+}
+
+/// The name of what there is, or `none`.
+struct Named<T>(Option<T>);
+
+impl<T: fmt::Display> fmt::Display for Named<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str("none"),
+        }
+    }
+}
+
+/// A name in one word: as it is, with hyphens.
+struct Hyphenated<T>(T);
+
+impl<T: fmt::Display> fmt::Display for Hyphenated<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut name = heapless::String::<48>::new();
+        write!(name, "{}", self.0)?;
+        name.split(' ').enumerate().try_for_each(|(n, word)| {
+            f.write_str(if n == 0 { "" } else { "-" })?;
+            f.write_str(word)
+        })
+    }
+}
+
+fn heartbeat(_: usize) {
+    loop {
+        BEATS.fetch_add(1, Ordering::Relaxed);
+        tasks::sleep_ticks(1);
+    }
+}

@@ -1,0 +1,53 @@
+//! The drop registry's types as this kernel uses them.
+#![expect(unsafe_code, reason = "says which ledger is the current task's")]
+
+use core::ptr::NonNull;
+
+use drop_registry::{CurrentLedger, Heap, HeapMemory, Ledger, TrackedHeap};
+use spin::relax::RelaxStrategy;
+
+use crate::{cpu, tasks};
+
+/// The context of every tracked lock and handle.
+#[derive(Debug)]
+pub(crate) struct Kernel;
+
+// SAFETY: each task's record has a ledger, and the scheduler puts the address of the running
+// task's into the per-CPU block; at boot it is the boot ledger's. Records and ledgers are statics.
+// Traps take no tracked resources. No task lends a guard's borrow to another one.
+unsafe impl CurrentLedger for Kernel {
+    #[inline(always)]
+    fn current() -> NonNull<Ledger> {
+        // SAFETY: `cpu::install` sets the field before anything else runs.
+        unsafe { NonNull::new_unchecked(cpu::current_ledger()) }
+    }
+}
+
+impl TrackedHeap for Kernel {
+    fn heap() -> &'static Heap {
+        static MEMORY: HeapMemory<64> = HeapMemory::new();
+        static HEAP: Heap = Heap::new(&MEMORY);
+        &HEAP
+    }
+}
+
+/// Waiting for a lock: with one CPU, its holder must run before it can come free.
+#[derive(Debug)]
+pub(crate) struct Yield;
+
+impl RelaxStrategy for Yield {
+    fn relax() {
+        tasks::yield_now();
+    }
+}
+
+/// The kernel's lock.
+pub(crate) type Mutex<T> = drop_registry::Mutex<T, Kernel, Yield>;
+
+/// The ledger of everything that runs before the first task.
+pub(crate) static BOOT_LEDGER: Ledger = Ledger::new();
+
+/// Whether boot has given back all that it took.
+pub(crate) fn boot_ledger_is_empty() -> bool {
+    BOOT_LEDGER.is_empty()
+}
