@@ -137,7 +137,7 @@ impl Heap {
         Self { base: memory.bytes.get().cast(), chunks: &memory.chunks }
     }
 
-    /// Takes a block, and records it in the same window.
+    /// Takes a block, and records it in the same window as the frame's at stack pointer `frame`.
     ///
     /// # Errors
     /// If there is none, or the ledger is full; nothing is taken or recorded then.
@@ -149,6 +149,7 @@ impl Heap {
         layout: Layout,
         operations: &'static Operations,
         ledger: &'l Ledger,
+        frame: u64,
     ) -> Result<(NonNull<u8>, &'l Entry), AllocError> {
         let depth = ledger.room()?;
         let block = self.take(layout, |place, taken| {
@@ -156,7 +157,7 @@ impl Heap {
             // SAFETY: setting the bit is to own the block; the ledger is the caller's own.
             unsafe {
                 let desired = taken | place.bit;
-                arch::claim(word, taken, desired, resource, operations, ledger, depth)
+                arch::claim(word, taken, desired, resource, operations, ledger, depth, frame)
             }
         })?;
         Ok((block, ledger.top(block.as_ptr().cast()).expect("the entry just written")))
@@ -320,7 +321,7 @@ mod tests {
         let ledger = Ledger::new();
         // SAFETY: the ledger is never settled.
         unsafe {
-            let (block, entry) = heap.claim(layout(32, 8), &NOTHING, &ledger).unwrap();
+            let (block, entry) = heap.claim(layout(32, 8), &NOTHING, &ledger, 0).unwrap();
             assert_eq!(entry.resource(), block.as_ptr().cast());
             assert_eq!((ledger.len(), heap.bytes_taken()), (1, 32));
             heap.release(entry);
@@ -334,7 +335,7 @@ mod tests {
         let heap = Heap::new(&MEMORY);
         let ledger = Ledger::new();
         // SAFETY: the ledger is never settled.
-        let claim = |size| unsafe { heap.claim(layout(size, 8), &NOTHING, &ledger) };
+        let claim = |size| unsafe { heap.claim(layout(size, 8), &NOTHING, &ledger, 0) };
         assert_eq!(claim(4097).unwrap_err(), AllocError::TooLarge);
         for _ in 0..Ledger::CAPACITY {
             claim(16).unwrap();
@@ -343,7 +344,7 @@ mod tests {
         assert_eq!(heap.bytes_taken(), Ledger::CAPACITY * 16);
         let other = Ledger::new();
         // SAFETY: the ledger is never settled.
-        let refused = unsafe { heap.claim(layout(32, 8), &NOTHING, &other) };
+        let refused = unsafe { heap.claim(layout(32, 8), &NOTHING, &other, 0) };
         assert_eq!(refused.unwrap_err(), AllocError::OutOfMemory);
     }
 }

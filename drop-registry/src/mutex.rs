@@ -141,7 +141,7 @@ impl<T: ?Sized, L: CurrentLedger, R: RelaxStrategy> Mutex<T, L, R> {
     ///
     /// # Errors
     /// [`LockError`] says each; of these [`LockError::OwnerDied`] holds the lock.
-    #[inline]
+    #[inline(always)]
     pub fn lock(&self) -> Result<MutexGuard<'_, T, L, R>, LockError<'_, T, L, R>> {
         // SAFETY: `CurrentLedger`: the ledger is this task's and lives as long as it.
         let ledger = unsafe { L::current().as_ref() };
@@ -150,18 +150,18 @@ impl<T: ?Sized, L: CurrentLedger, R: RelaxStrategy> Mutex<T, L, R> {
         if unsafe { arch::acquire(&self.word, FREE, owner(ledger), &HELD, ledger, depth) } {
             return Ok(MutexGuard::new(self));
         }
-        self.lock_contended(ledger)
+        self.lock_contended(ledger, arch::frame_address())
     }
 
     /// Takes the lock if nobody holds it.
     ///
     /// # Errors
     /// [`TryLockError::WouldBlock`] if somebody does; else as [`Mutex::lock`].
-    #[inline]
+    #[inline(always)]
     pub fn try_lock(&self) -> Result<MutexGuard<'_, T, L, R>, TryLockError<'_, T, L, R>> {
         // SAFETY: as in `lock`.
         let ledger = unsafe { L::current().as_ref() };
-        self.attempt(ledger)
+        self.attempt(ledger, arch::frame_address())
     }
 
     /// Whether somebody holds it: of use to a check or a report, and stale at once.
@@ -174,10 +174,11 @@ impl<T: ?Sized, L: CurrentLedger, R: RelaxStrategy> Mutex<T, L, R> {
     fn lock_contended(
         &self,
         ledger: &Ledger,
+        frame: u64,
     ) -> Result<MutexGuard<'_, T, L, R>, LockError<'_, T, L, R>> {
         ledger.set_waiting(self.word.as_ptr().cast());
         let result = loop {
-            match self.attempt(ledger) {
+            match self.attempt(ledger, frame) {
                 Ok(guard) => break Ok(guard),
                 Err(TryLockError::Lock(error)) => break Err(error),
                 Err(TryLockError::WouldBlock) => R::relax(),
@@ -190,6 +191,7 @@ impl<T: ?Sized, L: CurrentLedger, R: RelaxStrategy> Mutex<T, L, R> {
     fn attempt(
         &self,
         ledger: &Ledger,
+        frame: u64,
     ) -> Result<MutexGuard<'_, T, L, R>, TryLockError<'_, T, L, R>> {
         let error = match self.word.load(Ordering::Relaxed) {
             NOT_RECOVERABLE => LockError::NotRecoverable,
@@ -198,8 +200,12 @@ impl<T: ?Sized, L: CurrentLedger, R: RelaxStrategy> Mutex<T, L, R> {
             mark => {
                 let depth = ledger.room().map_err(|full| TryLockError::Lock(full.into()))?;
                 let desired = owner(ledger) | mark;
+                let word = self.word.as_ptr().cast();
                 // SAFETY: as in `lock`; the mark stays beside the owner.
-                if !unsafe { arch::acquire(&self.word, mark, desired, &HELD, ledger, depth) } {
+                let taken = unsafe {
+                    arch::claim(&self.word, mark, desired, word, &HELD, ledger, depth, frame)
+                };
+                if !taken {
                     return Err(TryLockError::WouldBlock);
                 }
                 let guard = MutexGuard::new(self);

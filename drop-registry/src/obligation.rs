@@ -4,6 +4,7 @@
 use core::fmt;
 use core::marker::PhantomData;
 
+use crate::arch;
 use crate::{CurrentLedger, Entry, Ledger, LedgerFull, Operations, Outcome, ResourceKind};
 
 /// Something that a task has changed for a while and must put back: interrupts masked on a
@@ -68,26 +69,15 @@ impl<D: Undo, L: CurrentLedger> Obligation<D, L> {
     ///
     /// # Errors
     /// If the task's ledger is full.
-    #[inline]
+    #[inline(always)]
     pub fn new(data: &'static D) -> Result<Self, LedgerFull> {
         // SAFETY: `CurrentLedger`: the ledger is this task's.
         let ledger = unsafe { L::current().as_ref() };
         let resource = core::ptr::from_ref(data).cast_mut().cast();
         // SAFETY: `data` lives for ever, and `Undo` lets it be undone at any time from now on.
-        unsafe { ledger.record(resource, Self::OPERATIONS, frame_address()) }?;
+        unsafe { ledger.record(resource, Self::OPERATIONS, arch::frame_address()) }?;
         Ok(Self { data, context: PhantomData, not_send: PhantomData })
     }
-}
-
-/// An address in the caller's frame: what a window records as RSP.
-#[inline(always)]
-pub(crate) fn frame_address() -> u64 {
-    let stack_pointer: u64;
-    // SAFETY: reads a register.
-    unsafe {
-        core::arch::asm!("mov {}, rsp", out(reg) stack_pointer, options(nomem, nostack, preserves_flags));
-    }
-    stack_pointer
 }
 
 impl<D: Undo, L: CurrentLedger> Drop for Obligation<D, L> {

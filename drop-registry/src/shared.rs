@@ -42,10 +42,11 @@ impl<T: Send + Sync, L: TrackedHeap> Shared<T, L> {
     ///
     /// # Errors
     /// If there is no block for it, or the task's ledger is full. The value is dropped.
+    #[inline(always)]
     pub fn new(value: T) -> Result<Self, AllocError> {
         let destroy =
             const { if core::mem::needs_drop::<T>() { Self::QUARANTINE } else { Self::FREE } };
-        Self::allocate(value, destroy)
+        Self::allocate(value, destroy, arch::frame_address())
     }
 
     /// As [`Shared::new`], for a value that may be dropped even if its last share was a dead
@@ -53,19 +54,20 @@ impl<T: Send + Sync, L: TrackedHeap> Shared<T, L> {
     ///
     /// # Errors
     /// As [`Shared::new`].
+    #[inline(always)]
     pub fn new_droppable(value: T) -> Result<Self, AllocError>
     where
         T: DropAfterTear,
     {
-        Self::allocate(value, Self::DROP_AND_FREE)
+        Self::allocate(value, Self::DROP_AND_FREE, arch::frame_address())
     }
 
-    fn allocate(value: T, destroy: &'static Operations) -> Result<Self, AllocError> {
+    fn allocate(value: T, destroy: &'static Operations, frame: u64) -> Result<Self, AllocError> {
         // SAFETY: `CurrentLedger`: the ledger is this task's.
         let ledger = unsafe { L::current().as_ref() };
         let layout = Layout::new::<Counted<T>>();
         // SAFETY: until the value is there, the block needs nothing but to be freed.
-        let (block, entry) = unsafe { L::heap().claim(layout, Self::FREE, ledger) }?;
+        let (block, entry) = unsafe { L::heap().claim(layout, Self::FREE, ledger, frame) }?;
         let block = block.cast::<Counted<T>>();
         // SAFETY: the block is new and fits the layout.
         unsafe { block.write(Counted { count: AtomicU64::new(1), destroy, value }) };
@@ -124,7 +126,7 @@ impl<T, L: TrackedHeap> Shared<T, L> {
     ///
     /// # Panics
     /// If there are 2^63 shares.
-    #[inline]
+    #[inline(always)]
     pub fn try_clone(&self) -> Result<Self, LedgerFull> {
         // SAFETY: this handle is a share, so the block is alive.
         unsafe { Self::share_of(self.block) }
@@ -132,7 +134,7 @@ impl<T, L: TrackedHeap> Shared<T, L> {
 
     /// # Safety
     /// The block is alive for the length of the call.
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn share_of(block: NonNull<Counted<T>>) -> Result<Self, LedgerFull> {
         // SAFETY: `CurrentLedger`: the ledger is this task's.
         let ledger = unsafe { L::current().as_ref() };

@@ -60,6 +60,7 @@ impl<T, L: TrackedHeap> Slot<T, L> {
     ///
     /// # Errors
     /// If the task's ledger is full; the slot keeps its share then.
+    #[inline(always)]
     pub fn take(&mut self) -> Result<Option<Shared<T, L>>, LedgerFull> {
         let Some(block) = NonNull::new(*self.block.get_mut()) else { return Ok(None) };
         // SAFETY: `CurrentLedger`: the ledger is this task's.
@@ -69,7 +70,14 @@ impl<T, L: TrackedHeap> Slot<T, L> {
         // SAFETY: `&mut self` is the only way to the slot, which owns a share of the block; after
         // the window the task does, and its ledger says so.
         unsafe {
-            arch::adopt(place, block.as_ptr().cast(), Shared::<T, L>::SHARE, ledger, depth);
+            arch::adopt(
+                place,
+                block.as_ptr().cast(),
+                Shared::<T, L>::SHARE,
+                ledger,
+                depth,
+                arch::frame_address(),
+            );
             Ok(Some(Shared::from_recorded(block)))
         }
     }
@@ -78,6 +86,7 @@ impl<T, L: TrackedHeap> Slot<T, L> {
     ///
     /// # Errors
     /// If the task's ledger is full.
+    #[inline(always)]
     pub fn share(&self) -> Result<Option<Shared<T, L>>, LedgerFull> {
         // Acquire pairs with the exchange in `put`.
         let Some(block) = NonNull::new(self.block.load(Ordering::Acquire)) else {

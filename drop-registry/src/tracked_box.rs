@@ -7,6 +7,7 @@ use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 use core::ptr::{self, NonNull};
 
+use crate::arch;
 use crate::{
     AllocError, DropAfterTear, Entry, Ledger, Operations, Outcome, ResourceKind, TrackedHeap,
 };
@@ -53,28 +54,31 @@ impl<T, L: TrackedHeap> TrackedBox<T, L> {
     ///
     /// # Errors
     /// If there is no block for it, or the task's ledger is full. The value is dropped.
+    #[inline(always)]
     pub fn new(value: T) -> Result<Self, AllocError> {
         let operations =
             const { if core::mem::needs_drop::<T>() { Self::QUARANTINE } else { Self::FREE } };
-        Self::allocate(value, operations)
+        Self::allocate(value, operations, arch::frame_address())
     }
 
     /// As [`TrackedBox::new`], for a value that may be dropped even after a tear.
     ///
     /// # Errors
     /// As [`TrackedBox::new`].
+    #[inline(always)]
     pub fn new_droppable(value: T) -> Result<Self, AllocError>
     where
         T: DropAfterTear,
     {
-        Self::allocate(value, Self::DROP_AND_FREE)
+        Self::allocate(value, Self::DROP_AND_FREE, arch::frame_address())
     }
 
-    fn allocate(value: T, operations: &'static Operations) -> Result<Self, AllocError> {
+    fn allocate(value: T, operations: &'static Operations, frame: u64) -> Result<Self, AllocError> {
         // SAFETY: `CurrentLedger`: the ledger is this task's.
         let ledger = unsafe { L::current().as_ref() };
         // SAFETY: until the value is there, the block needs nothing but to be freed.
-        let (block, entry) = unsafe { L::heap().claim(Layout::new::<T>(), Self::FREE, ledger) }?;
+        let (block, entry) =
+            unsafe { L::heap().claim(Layout::new::<T>(), Self::FREE, ledger, frame) }?;
         let block = block.cast::<T>();
         // SAFETY: the block is new and fits `T`.
         unsafe { block.write(value) };

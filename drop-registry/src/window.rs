@@ -25,7 +25,7 @@ use task_model::{Gpr, RegisterFile};
 
 use crate::arch::WindowKind;
 
-/// A window's record, as the assembly writes it: 16 bytes, the addresses relative to the field
+/// A window's record, as the assembly writes it: 20 bytes, the addresses relative to the field
 /// that holds them.
 #[repr(C)]
 pub(crate) struct WindowRecord {
@@ -33,10 +33,11 @@ pub(crate) struct WindowRecord {
     decided: i32,
     end: i32,
     kind: u8,
-    registers: [u8; 3],
+    registers: [u8; 4],
+    padding: [u8; 3],
 }
 
-const _: () = assert!(size_of::<WindowRecord>() == 16 && align_of::<WindowRecord>() == 4);
+const _: () = assert!(size_of::<WindowRecord>() == 20 && align_of::<WindowRecord>() == 4);
 
 impl WindowRecord {
     fn commit(&self) -> u64 {
@@ -67,7 +68,7 @@ impl WindowRecord {
                 resource: first,
                 operations: self.value(1, registers)?,
                 ledger: self.value(2, registers)?,
-                frame: registers.rsp(),
+                frame: self.value(3, registers)?,
             }),
             WindowKind::Erase if undecided && !registers.zero_flag() => None,
             WindowKind::Erase => Some(Pending::Erase { entry: first }),
@@ -133,7 +134,7 @@ impl WindowTable {
         let start = &raw const __start_drop_windows;
         let stop = &raw const __stop_drop_windows;
         let len = (stop.addr() - start.addr()) / size_of::<WindowRecord>();
-        // SAFETY: everything in the section is written by the `record!` macro of `arch`, 16
+        // SAFETY: everything in the section is written by the `record!` macro of `arch`, 20
         // aligned bytes at a time, and never changes.
         Self { records: unsafe { slice::from_raw_parts(start, len) } }
     }
@@ -231,7 +232,7 @@ mod tests {
             else {
                 panic!("an acquire window records");
             };
-            assert_eq!(frame, registers.rsp());
+            assert!((1000..1016).contains(&frame));
             for value in [resource, operations, ledger] {
                 assert!((1000..1016).contains(&value) && value != registers.rsp());
             }

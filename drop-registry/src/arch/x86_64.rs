@@ -38,39 +38,64 @@ macro_rules! register_number {
     };
 }
 
-/// The window's record: labels 2 (commit), 3 (decided) and 4 (end), the kind, and the registers.
+/// The window's record: labels 2 (commit), 3 (decided) and 4 (end), the kind, and the registers,
+/// of which those that the kind does not use are left out.
 macro_rules! record {
-    (@bytes) => { ".byte 0xff, 0xff, 0xff" };
-    (@bytes $a:literal) => { concat!(register_number!($a), "\n.byte 0xff, 0xff") };
+    (@bytes $a:literal) => { concat!(register_number!($a), "\n.byte 0xff, 0xff, 0xff") };
     (@bytes $a:literal, $b:literal) => {
-        concat!(register_number!($a), "\n", register_number!($b), "\n.byte 0xff")
+        concat!(register_number!($a), "\n", register_number!($b), "\n.byte 0xff, 0xff")
     };
-    (@bytes $a:literal, $b:literal, $c:literal) => {
-        concat!(register_number!($a), "\n", register_number!($b), "\n", register_number!($c))
+    // The frame is the window's own: RSP, number 4.
+    (@bytes $a:literal, $b:literal, $c:literal, rsp) => {
+        concat!(
+            register_number!($a), "\n", register_number!($b), "\n", register_number!($c), "\n",
+            ".byte 4"
+        )
     };
-    ($kind:literal, $($register:literal),*) => {
+    (@bytes $a:literal, $b:literal, $c:literal, $d:literal) => {
+        concat!(
+            register_number!($a), "\n", register_number!($b), "\n", register_number!($c), "\n",
+            register_number!($d)
+        )
+    };
+    ($kind:literal, $($register:tt),*) => {
         concat!(
             ".pushsection drop_windows,\"aR\",@progbits\n",
             ".balign 4\n",
             ".long 2b - .\n.long 3b - .\n.long 4b - .\n",
             ".byte ", $kind, "\n",
             record!(@bytes $($register),*), "\n",
+            ".balign 4\n",
             ".popsection"
         )
     };
 }
 
-/// Writes the entry at `{depth}` bytes into `{ledger}`, and counts it: the tail of every window
-/// that records.
+/// Writes the entry at `{depth}` bytes into `{ledger}`, for the frame at `$frame`, and counts it:
+/// the tail of every window that records.
 macro_rules! push_entry {
-    () => {
+    ($frame:literal) => {
         concat!(
             "mov qword ptr [{ledger} + {depth}], {resource}\n",
             "mov qword ptr [{ledger} + {depth} + 8], {operations}\n",
-            "mov qword ptr [{ledger} + {depth} + 16], rsp\n",
+            "mov qword ptr [{ledger} + {depth} + 16], ",
+            $frame,
+            "\n",
             "add qword ptr [{ledger}], 24"
         )
     };
+}
+
+/// The stack pointer of the function that this is inlined into: what says whose frame acquired a
+/// resource, where the window itself is in a function below.
+#[inline(always)]
+pub(crate) fn frame_address() -> u64 {
+    let stack_pointer;
+    // SAFETY: reads a register.
+    unsafe {
+        asm!("mov {}, rsp", out(reg) stack_pointer, options(nomem, nostack, preserves_flags));
+    }
+    stack_pointer
 }
 
 /// Takes a lock word from `expected` to `desired`, and records it. Returns whether it did.
@@ -94,9 +119,9 @@ pub(crate) unsafe fn acquire(
             "lock cmpxchg qword ptr [{resource}], {desired}",
             "2: jne {contended}",
             "3:",
-            push_entry!(),
+            push_entry!("rsp"),
             "4:",
-            record!("0", "resource", "operations", "ledger"),
+            record!("0", "resource", "operations", "ledger", rsp),
             resource = in(reg) word,
             desired = in(reg) desired,
             operations = in(reg) operations,
@@ -115,6 +140,7 @@ pub(crate) unsafe fn acquire(
 /// # Safety
 /// `word` is live, and changing it so means to hold `resource` in the sense of `operations`;
 /// `ledger` is the caller's own, with `depth` from [`Ledger::room`].
+#[expect(clippy::too_many_arguments, reason = "one for each operand of the window")]
 pub(crate) unsafe fn claim(
     word: &AtomicU64,
     expected: u64,
@@ -123,6 +149,7 @@ pub(crate) unsafe fn claim(
     operations: &'static Operations,
     ledger: &Ledger,
     depth: u64,
+    frame: u64,
 ) -> bool {
     // SAFETY: as in `acquire`.
     unsafe {
@@ -130,15 +157,16 @@ pub(crate) unsafe fn claim(
             "lock cmpxchg qword ptr [{word}], {desired}",
             "2: jne {refused}",
             "3:",
-            push_entry!(),
+            push_entry!("{frame}"),
             "4:",
-            record!("0", "resource", "operations", "ledger"),
+            record!("0", "resource", "operations", "ledger", "frame"),
             word = in(reg) word,
             desired = in(reg) desired,
             resource = in(reg) resource,
             operations = in(reg) operations,
             ledger = in(reg) ledger,
             depth = in(reg) depth,
+            frame = in(reg) frame,
             inout("rax") expected => _,
             refused = label { return false },
         );
@@ -164,9 +192,9 @@ pub(crate) unsafe fn increment(
         asm!(
             "lock inc qword ptr [{resource}]",
             "2: 3: js {overflow}",
-            push_entry!(),
+            push_entry!("rsp"),
             "4:",
-            record!("0", "resource", "operations", "ledger"),
+            record!("0", "resource", "operations", "ledger", rsp),
             resource = in(reg) count,
             operations = in(reg) operations,
             ledger = in(reg) ledger,
@@ -189,20 +217,22 @@ pub(crate) unsafe fn adopt(
     operations: &'static Operations,
     ledger: &Ledger,
     depth: u64,
+    frame: u64,
 ) {
     // SAFETY: as in `acquire`.
     unsafe {
         asm!(
             "mov qword ptr [{place}], 0",
             "2: 3:",
-            push_entry!(),
+            push_entry!("{frame}"),
             "4:",
-            record!("0", "resource", "operations", "ledger"),
+            record!("0", "resource", "operations", "ledger", "frame"),
             place = in(reg) place,
             resource = in(reg) pointer,
             operations = in(reg) operations,
             ledger = in(reg) ledger,
             depth = in(reg) depth,
+            frame = in(reg) frame,
         );
     }
 }

@@ -343,7 +343,7 @@ mod tests {
             unsafe { core::arch::asm!("2: inc rcx", "jmp 2b", options(noreturn)) };
         });
         assert_eq!(machine.run(task, Some(10_000)), Stop::BudgetSpent);
-        let before = machine.registers(task).clone();
+        let before = *machine.registers(task);
         assert_eq!(machine.run(task, Some(2000)), Stop::BudgetSpent);
         let after = machine.registers(task);
         let counted = Gpr::ALL.map(|register| after[register].wrapping_sub(before[register]));
