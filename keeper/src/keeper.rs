@@ -126,7 +126,7 @@ impl<P: Platform> Keeper<P> {
         // has it. It is stopped for good: every verdict there is ends this life of it. What it
         // holds is alive: guards borrow their locks, shares keep their blocks, boxes own theirs.
         unsafe {
-            settle(&stopped.task, stopped.ledger, &self.windows, |done| report.settled(done))
+            settle(&stopped.task, stopped.ledger, &self.windows, |done| report.settled(done));
         };
         report.settled_at = self.platform.now();
         report.reclaimed_at = report.settled_at;

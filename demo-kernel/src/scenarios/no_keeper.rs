@@ -33,6 +33,9 @@ fn run(stage: &mut Stage) {
     let dying = stage.spawn("faulting", faulting);
     stage.wait_for("the task faults", || FAULTING.load(Ordering::Acquire));
     stage.wait_for("it is frozen", || tasks::state(dying) == Ok(task_model::TaskState::Frozen));
+    if let Ok(Some(fault)) = tasks::fault(dying) {
+        stage.died_of(fault.kind);
+    }
     let waiter = stage.spawn("waiting", waiting);
     let before = stage.beats();
     // As long as any other scenario waits for anything.

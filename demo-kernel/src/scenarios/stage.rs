@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use drop_registry::Outcome;
 use keeper::{Policy, Report};
-use task_model::TaskId;
+use task_model::{FaultKind, TaskId};
 
 use crate::heap::{self, Books};
 use crate::keeping;
@@ -22,6 +22,8 @@ pub(crate) struct Stage {
     all_hold: bool,
     books: Books,
     /// The death that the scenario is about.
+    fault: Option<FaultKind>,
+    /// And what its keeper reports.
     report: Option<Report>,
 }
 
@@ -29,7 +31,7 @@ impl Stage {
     /// Opens the books and starts the heartbeat.
     pub(super) fn open() -> Self {
         Spawn::new("heartbeat", heartbeat).start().expect("room for the heartbeat");
-        Self { all_hold: true, books: heap::books(), report: None }
+        Self { all_hold: true, books: heap::books(), fault: None, report: None }
     }
 
     /// States a claim, and whether it holds.
@@ -80,7 +82,13 @@ impl Stage {
         });
         self.report = report.filter(|report| report.task == task);
         self.check("the report is on that task", self.report.is_some());
+        self.fault = self.report.as_ref().map(|report| report.fault.kind);
         self.report.as_ref()
+    }
+
+    /// Names the death that the scenario is about, where there is no keeper to report it.
+    pub(crate) fn died_of(&mut self, fault: FaultKind) {
+        self.fault = Some(fault);
     }
 
     /// How many times the heartbeat task has come by.
@@ -96,25 +104,26 @@ impl Stage {
         let books = heap::books();
         self.check(format_args!("the heap's books balance: {books}"), books == self.books);
         let leaked = books.bytes.saturating_sub(self.books.bytes);
-        match &self.report {
-            None => write_line(format_args!(
-                "@outcome passed={} fault=none verdict=none frames=0 released=0 poisoned=0 \
+        let fault = Hyphenated(Named(self.fault));
+        let Some(report) = &self.report else {
+            write_line(format_args!(
+                "@outcome passed={} fault={fault} verdict=none frames=0 released=0 poisoned=0 \
                  leaked={leaked} trap_to_free=none trap_to_gone=none",
                 self.all_hold
-            )),
-            Some(report) => write_line(format_args!(
-                "@outcome passed={} fault={} verdict={} frames={} released={} poisoned={} \
-                 leaked={leaked} trap_to_free={} trap_to_gone={}",
-                self.all_hold,
-                Hyphenated(report.fault.kind),
-                Named(report.verdict),
-                report.frames.len(),
-                report.freed(),
-                report.count(Outcome::OwnerDied),
-                report.reclaimed_at - report.stopped_at,
-                report.gone_at - report.stopped_at,
-            )),
-        }
+            ));
+            return self.all_hold;
+        };
+        write_line(format_args!(
+            "@outcome passed={} fault={fault} verdict={} frames={} released={} poisoned={} \
+             leaked={leaked} trap_to_free={} trap_to_gone={}",
+            self.all_hold,
+            Named(report.verdict),
+            report.frames.len(),
+            report.freed(),
+            report.count(Outcome::OwnerDied),
+            report.reclaimed_at - report.stopped_at,
+            report.gone_at - report.stopped_at,
+        ));
         self.all_hold
     }
 }

@@ -96,7 +96,10 @@ pub(crate) fn kill(id: TaskId) -> Result<(), TaskError> {
         task.freeze(fault)?;
         keeping::task_faulted(id, fault);
         Ok(())
-    })
+    })?;
+    // The keeper goes first: whoever waits for what the task held need not wait for a tick.
+    yield_now();
+    Ok(())
 }
 
 /// Lets a frozen task go on with the registers in its record.
