@@ -51,3 +51,8 @@ pub use mailbox::{Cause, MailboxFull, Notice};
 pub use platform::{CannotRestart, NoSuchTask, Platform, Stopped};
 pub use policy::{Policy, Verdict};
 pub use report::{Report, Resource};
+
+/// The workspace's README, so that its example is compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -1,19 +1,13 @@
-//! What becomes of a dead task under each policy, on a platform whose tasks are plain data.
-#![allow(unsafe_code)]
+//! A platform whose tasks are plain data.
 
 use std::cell::Cell;
 use std::ptr::NonNull;
 use std::sync::Mutex as StdMutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use drop_registry::{
-    CurrentLedger, DropAfterTear, Heap, HeapMemory, Ledger, LockError, Mutex, Outcome, TrackedBox,
-    TrackedHeap,
-};
-use keeper::unwind::{LoadedSection, UnwindTables, WalkEnd};
-use keeper::{
-    CannotRestart, Keeper, NoSuchTask, Platform, Policy, Report, Stopped, Verdict, policy,
-};
+use drop_registry::{CurrentLedger, DropAfterTear, Heap, HeapMemory, Ledger, TrackedHeap};
+use keeper::unwind::{LoadedSection, UnwindTables};
+use keeper::{CannotRestart, Keeper, NoSuchTask, Platform, Policy, Report, Stopped};
 use task_model::{FaultInfo, FaultKind, FrozenTask, RegisterFile, StackBounds, TaskId};
 
 /// One task: never executed, only kept.
@@ -35,7 +29,7 @@ struct Task {
 // SAFETY: the tests are single-threaded but for the harness, which hands each its own machine.
 unsafe impl Send for Task {}
 
-struct Machine {
+pub(crate) struct Machine {
     tasks: StdMutex<Vec<Task>>,
     clock: AtomicU64,
 }
@@ -44,7 +38,7 @@ thread_local! {
     static RUNNING: Cell<Option<NonNull<Body>>> = const { Cell::new(None) };
 }
 
-struct Current;
+pub(crate) struct Current;
 
 // SAFETY: `RUNNING` names one body at a time, and bodies are leaked.
 unsafe impl CurrentLedger for Current {
@@ -64,12 +58,12 @@ impl TrackedHeap for Current {
 }
 
 impl Machine {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { tasks: StdMutex::default(), clock: AtomicU64::new(0) }
     }
 
     /// A task that has run `work` and stands there.
-    fn spawn(
+    pub(crate) fn spawn(
         &self,
         policy: Option<&'static dyn Policy>,
         has_entry: bool,
@@ -89,7 +83,7 @@ impl Machine {
         id
     }
 
-    fn end(&self, task: TaskId) -> &'static str {
+    pub(crate) fn end(&self, task: TaskId) -> &'static str {
         self.tasks.lock().unwrap()[task.index as usize].end
     }
 
@@ -148,7 +142,7 @@ unsafe impl Platform for &Machine {
     }
 }
 
-struct Droppable(#[expect(dead_code, reason = "a box owns memory")] u64);
+pub(crate) struct Droppable(#[expect(dead_code, reason = "a box owns memory")] pub(crate) u64);
 
 impl Drop for Droppable {
     fn drop(&mut self) {}
@@ -175,18 +169,18 @@ fn tables() -> UnwindTables<'static> {
     .unwrap()
 }
 
-fn keeper(machine: &Machine) -> Keeper<&Machine> {
+pub(crate) fn keeper(machine: &Machine) -> Keeper<&Machine> {
     Keeper::new(machine, tables(), 8)
 }
 
 /// Serves the next notice, which must be there, and returns a copy of the report.
-fn serve(keeper: &Keeper<&Machine>) -> Result<Report, NoSuchTask> {
+pub(crate) fn serve(keeper: &Keeper<&Machine>) -> Result<Report, NoSuchTask> {
     let mut answer = None;
     assert!(keeper.serve(|told| answer = Some(told.cloned())));
     answer.expect("told about each notice")
 }
 
-fn page_fault() -> FaultInfo {
+pub(crate) fn page_fault() -> FaultInfo {
     FaultInfo {
         kind: FaultKind::PageFault,
         vector: Some(14),
@@ -194,112 +188,4 @@ fn page_fault() -> FaultInfo {
         address: Some(0xdead_0000),
         instruction_pointer: 0,
     }
-}
-
-#[test]
-fn a_faulted_task_exits_by_default_and_its_lock_is_free_but_marked() {
-    let (machine, lock) = (Machine::new(), Mutex::<u32, Current>::new(1));
-    let task = machine.spawn(None, true, || std::mem::forget(lock.lock().unwrap()));
-    let keeper = keeper(&machine);
-    keeper.post(task, page_fault()).unwrap();
-    assert!(lock.is_locked());
-    let report = serve(&keeper).unwrap();
-    assert_eq!(report.verdict, Some(Verdict::Exit));
-    assert_eq!(report.resources.len(), 1);
-    assert_eq!(report.resources[0].outcome, Outcome::OwnerDied);
-    assert_eq!(report.resources[0].frame, None);
-    assert!(matches!(report.walk_end, WalkEnd::Partial(_)));
-    assert!(!lock.is_locked());
-    assert_eq!(machine.end(task), "retired");
-    machine.spawn(None, true, || assert!(matches!(lock.lock(), Err(LockError::OwnerDied(_)))));
-    assert!(!keeper.serve(|_| ()));
-}
-
-#[test]
-fn a_restarted_task_has_a_new_id_and_the_old_one_is_refused() {
-    let machine = Machine::new();
-    let task = machine.spawn(Some(&policy::Restart { at_most: 1 }), true, || ());
-    let keeper = keeper(&machine);
-    keeper.kill(task).unwrap();
-    let next = serve(&keeper).unwrap().restarted_as.unwrap();
-    assert_eq!(next, task.next_generation());
-    keeper.kill(task).unwrap();
-    assert_eq!(serve(&keeper).unwrap_err(), NoSuchTask(task));
-    keeper.kill(next).unwrap();
-    assert_eq!(serve(&keeper).unwrap().verdict, Some(Verdict::Exit));
-    assert_eq!(machine.end(next), "retired");
-}
-
-#[test]
-fn a_task_without_an_entry_exits_instead_of_restarting() {
-    let machine = Machine::new();
-    let task = machine.spawn(Some(&policy::Restart { at_most: 9 }), false, || ());
-    let keeper = keeper(&machine);
-    keeper.kill(task).unwrap();
-    let report = serve(&keeper).unwrap();
-    assert_eq!((report.verdict, report.restarted_as), (Some(Verdict::Exit), None));
-    assert_eq!(machine.end(task), "retired");
-}
-
-#[test]
-fn a_held_task_keeps_its_memory_until_it_is_released() {
-    let (machine, lock) = (Machine::new(), Mutex::<u32, Current>::new(1));
-    let task = machine.spawn(Some(&policy::Hold), true, || {
-        std::mem::forget(TrackedBox::<_, Current>::new_droppable(Droppable(7)).unwrap());
-        std::mem::forget(lock.lock().unwrap());
-    });
-    let keeper = keeper(&machine);
-    keeper.post(task, page_fault()).unwrap();
-    let report = serve(&keeper).unwrap();
-    assert_eq!(report.verdict, Some(Verdict::Hold));
-    assert_eq!((report.count(Outcome::Orphaned), report.count(Outcome::OwnerDied)), (1, 1));
-    assert!(!lock.is_locked());
-    assert_eq!(machine.end(task), "held");
-
-    keeper.release(task).unwrap();
-    let report = serve(&keeper).unwrap();
-    assert_eq!(report.count(Outcome::Reclaimed), 1);
-    assert_eq!(machine.end(task), "retired");
-}
-
-#[test]
-fn a_default_policy_rules_on_tasks_that_name_none() {
-    let machine = Machine::new();
-    let task = machine.spawn(None, true, || ());
-    let keeper = keeper(&machine).with_default_policy(&policy::Hold);
-    keeper.kill(task).unwrap();
-    assert_eq!(serve(&keeper).unwrap().verdict, Some(Verdict::Hold));
-}
-
-#[test]
-fn a_kill_is_a_fault_of_its_own_kind_where_the_task_stood() {
-    let machine = Machine::new();
-    let task = machine.spawn(None, true, || ());
-    let keeper = keeper(&machine);
-    keeper.kill(task).unwrap();
-    assert_eq!(serve(&keeper).unwrap().fault, FaultInfo::killed(0));
-}
-
-#[test]
-fn a_full_mailbox_is_an_error_of_the_post() {
-    let machine = Machine::new();
-    let task = machine.spawn(None, true, || ());
-    let keeper = keeper(&machine);
-    for _ in 0..8 {
-        keeper.kill(task).unwrap();
-    }
-    assert_eq!(keeper.kill(task), Err(keeper::MailboxFull));
-}
-
-#[test]
-fn the_report_reads_line_by_line() {
-    let (machine, lock) = (Machine::new(), Mutex::<u32, Current>::new(1));
-    let task = machine.spawn(None, true, || std::mem::forget(lock.lock().unwrap()));
-    let keeper = keeper(&machine);
-    keeper.post(task, page_fault()).unwrap();
-    let report = serve(&keeper).unwrap();
-    let text = report.to_string();
-    assert!(text.starts_with("task 0.0: page fault at 0x0, accessing 0xdead0000"), "{text}");
-    assert!(text.contains("mutex 0x") && text.contains("owner died"), "{text}");
-    assert!(text.lines().all(|line| line.len() <= 100), "{text}");
 }
