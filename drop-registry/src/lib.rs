@@ -37,6 +37,20 @@
 #[cfg(any(test, feature = "hosted"))]
 extern crate std;
 
+/// Whether the bug of this name is planted: never, but in the tests of the proofs.
+#[cfg(feature = "planted-bugs")]
+macro_rules! planted {
+    ($bug:ident) => {
+        crate::planted::is(crate::planted::Bug::$bug)
+    };
+}
+#[cfg(not(feature = "planted-bugs"))]
+macro_rules! planted {
+    ($bug:ident) => {
+        false
+    };
+}
+
 mod arch;
 mod current;
 mod heap;
@@ -54,6 +68,9 @@ mod window;
 
 #[cfg(all(feature = "hosted", target_os = "linux", target_arch = "x86_64"))]
 pub mod hosted;
+
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 
 #[cfg(test)]
 mod testing;

@@ -358,10 +358,19 @@ unsafe fn release_for_dead(ledger: &Ledger, entry: &Entry) -> Outcome {
     // SAFETY: `Operations::release`: the entry lists a live mutex, so its word.
     let word = unsafe { AtomicU64::from_ptr(entry.resource().cast()) };
     let held = word.load(Ordering::Relaxed);
+    if planted!(EraseFirst) {
+        entry.erase();
+    }
+    if planted!(BlindRelease) {
+        word.store(OWNER_DIED, Ordering::Relaxed);
+        entry.erase();
+        return Outcome::OwnerDied;
+    }
+    let mark = if planted!(SilentRelease) { FREE } else { OWNER_DIED };
     // SAFETY: the word names the dead task as its owner, and `entry` is what says so in its
     // ledger. The exchange is a full barrier: Release for the next locker's Acquire, so that what
     // the dead task wrote before its freeze was acknowledged is visible to the one who is told.
-    if held & OWNER == owner(ledger) && unsafe { arch::exchange(word, held, OWNER_DIED, entry) } {
+    if held & OWNER == owner(ledger) && unsafe { arch::exchange(word, held, mark, entry) } {
         return Outcome::OwnerDied;
     }
     entry.erase();

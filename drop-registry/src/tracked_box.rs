@@ -94,7 +94,9 @@ impl<T, L: TrackedHeap> Drop for TrackedBox<T, L> {
         let entry = ledger.own(self.value.as_ptr().cast());
         if core::mem::needs_drop::<T>() {
             // From here on the value is half dropped if the task dies, and nobody's to look at.
-            entry.convert(Self::QUARANTINE);
+            if !planted!(DropAgain) {
+                entry.convert(Self::QUARANTINE);
+            }
             // SAFETY: the box owns the value.
             unsafe { ptr::drop_in_place(self.value.as_ptr()) };
             entry.convert(Self::FREE);

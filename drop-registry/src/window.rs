@@ -52,27 +52,49 @@ impl WindowRecord {
         relative(&self.end)
     }
 
+    /// Whether a task that stopped at `rip` had begun the window and not finished it.
+    fn contains(&self, rip: u64) -> bool {
+        if planted!(WindowEarly) && (self.commit() - 8..self.commit()).contains(&rip) {
+            return true;
+        }
+        if planted!(WindowShort) && rip + 8 >= self.end() {
+            return false;
+        }
+        if planted!(WindowLong) && rip == self.end() {
+            return true;
+        }
+        (self.commit()..self.end()).contains(&rip)
+    }
+
     /// The value that the window's register number `n` had.
     fn value(&self, n: usize, registers: &RegisterFile) -> Option<u64> {
-        Gpr::from_encoding(self.registers[n]).map(|register| registers[register])
+        let number = self.registers[n];
+        let number = if planted!(WrongRegister) && n == 0 { number ^ 1 } else { number };
+        Gpr::from_encoding(number).map(|register| registers[register])
     }
 
     /// What a task that stopped in this window at `registers` left undone.
     fn pending(&self, registers: &RegisterFile) -> Option<Pending> {
         // Before `decided` the flags are those of the locked instruction.
         let undecided = registers.rip < self.decided();
+        let zero = registers.zero_flag() || planted!(ZeroFlagIgnored);
         let first = self.value(0, registers)?;
         match WindowKind::from_u8(self.kind)? {
-            WindowKind::Record if undecided && !registers.zero_flag() => None,
+            WindowKind::Record if planted!(RecordOutsideWindow) => None,
+            WindowKind::Erase if planted!(EraseOutsideWindow) => None,
+            WindowKind::Record if undecided && !zero => None,
             WindowKind::Record => Some(Pending::Record {
                 resource: first,
                 operations: self.value(1, registers)?,
                 ledger: self.value(2, registers)?,
                 frame: self.value(3, registers)?,
             }),
-            WindowKind::Erase if undecided && !registers.zero_flag() => None,
+            WindowKind::Erase if undecided && !zero => None,
             WindowKind::Erase => Some(Pending::Erase { entry: first }),
-            WindowKind::EraseOrConvert if undecided && registers.zero_flag() => {
+            WindowKind::EraseOrConvert
+                if planted!(OrdinaryIsLast)
+                    || undecided && registers.zero_flag() && !planted!(LastIsOrdinary) =>
+            {
                 Some(Pending::Convert { entry: first, operations: self.value(1, registers)? })
             }
             WindowKind::EraseOrConvert => Some(Pending::Erase { entry: first }),
@@ -155,10 +177,7 @@ impl WindowTable {
     /// Looks at every record: windows are few (one for each place that takes a lock), and the
     /// time is the same for every death.
     pub fn pending(&self, registers: &RegisterFile) -> Option<Pending> {
-        self.records
-            .iter()
-            .find(|record| (record.commit()..record.end()).contains(&registers.rip))?
-            .pending(registers)
+        self.records.iter().find(|record| record.contains(registers.rip))?.pending(registers)
     }
 }
 

@@ -1,0 +1,75 @@
+//! Bugs to be planted, so that the proofs can be proved: each must make them fail.
+//!
+//! Nothing of this exists without the feature `planted-bugs`.
+
+use core::sync::atomic::{AtomicU8, Ordering};
+
+/// A mistake that one could make in the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Bug {
+    /// The entry is written outside of any window: a lock just taken is not in the ledger.
+    RecordOutsideWindow = 1,
+    /// The entry is removed outside of any window: a lock just released is still in the ledger.
+    EraseOutsideWindow,
+    /// The zero flag is not looked at: a failed compare-exchange counts as a success.
+    ZeroFlagIgnored,
+    /// Windows begin one instruction early: before the locked instruction.
+    WindowEarly,
+    /// Windows end at the last instruction, instead of after it.
+    WindowShort,
+    /// Windows end one instruction late.
+    WindowLong,
+    /// The record names the wrong register for the resource or the entry.
+    WrongRegister,
+    /// A decrement to zero is taken for an ordinary one.
+    LastIsOrdinary,
+    /// An ordinary decrement is taken for one to zero.
+    OrdinaryIsLast,
+    /// A dead task's lock is stored to without a look at who owns it.
+    BlindRelease,
+    /// A dead task's lock is released like a living one's: nobody is told.
+    SilentRelease,
+    /// Settling again completes the last window again.
+    NoWatermark,
+    /// An entry is erased before its resource is given up.
+    EraseFirst,
+    /// The copy that closing gaps leaves for an instant counts as an entry.
+    CopyCounts,
+    /// A value whose destructor has begun is dropped once more.
+    DropAgain,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::RecordOutsideWindow,
+        Self::EraseOutsideWindow,
+        Self::ZeroFlagIgnored,
+        Self::WindowEarly,
+        Self::WindowShort,
+        Self::WindowLong,
+        Self::WrongRegister,
+        Self::LastIsOrdinary,
+        Self::OrdinaryIsLast,
+        Self::BlindRelease,
+        Self::SilentRelease,
+        Self::NoWatermark,
+        Self::EraseFirst,
+        Self::CopyCounts,
+        Self::DropAgain,
+    ];
+}
+
+static PLANTED: AtomicU8 = AtomicU8::new(0);
+
+/// Plants `bug`, for the rest of the process.
+pub fn plant(bug: Bug) {
+    PLANTED.store(bug as u8, Ordering::Relaxed);
+}
+
+/// Whether `bug` is planted.
+pub(crate) fn is(bug: Bug) -> bool {
+    PLANTED.load(Ordering::Relaxed) == bug as u8
+}
