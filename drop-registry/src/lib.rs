@@ -82,9 +82,11 @@ pub use mutex::{LockError, Mutex, MutexGuard, TryLockError};
 pub use obligation::{Obligation, Undo};
 pub use operations::{Operations, Outcome, ResourceKind};
 pub use owner_died::OwnerDied;
-pub use settle::{Settled, reclaim, settle};
+pub use settle::{Settled, reclaim, settle, take_over};
 pub use shared::Shared;
 pub use slot::Slot;
 pub use tear::DropAfterTear;
 pub use tracked_box::TrackedBox;
 pub use window::{Pending, WindowTable};
+
+pub use spin::relax::RelaxStrategy;

@@ -97,6 +97,38 @@ pub unsafe fn reclaim(ledger: &Ledger, mut each: impl FnMut(Settled)) {
     }
 }
 
+/// Takes over the settlement of `ledger` from a settler that died in the middle of it.
+///
+/// If it died in a window, the resource has been given up and the entry is still there, or the
+/// other way about; this sets it right. Afterwards [`settle`] and [`reclaim`] go on where it
+/// stopped. What the settler held itself is settled like any task's.
+///
+/// # Safety
+/// `settler` is frozen for good, and died in [`settle`] or [`reclaim`] of this ledger; the
+/// conditions of [`settle`] hold for it.
+pub unsafe fn take_over(settler: &FrozenTask<'_>, ledger: &Ledger, windows: &WindowTable) {
+    match windows.pending(settler.registers()) {
+        Some(Pending::Erase { entry }) => {
+            if let Some(entry) = own_entry(ledger, entry) {
+                entry.erase();
+            }
+        }
+        Some(Pending::Convert { entry, operations }) => convert(ledger, entry, operations),
+        // Settling acquires nothing for the task that is settled.
+        Some(Pending::Record { .. }) | None => {}
+    }
+}
+
+/// Changes the state of one of this ledger's entries, by what a window's registers held.
+fn convert(ledger: &Ledger, entry: u64, operations: u64) {
+    if let Some(entry) = own_entry(ledger, entry)
+        // SAFETY: the window's register holds what its inputs were: a `&'static Operations`.
+        && let Some(operations) = unsafe { pointer::<Operations>(operations).as_ref() }
+    {
+        entry.convert(operations);
+    }
+}
+
 /// The operations of an entry that has not been erased.
 fn live(entry: &Entry) -> Option<&'static Operations> {
     if entry.resource().is_null() { None } else { entry.operations() }
@@ -115,12 +147,7 @@ fn resolve(ledger: &Ledger, windows: &WindowTable, registers: &RegisterFile) {
             }
         }
         (_, Some(Pending::Convert { entry, operations })) => {
-            if let Some(entry) = own_entry(ledger, entry)
-                // SAFETY: the window's register holds what its inputs were: a `&'static Operations`.
-                && let Some(operations) = unsafe { pointer::<Operations>(operations).as_ref() }
-            {
-                entry.convert(operations);
-            }
+            convert(ledger, entry, operations);
         }
         (progress, Some(Pending::Record { resource, operations, ledger: into, frame })) => {
             if into == core::ptr::from_ref(ledger).addr() as u64 {

@@ -117,10 +117,15 @@ impl Machine {
     ///
     /// If the task is killed, what `entry` owns is leaked, but for what its ledger lists.
     pub fn spawn(&mut self, entry: impl FnOnce() + 'static) -> TaskId {
+        self.spawn_boxed(Box::new(entry))
+    }
+
+    /// As [`Machine::spawn`], for an entry that is boxed already.
+    pub fn spawn_boxed(&mut self, entry: Box<dyn FnOnce()>) -> TaskId {
         let id = TaskId::first(self.tasks.len() as u32);
         let stack = Stack::new(STACK_BYTES);
         let mut context = Context::new();
-        let entry: *mut Entry = Box::into_raw(Box::new(Box::new(entry)));
+        let entry: *mut Entry = Box::into_raw(Box::new(entry));
         context.registers[Gpr::Rdi] = entry.expose_provenance() as u64;
         context.registers[Gpr::Rsp] = stack.bounds().top();
         context.registers.rip = task_start as *const () as u64;

@@ -1,0 +1,91 @@
+//! Kills a task at every instruction of every operation, and looks at what is left.
+//!
+//! For each operation, and for each k: the operation runs for k instructions by the trap flag, the
+//! process forks, and the child kills the task there, settles what it held, and *audits*: it takes
+//! the locks again, counts the shares and the drops, and looks at the heap's own bits. It never
+//! asks the settling code what it did.
+//!
+//! | module | concern |
+//! | --- | --- |
+//! | [`operation`] | what an operation is, and what an audit can find |
+//! | [`operations`] | the operations |
+//! | [`sweep`] | all k of one operation |
+//! | [`settler`] | the same, with the settling code killed at each of its instructions too |
+//! | [`fork`] | a child for each boundary |
+
+mod fork;
+mod operation;
+mod operations;
+mod settler;
+mod sweep;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Parser;
+
+use crate::operation::Operation;
+use crate::sweep::Sweep;
+
+/// Kill a task before every instruction of every operation, settle it, and look at what is left.
+#[derive(Debug, Parser)]
+#[command(name = "cargo boundaries", version)]
+struct Arguments {
+    /// Only the operations whose names contain one of these.
+    names: Vec<String>,
+    /// List the operations and stop.
+    #[arg(long)]
+    list: bool,
+    /// Kill the settling code, too, at each of its instructions, and settle again.
+    #[arg(long)]
+    settler: bool,
+    /// How many boundaries are looked at side by side.
+    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
+    jobs: usize,
+    /// Plant a mistake in the protocol first, by its number, to see that it is found.
+    #[cfg(feature = "planted-bugs")]
+    #[arg(long, value_name = "NUMBER")]
+    plant: Option<usize>,
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    #[cfg(feature = "planted-bugs")]
+    if let Some(number) = arguments.plant {
+        let Some(bug) = drop_registry::planted::Bug::ALL.get(number) else {
+            bail!("there are {} bugs to plant", drop_registry::planted::Bug::ALL.len());
+        };
+        println!("planted: {bug:?}");
+        drop_registry::planted::plant(*bug);
+    }
+    let chosen: Vec<&Operation> = operations::all()
+        .filter(|operation| {
+            let names = &arguments.names;
+            names.is_empty() || names.iter().any(|name| operation.name.contains(name.as_str()))
+        })
+        .collect();
+    if chosen.is_empty() {
+        bail!("no operation has such a name; --list shows all");
+    }
+    if arguments.list {
+        for operation in chosen {
+            println!("{}", operation.name);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut total = Sweep::default();
+    for operation in chosen {
+        let sweep = if arguments.settler {
+            settler::sweep(operation, arguments.jobs)?
+        } else {
+            sweep::sweep(operation, arguments.jobs)?
+        };
+        println!("{:<44} {sweep}", operation.name);
+        for (boundary, findings) in sweep.failures.iter().take(5) {
+            println!("    {boundary}: {findings}");
+        }
+        total.add(sweep);
+    }
+    println!("boundaries {total}");
+    Ok(if total.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,220 @@
+//! What an operation is, and what an audit can find.
+
+use std::cell::Cell;
+use std::fmt;
+use std::ops::BitOrAssign;
+
+use drop_registry::TrackedHeap;
+use drop_registry::hosted::{Hosted, Machine, Stop, yield_now};
+use task_model::TaskId;
+
+/// One operation of the registry, as a task executes it.
+#[derive(Debug)]
+pub(crate) struct Operation {
+    /// Its name: the primitive, then what is done with it.
+    pub(crate) name: &'static str,
+    /// Makes a fresh world for it.
+    pub(crate) world: fn() -> Box<dyn World>,
+}
+
+/// The resources that an operation works on, and the tasks around it. Everything in it that a task
+/// uses is leaked, since the task may be killed.
+pub(crate) trait World {
+    /// What the victim executes. What lies between [`begin`] and [`end`] is killed at every
+    /// instruction.
+    fn victim(&self) -> Box<dyn FnOnce()>;
+
+    /// Other tasks, which take turns with the victim whenever it waits; each first runs until it
+    /// waits itself.
+    fn bystanders(&self) -> Vec<Box<dyn FnOnce()>> {
+        Vec::new()
+    }
+
+    /// Whether the bystanders get a turn between the kill and the settlement: to take what the
+    /// victim has let go of.
+    fn bystanders_run_before_settlement(&self) -> bool {
+        true
+    }
+
+    /// Looks at the resources after the victim has been killed, before it is settled.
+    fn at_death(&mut self) {}
+
+    /// Looks at the resources after the settlement.
+    fn audit(&mut self, audit: &mut Audit<'_>);
+}
+
+/// What can be wrong, as bits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Findings(u8);
+
+impl Findings {
+    /// Something is still held by the dead task, or lost.
+    pub(crate) const LEAKED: Self = Self(1);
+    /// Something was given up twice, or dropped twice.
+    pub(crate) const DOUBLED: Self = Self(2);
+    /// Something was taken from a living owner.
+    pub(crate) const STOLEN: Self = Self(4);
+    /// Somebody waits for ever.
+    pub(crate) const STUCK: Self = Self(8);
+    /// Somebody was not told of a death, or told without one.
+    pub(crate) const UNTOLD: Self = Self(16);
+    /// Memory is left alone, because a destructor was on its way: reported, and no fault.
+    pub(crate) const QUARANTINED: Self = Self(64);
+    /// The child that settled and audited did not come to an end of its own.
+    pub(crate) const CRASHED: Self = Self(32);
+
+    pub(crate) const fn bits(self) -> u8 {
+        self.0
+    }
+
+    pub(crate) const fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
+    pub(crate) const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Whether there is nothing wrong.
+    pub(crate) const fn is_clean(self) -> bool {
+        self.0 & !Self::QUARANTINED.0 == 0
+    }
+}
+
+impl BitOrAssign for Findings {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMES: [(Findings, &str); 6] = [
+            (Findings::LEAKED, "leaked"),
+            (Findings::DOUBLED, "doubled"),
+            (Findings::STOLEN, "stolen"),
+            (Findings::STUCK, "stuck"),
+            (Findings::UNTOLD, "untold"),
+            (Findings::CRASHED, "crashed"),
+        ];
+        let found = NAMES.iter().filter(|(finding, _)| self.contains(*finding));
+        let names: Vec<_> = found.map(|(_, name)| *name).collect();
+        f.write_str(&names.join(", "))
+    }
+}
+
+/// The audit of one death.
+#[derive(Debug)]
+pub(crate) struct Audit<'m> {
+    machine: &'m mut Machine,
+    bystanders: &'m [TaskId],
+    quarantine_reported: bool,
+    findings: Findings,
+}
+
+/// How many turns anybody gets before they count as stuck.
+const PATIENCE: usize = 100;
+
+impl<'m> Audit<'m> {
+    pub(crate) fn new(
+        machine: &'m mut Machine,
+        bystanders: &'m [TaskId],
+        quarantine_reported: bool,
+    ) -> Self {
+        Self { machine, bystanders, quarantine_reported, findings: Findings::default() }
+    }
+
+    /// Requires that the heap is as it was, or that the settlement has reported a quarantine.
+    ///
+    /// This is the one place where an audit asks the settling code: from outside, a destructor
+    /// that has been entered and has not done anything yet cannot be told from one that has not
+    /// been entered.
+    pub(crate) fn require_heap(&mut self, taken_before: usize) {
+        let taken = Hosted::heap().bytes_taken();
+        self.require(taken >= taken_before, Findings::DOUBLED);
+        if taken > taken_before {
+            let reported = self.quarantine_reported;
+            self.findings |= if reported { Findings::QUARANTINED } else { Findings::LEAKED };
+        }
+    }
+
+    /// Notes `finding` unless `holds`.
+    pub(crate) fn require(&mut self, holds: bool, finding: Findings) {
+        if !holds {
+            self.findings |= finding;
+        }
+    }
+
+    /// Lets a new task do `work`, which may wait, and returns what it found; `None` if it never
+    /// came to an end.
+    pub(crate) fn run<T: 'static>(&mut self, work: impl FnOnce() -> T + 'static) -> Option<T> {
+        let result: &'static Cell<Option<T>> = Box::leak(Box::new(Cell::new(None)));
+        let task = self.machine.spawn(move || result.set(Some(work())));
+        for _ in 0..PATIENCE {
+            match self.machine.run(task, None) {
+                Stop::Yielded => self.give_turns(),
+                Stop::Finished => return result.take(),
+                _ => break,
+            }
+        }
+        self.findings |= Findings::STUCK;
+        None
+    }
+
+    /// Lets all bystanders come to their end.
+    pub(crate) fn finish_bystanders(&mut self) {
+        for _ in 0..PATIENCE {
+            if !self.bystanders.iter().any(|task| self.machine.is_alive(*task)) {
+                return;
+            }
+            self.give_turns();
+        }
+        self.findings |= Findings::STUCK;
+    }
+
+    fn give_turns(&mut self) {
+        for task in self.bystanders {
+            if self.machine.is_alive(*task)
+                && !matches!(self.machine.run(*task, None), Stop::Yielded | Stop::Finished)
+            {
+                self.findings |= Findings::CRASHED;
+            }
+        }
+    }
+
+    pub(crate) fn findings(self) -> Findings {
+        self.findings
+    }
+}
+
+/// Where a victim stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// Before the operation, or waiting in it.
+    None,
+    /// At its beginning.
+    Begin,
+    /// After its end.
+    End,
+}
+
+thread_local! {
+    static MARK: Cell<Mark> = const { Cell::new(Mark::None) };
+}
+
+/// Marks the beginning of the operation, for [`World::victim`].
+pub(crate) fn begin() {
+    MARK.set(Mark::Begin);
+    yield_now();
+}
+
+/// Marks the end of the operation, for [`World::victim`].
+pub(crate) fn end() {
+    MARK.set(Mark::End);
+    yield_now();
+}
+
+/// What the victim has marked since this was last called.
+pub(crate) fn take_mark() -> Mark {
+    MARK.replace(Mark::None)
+}

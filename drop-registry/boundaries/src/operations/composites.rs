@@ -1,0 +1,148 @@
+//! Several things held at once.
+
+use std::sync::atomic::Ordering;
+
+use drop_registry::hosted::Hosted;
+use drop_registry::{Shared, Slot, TrackedBox, TrackedHeap};
+
+use super::leak;
+use super::mutex::{Answer, Lock, next_answer};
+use super::shared::{Drops, Handle, Value, require_dropped};
+use super::slot::Place;
+use crate::operation::{Audit, Findings, Operation, World, begin, end};
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation { name: "three nested locks", world: nested },
+    Operation { name: "lock, share and box", world: mixed },
+    Operation { name: "hand-over under a lock", world: handed_over_under_a_lock },
+];
+
+struct Nested {
+    locks: &'static [Lock<u64>; 3],
+    held_at_death: [bool; 3],
+}
+
+fn nested() -> Box<dyn World> {
+    Box::new(Nested { locks: leak([const { Lock::new(0) }; 3]), held_at_death: [false; 3] })
+}
+
+impl World for Nested {
+    fn victim(&self) -> Box<dyn FnOnce()> {
+        let locks = self.locks;
+        Box::new(move || {
+            begin();
+            let outer = locks[0].lock();
+            let middle = locks[1].lock();
+            let inner = locks[2].lock();
+            // Not the order in which they were taken.
+            drop(middle);
+            drop(inner);
+            drop(outer);
+            end();
+        })
+    }
+
+    fn at_death(&mut self) {
+        self.held_at_death = self.locks.each_ref().map(|lock| lock.is_locked());
+    }
+
+    fn audit(&mut self, audit: &mut Audit<'_>) {
+        for (lock, held) in self.locks.iter().zip(self.held_at_death) {
+            audit.require(!lock.is_locked(), Findings::LEAKED);
+            let expected = if held { Answer::OwnerDied } else { Answer::Held };
+            let answer = audit.run(move || next_answer(lock, 0));
+            audit.require(answer == Some(expected), Findings::UNTOLD);
+        }
+    }
+}
+
+struct Mixed {
+    lock: &'static Lock<u64>,
+    place: &'static Place,
+    drops: &'static Drops,
+    heap_before: usize,
+}
+
+fn mixed() -> Box<dyn World> {
+    let heap_before = Hosted::heap().bytes_taken();
+    let drops = leak(Drops::default());
+    let place = leak(Place::new());
+    place.slot().put(Handle::new_droppable(Value(drops)).expect("room")).expect("an empty slot");
+    Box::new(Mixed { lock: leak(Lock::new(0)), place, drops, heap_before })
+}
+
+impl World for Mixed {
+    fn victim(&self) -> Box<dyn FnOnce()> {
+        let (lock, place) = (self.lock, self.place);
+        Box::new(move || {
+            begin();
+            let guard = lock.lock();
+            let share = place.slot().share();
+            let boxed = TrackedBox::<_, Hosted>::new([1u64; 8]);
+            drop(share);
+            drop(boxed);
+            drop(guard);
+            end();
+        })
+    }
+
+    fn audit(&mut self, audit: &mut Audit<'_>) {
+        let (lock, place) = (self.lock, self.place);
+        audit.require(!lock.is_locked(), Findings::LEAKED);
+        let answer = audit.run(move || next_answer(lock, 0));
+        audit.require(answer.is_some_and(|answer| answer != Answer::Refused), Findings::STUCK);
+        let count =
+            audit.run(move || place.slot().share().ok().flatten().map(|one| Shared::count(&one)));
+        audit.require(count.flatten() == Some(2), Findings::DOUBLED);
+        audit.run(move || drop(place.take()));
+        require_dropped(audit, self.drops, self.heap_before);
+    }
+}
+
+struct HandedOver {
+    lock: &'static Lock<Slot<Value, Hosted>>,
+    drops: &'static Drops,
+    heap_before: usize,
+}
+
+fn handed_over_under_a_lock() -> Box<dyn World> {
+    let heap_before = Hosted::heap().bytes_taken();
+    Box::new(HandedOver {
+        lock: leak(Lock::new(Slot::new())),
+        drops: leak(Drops::default()),
+        heap_before,
+    })
+}
+
+impl World for HandedOver {
+    fn victim(&self) -> Box<dyn FnOnce()> {
+        let (lock, drops) = (self.lock, self.drops);
+        Box::new(move || {
+            begin();
+            if let (Ok(guard), Ok(value)) = (lock.lock(), Handle::new_droppable(Value(drops))) {
+                let _ = guard.put(value);
+            }
+            end();
+        })
+    }
+
+    fn audit(&mut self, audit: &mut Audit<'_>) {
+        let lock = self.lock;
+        audit.require(!lock.is_locked(), Findings::LEAKED);
+        // A slot is one word: whole, whenever its writer died.
+        let emptied = audit.run(move || match lock.lock() {
+            Ok(mut guard) => guard.take().is_ok(),
+            Err(drop_registry::LockError::OwnerDied(died)) => {
+                #[expect(unsafe_code, reason = "a slot cannot be torn")]
+                // SAFETY: every change of a slot is one store of one word.
+                let mut guard = unsafe { died.assume_consistent() };
+                guard.take().is_ok()
+            }
+            Err(_) => false,
+        });
+        audit.require(emptied == Some(true), Findings::STUCK);
+        let begun = self.drops.begun.load(Ordering::Relaxed);
+        audit.require(begun <= 1, Findings::DOUBLED);
+        audit.require_heap(self.heap_before);
+    }
+}

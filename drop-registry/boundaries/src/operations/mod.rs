@@ -1,0 +1,29 @@
+//! The operations, by primitive.
+
+mod composites;
+mod ledger;
+mod mutex;
+mod shared;
+mod slot;
+mod tracked_box;
+
+use crate::operation::Operation;
+
+/// All operations.
+pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
+    [
+        mutex::OPERATIONS,
+        shared::OPERATIONS,
+        slot::OPERATIONS,
+        tracked_box::OPERATIONS,
+        ledger::OPERATIONS,
+        composites::OPERATIONS,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// A resource that outlives every task.
+fn leak<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}

@@ -1,0 +1,108 @@
+//! The tracked box, and an obligation.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use drop_registry::hosted::Hosted;
+use drop_registry::{Obligation, TrackedBox, TrackedHeap, Undo};
+
+use super::leak;
+use super::shared::{Drops, Value};
+use crate::operation::{Audit, Findings, Operation, World, begin, end};
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation { name: "box new, drop", world: || boxed(plain) },
+    Operation { name: "box of a droppable value, new", world: || boxed(create) },
+    Operation { name: "box of a droppable value, drop", world: || boxed(destroy) },
+    Operation { name: "box dropped out of order", world: || boxed(out_of_order) },
+    Operation { name: "obligation new, drop", world: owed },
+];
+
+struct Boxed {
+    drops: &'static Drops,
+    operation: fn(&'static Drops),
+    heap_before: usize,
+}
+
+fn boxed(operation: fn(&'static Drops)) -> Box<dyn World> {
+    let heap_before = Hosted::heap().bytes_taken();
+    Box::new(Boxed { drops: leak(Drops::default()), operation, heap_before })
+}
+
+fn plain(_: &'static Drops) {
+    begin();
+    let boxed = TrackedBox::<_, Hosted>::new([7u64; 4]);
+    drop(boxed);
+    end();
+}
+
+fn create(drops: &'static Drops) {
+    begin();
+    let boxed = TrackedBox::<_, Hosted>::new_droppable(Value(drops));
+    end();
+    drop(boxed);
+}
+
+fn destroy(drops: &'static Drops) {
+    let boxed = TrackedBox::<_, Hosted>::new_droppable(Value(drops));
+    begin();
+    drop(boxed);
+    end();
+}
+
+fn out_of_order(_: &'static Drops) {
+    begin();
+    let first = TrackedBox::<_, Hosted>::new([7u64; 4]);
+    let second = TrackedBox::<_, Hosted>::new([8u64; 4]);
+    drop(first);
+    drop(second);
+    end();
+}
+
+impl World for Boxed {
+    fn victim(&self) -> Box<dyn FnOnce()> {
+        let (drops, operation) = (self.drops, self.operation);
+        Box::new(move || operation(drops))
+    }
+
+    fn audit(&mut self, audit: &mut Audit<'_>) {
+        let begun = self.drops.begun.load(Ordering::Relaxed);
+        audit.require(begun <= 1, Findings::DOUBLED);
+        audit.require_heap(self.heap_before);
+    }
+}
+
+/// A flag that is raised for a while.
+struct Flag(AtomicU64);
+
+#[expect(unsafe_code, reason = "promises that undoing twice is undoing once")]
+// SAFETY: one store.
+unsafe impl Undo for Flag {
+    fn undo(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+struct Owed {
+    flag: &'static Flag,
+}
+
+fn owed() -> Box<dyn World> {
+    Box::new(Owed { flag: leak(Flag(AtomicU64::new(0))) })
+}
+
+impl World for Owed {
+    fn victim(&self) -> Box<dyn FnOnce()> {
+        let flag = self.flag;
+        Box::new(move || {
+            begin();
+            let owed = Obligation::<_, Hosted>::new(flag);
+            flag.0.store(1, Ordering::Relaxed);
+            drop(owed);
+            end();
+        })
+    }
+
+    fn audit(&mut self, audit: &mut Audit<'_>) {
+        audit.require(self.flag.0.load(Ordering::Relaxed) == 0, Findings::LEAKED);
+    }
+}

@@ -1,0 +1,141 @@
+//! The settling code killed, too, at each of its instructions, and the settlement begun again.
+//!
+//! What settling does depends on the ledger, on the resources and, inside a window, on the
+//! registers. Boundaries of the operation at which all of these are the same are looked at once.
+#![expect(unsafe_code, reason = "settles by hand, to be stopped in the middle of it")]
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ptr::NonNull;
+
+use anyhow::Result;
+use drop_registry::hosted::{Hosted, Stop};
+use drop_registry::{Ledger, Settled, TrackedHeap, WindowTable, reclaim, settle, take_over};
+use task_model::{FrozenTask, RegisterFile, StackMemory, TaskId};
+
+use crate::fork::{Children, Tally};
+use crate::operation::{Findings, Operation};
+use crate::sweep::{Run, Sweep};
+
+/// Kills before each instruction of the operation, and at each of these before each instruction
+/// of the settlement.
+pub(crate) fn sweep(operation: &Operation, jobs: usize) -> Result<Sweep> {
+    let mut sweep = Sweep::default();
+    let tally = Tally::new()?;
+    let mut run = Run::start(operation)?;
+    let mut children = Children::new(jobs);
+    let mut seen = HashSet::new();
+    let mut k = 0u64;
+    loop {
+        if seen.insert(state(&mut run)) {
+            let done = children.spawn(k, || settle_and_die(&mut run, &tally))?;
+            if let Some((boundary, findings)) = done {
+                sweep.note(boundary, findings);
+            }
+        }
+        if !run.step()? {
+            break;
+        }
+        k += 1;
+    }
+    while let Some((boundary, findings)) = children.wait()? {
+        sweep.note(boundary, findings);
+    }
+    // What counts are the boundaries of the settlements, not those of the operation.
+    (sweep.executed, sweep.killed) = tally.read();
+    Ok(sweep)
+}
+
+/// What the settlement of the victim as it stands depends on.
+fn state(run: &mut Run) -> u64 {
+    let (frozen, ledger) = run.machine.frozen(run.victim);
+    let mut hasher = DefaultHasher::new();
+    format!("{:?}", WindowTable::linked().pending(frozen.registers())).hash(&mut hasher);
+    for entry in ledger.held() {
+        entry.resource().hash(&mut hasher);
+        entry.operations().map(std::ptr::from_ref).hash(&mut hasher);
+        // SAFETY: what is held is alive, and every resource begins with a word.
+        unsafe { entry.resource().cast::<u64>().read_volatile() }.hash(&mut hasher);
+    }
+    Hosted::heap().bytes_taken().hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A dead task, by what the settler needs of it: nothing of it runs any more.
+#[derive(Debug, Clone, Copy)]
+struct Corpse {
+    id: TaskId,
+    registers: NonNull<RegisterFile>,
+    stack: task_model::StackBounds,
+    ledger: NonNull<Ledger>,
+}
+
+impl Corpse {
+    fn of(run: &mut Run) -> Self {
+        let victim = run.victim;
+        let (mut frozen, ledger) = run.machine.frozen(victim);
+        let (stack, ledger) = (frozen.bounds(), NonNull::from(ledger));
+        Self { id: victim, registers: NonNull::from(frozen.registers_mut()), stack, ledger }
+    }
+
+    /// # Safety
+    /// Nobody else settles it.
+    unsafe fn settle(self, mut each: impl FnMut(Settled)) {
+        // SAFETY: the victim never runs again, its registers and its ledger belong to its machine,
+        // which lives, and this function's contract.
+        unsafe {
+            let frozen = FrozenTask::new(self.id, self.registers, self.stack);
+            settle(&frozen, self.ledger.as_ref(), &WindowTable::linked(), &mut each);
+            reclaim(self.ledger.as_ref(), &mut each);
+        }
+    }
+}
+
+/// Lets a task settle the victim, and kills it before each of its instructions.
+fn settle_and_die(run: &mut Run, tally: &Tally) -> Findings {
+    if run.die().is_err() {
+        return Findings::CRASHED;
+    }
+    let corpse = Corpse::of(run);
+    // SAFETY: the one settler; whoever comes after it takes over.
+    let settler = run.machine.spawn(move || unsafe { corpse.settle(|_| ()) });
+    let mut children = Children::new(1);
+    let mut findings = Findings::default();
+    loop {
+        tally.executed();
+        let done = children.spawn((), || {
+            let settled = begin_again(run, settler, corpse);
+            run.audit(&settled)
+        });
+        let stop = run.machine.run(settler, Some(1));
+        match done {
+            Ok(Some(((), found))) => {
+                findings |= found;
+                tally.killed();
+            }
+            Ok(None) => {}
+            Err(_) => return Findings::CRASHED,
+        }
+        match stop {
+            Stop::BudgetSpent => {}
+            Stop::Finished => break,
+            _ => return Findings::CRASHED,
+        }
+    }
+    while let Ok(Some(((), found))) = children.wait() {
+        findings |= found;
+        tally.killed();
+    }
+    findings
+}
+
+/// Kills the settler, settles what it held itself, and does its work from the beginning.
+fn begin_again(run: &mut Run, settler: TaskId, corpse: Corpse) -> Vec<Settled> {
+    let (frozen, _) = run.machine.frozen(settler);
+    // SAFETY: the settler is killed below and never runs again; the corpse is as it left it.
+    unsafe { take_over(&frozen, corpse.ledger.as_ref(), &WindowTable::linked()) };
+    let mut settled = run.machine.kill(settler);
+    // SAFETY: the first settler is dead.
+    unsafe { corpse.settle(|one| settled.push(one)) };
+    settled
+}
