@@ -361,11 +361,6 @@ unsafe fn release_for_dead(ledger: &Ledger, entry: &Entry) -> Outcome {
     if planted!(EraseFirst) {
         entry.erase();
     }
-    if planted!(BlindRelease) {
-        word.store(OWNER_DIED, Ordering::Relaxed);
-        entry.erase();
-        return Outcome::OwnerDied;
-    }
     let mark = if planted!(SilentRelease) { FREE } else { OWNER_DIED };
     // SAFETY: the word names the dead task as its owner, and `entry` is what says so in its
     // ledger. The exchange is a full barrier: Release for the next locker's Acquire, so that what

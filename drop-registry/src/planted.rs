@@ -27,8 +27,8 @@ pub enum Bug {
     LastIsOrdinary,
     /// An ordinary decrement is taken for one to zero.
     OrdinaryIsLast,
-    /// A dead task's lock is stored to without a look at who owns it.
-    BlindRelease,
+    /// Nobody looks at the window that a dead settler stood in.
+    NoTakeOver,
     /// A dead task's lock is released like a living one's: nobody is told.
     SilentRelease,
     /// Settling again completes the last window again.
@@ -53,7 +53,7 @@ impl Bug {
         Self::WrongRegister,
         Self::LastIsOrdinary,
         Self::OrdinaryIsLast,
-        Self::BlindRelease,
+        Self::NoTakeOver,
         Self::SilentRelease,
         Self::NoWatermark,
         Self::EraseFirst,

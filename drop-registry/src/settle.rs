@@ -85,7 +85,6 @@ pub unsafe fn reclaim(ledger: &Ledger, mut each: impl FnMut(Settled)) {
         let (resource, frame) = (entry.resource().addr() as u64, entry.frame());
         // SAFETY: an entry that `settle` has not erased is orphaned, which is `reclaim`'s contract.
         let outcome = unsafe { (operations.reclaim)(entry) };
-        entry.erase();
         each(Settled {
             entry: index,
             kind: operations.kind,
@@ -94,6 +93,9 @@ pub unsafe fn reclaim(ledger: &Ledger, mut each: impl FnMut(Settled)) {
             escaped: false,
             outcome,
         });
+        // Told first, erased after: if this dies in between, a quarantine is told of twice, and
+        // not forgotten.
+        entry.erase();
     }
 }
 
@@ -108,6 +110,7 @@ pub unsafe fn reclaim(ledger: &Ledger, mut each: impl FnMut(Settled)) {
 /// conditions of [`settle`] hold for it.
 pub unsafe fn take_over(settler: &FrozenTask<'_>, ledger: &Ledger, windows: &WindowTable) {
     match windows.pending(settler.registers()) {
+        _ if planted!(NoTakeOver) => {}
         Some(Pending::Erase { entry }) => {
             if let Some(entry) = own_entry(ledger, entry) {
                 entry.erase();

@@ -124,6 +124,15 @@ impl<'m> Audit<'m> {
         Self { machine, bystanders, quarantine_reported, findings: Findings::default() }
     }
 
+    /// Requires that a value was dropped, once, and its memory freed or put in quarantine.
+    pub(crate) fn require_dropped(&mut self, drops: u64, taken_before: usize) {
+        self.require_heap(taken_before);
+        self.require(drops <= 1, Findings::DOUBLED);
+        // In quarantine, the destructor may not have come to its first instruction.
+        let quarantined = self.findings.contains(Findings::QUARANTINED);
+        self.require(drops >= 1 || quarantined, Findings::LEAKED);
+    }
+
     /// Requires that the heap is as it was, or that the settlement has reported a quarantine.
     ///
     /// This is the one place where an audit asks the settling code: from outside, a destructor

@@ -4,17 +4,20 @@
 //! registers. Boundaries of the operation at which all of these are the same are looked at once.
 #![expect(unsafe_code, reason = "settles by hand, to be stopped in the middle of it")]
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ptr::NonNull;
 
 use anyhow::Result;
 use drop_registry::hosted::{Hosted, Stop};
-use drop_registry::{Ledger, Settled, TrackedHeap, WindowTable, reclaim, settle, take_over};
+use drop_registry::{
+    Ledger, Outcome, Settled, TrackedHeap, WindowTable, reclaim, settle, take_over,
+};
 use task_model::{FrozenTask, RegisterFile, StackMemory, TaskId};
 
 use crate::fork::{Children, Tally};
-use crate::operation::{Findings, Operation};
+use crate::operation::{Findings, Mark, Operation, begin, end, take_mark};
 use crate::sweep::{Run, Sweep};
 
 /// Kills before each instruction of the operation, and at each of these before each instruction
@@ -97,14 +100,30 @@ fn settle_and_die(run: &mut Run, tally: &Tally) -> Findings {
         return Findings::CRASHED;
     }
     let corpse = Corpse::of(run);
-    // SAFETY: the one settler; whoever comes after it takes over.
-    let settler = run.machine.spawn(move || unsafe { corpse.settle(|_| ()) });
+    // What the first settler tells of is told, even if it dies afterwards.
+    let told: &'static Cell<Option<Settled>> = Box::leak(Box::default());
+    let settler = run.machine.spawn(move || {
+        begin();
+        // SAFETY: the one settler; whoever comes after it takes over.
+        unsafe {
+            corpse.settle(|one| {
+                if one.outcome == Outcome::Quarantined {
+                    told.set(Some(one));
+                }
+            });
+        }
+        end();
+    });
+    if (run.machine.run(settler, None), take_mark()) != (Stop::Yielded, Mark::Begin) {
+        return Findings::CRASHED;
+    }
     let mut children = Children::new(1);
     let mut findings = Findings::default();
     loop {
         tally.executed();
         let done = children.spawn((), || {
-            let settled = begin_again(run, settler, corpse);
+            let mut settled = begin_again(run, settler, corpse);
+            settled.extend(told.get());
             run.audit(&settled)
         });
         let stop = run.machine.run(settler, Some(1));
@@ -118,7 +137,7 @@ fn settle_and_die(run: &mut Run, tally: &Tally) -> Findings {
         }
         match stop {
             Stop::BudgetSpent => {}
-            Stop::Finished => break,
+            Stop::Yielded if take_mark() == Mark::End => break,
             _ => return Findings::CRASHED,
         }
     }

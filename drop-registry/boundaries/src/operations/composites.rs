@@ -7,7 +7,7 @@ use drop_registry::{Shared, Slot, TrackedBox, TrackedHeap};
 
 use super::leak;
 use super::mutex::{Answer, Lock, next_answer};
-use super::shared::{Drops, Handle, Value, require_dropped};
+use super::shared::{Drops, Handle, Value};
 use super::slot::Place;
 use crate::operation::{Audit, Findings, Operation, World, begin, end};
 
@@ -95,7 +95,7 @@ impl World for Mixed {
             audit.run(move || place.slot().share().ok().flatten().map(|one| Shared::count(&one)));
         audit.require(count.flatten() == Some(2), Findings::DOUBLED);
         audit.run(move || drop(place.take()));
-        require_dropped(audit, self.drops, self.heap_before);
+        audit.require_dropped(self.drops.begun.load(Ordering::Relaxed), self.heap_before);
     }
 }
 

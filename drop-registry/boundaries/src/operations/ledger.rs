@@ -1,14 +1,20 @@
 //! The ledger at its limits.
 
-use drop_registry::Ledger;
+use std::sync::atomic::Ordering;
+
+use drop_registry::hosted::Hosted;
+use drop_registry::{Ledger, TrackedHeap};
 
 use super::leak;
 use super::mutex::{Answer, Lock, next_answer};
+use super::shared::{Drops, Handle, Value};
+use super::slot::Place;
 use crate::operation::{Audit, Findings, Operation, World, begin, end};
 
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: "ledger closing its gaps", world: || crowded(true) },
     Operation { name: "ledger full (refused)", world: || crowded(false) },
+    Operation { name: "ledger closing its gaps between shares", world: shares },
 ];
 
 /// As many locks as a ledger has entries, and one more.
@@ -56,5 +62,47 @@ impl World for Crowded {
             let answer = audit.run(move || next_answer(lock, 0));
             audit.require(answer == Some(expected), Findings::UNTOLD);
         }
+    }
+}
+
+/// As many shares of one value as a ledger has entries, so that an entry that counts twice shows.
+struct Shares {
+    drops: &'static Drops,
+    place: &'static Place,
+    heap_before: usize,
+}
+
+fn shares() -> Box<dyn World> {
+    let heap_before = Hosted::heap().bytes_taken();
+    let (drops, place) = (leak(Drops::default()), leak(Place::new()));
+    let value = Handle::new_droppable(Value(drops)).expect("room on the heap");
+    place.slot().put(value).expect("an empty slot");
+    Box::new(Shares { drops, place, heap_before })
+}
+
+impl World for Shares {
+    fn victim(&self) -> Box<dyn FnOnce()> {
+        let place = self.place;
+        Box::new(move || {
+            let mut shares: Vec<_> =
+                (0..Ledger::CAPACITY).map(|_| place.slot().share().ok().flatten()).collect();
+            shares[3] = None;
+            shares[9] = None;
+            begin();
+            let one_more = place.slot().share();
+            end();
+            drop(one_more);
+        })
+    }
+
+    fn audit(&mut self, audit: &mut Audit<'_>) {
+        let place = self.place;
+        let count =
+            audit.run(move || place.slot().share().ok().flatten().map(|one| Handle::count(&one)));
+        let count = count.flatten().unwrap_or(0);
+        audit.require(count <= 2, Findings::LEAKED);
+        audit.require(count >= 2, Findings::DOUBLED);
+        audit.run(move || drop(place.take()));
+        audit.require_dropped(self.drops.begun.load(Ordering::Relaxed), self.heap_before);
     }
 }

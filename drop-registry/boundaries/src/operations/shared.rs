@@ -39,14 +39,6 @@ unsafe impl DropAfterTear for Value {}
 
 pub(super) type Handle = Shared<Value, Hosted>;
 
-/// Requires that the value was dropped once, and its memory freed or in quarantine.
-pub(super) fn require_dropped(audit: &mut Audit<'_>, drops: &Drops, heap_before: usize) {
-    let begun = drops.begun.load(Ordering::Relaxed);
-    audit.require(begun >= 1, Findings::LEAKED);
-    audit.require(begun <= 1, Findings::DOUBLED);
-    audit.require_heap(heap_before);
-}
-
 /// A value of the victim alone.
 struct Alone {
     drops: &'static Drops,
@@ -158,6 +150,6 @@ impl World for Published {
         audit.require(count >= 2, Findings::DOUBLED);
         audit.require(self.drops.begun.load(Ordering::Relaxed) == 0, Findings::DOUBLED);
         audit.run(move || drop(place.take()));
-        require_dropped(audit, self.drops, self.heap_before);
+        audit.require_dropped(self.drops.begun.load(Ordering::Relaxed), self.heap_before);
     }
 }

@@ -8,7 +8,7 @@ use drop_registry::TrackedHeap;
 use drop_registry::hosted::Hosted;
 
 use super::leak;
-use super::shared::{Drops, Handle, Value, require_dropped};
+use super::shared::{Drops, Handle, Value};
 use crate::operation::{Audit, Findings, Operation, World, begin, end};
 
 /// A slot that tasks take turns at.
@@ -109,16 +109,13 @@ impl World for HandedOver {
         let place = self.place;
         let kept =
             audit.run(move || place.slot().share().ok().flatten().map(|one| Handle::count(&one)));
-        match kept.flatten() {
-            // The slot has it: its share, and the auditor's own.
-            Some(count) => {
-                audit.require(count == 2, Findings::DOUBLED);
-                audit.require(self.drops.begun.load(Ordering::Relaxed) == 0, Findings::DOUBLED);
-                audit.run(move || drop(place.take()));
-            }
-            // The task had it: it went with the task.
-            None => {}
+        // Either the slot has it, or the task had it, and it went with the task.
+        if let Some(count) = kept.flatten() {
+            // The slot's share, and the auditor's own.
+            audit.require(count == 2, Findings::DOUBLED);
+            audit.require(self.drops.begun.load(Ordering::Relaxed) == 0, Findings::DOUBLED);
+            audit.run(move || drop(place.take()));
         }
-        require_dropped(audit, self.drops, self.heap_before);
+        audit.require_dropped(self.drops.begun.load(Ordering::Relaxed), self.heap_before);
     }
 }
