@@ -141,9 +141,10 @@ fn live(entry: &Entry) -> Option<&'static Operations> {
 ///
 /// Nothing is released before it is done, so that doing it again cannot bring an entry back.
 fn resolve(ledger: &Ledger, windows: &WindowTable, registers: &RegisterFile) {
-    match (ledger.resolution.load(Ordering::Relaxed), windows.pending(registers)) {
-        (RESOLVED, _) if !planted!(NoWatermark) => {}
-        (_, None) => {}
+    let watermark = ledger.resolution.load(Ordering::Relaxed);
+    let watermark = if planted!(NoWatermark) { UNRESOLVED } else { watermark };
+    match (watermark, windows.pending(registers)) {
+        (RESOLVED, _) | (_, None) => {}
         (_, Some(Pending::Erase { entry })) => {
             if let Some(entry) = own_entry(ledger, entry) {
                 entry.erase();

@@ -69,6 +69,7 @@ impl World for Crowded {
 struct Shares {
     drops: &'static Drops,
     place: &'static Place,
+    locks: &'static [Lock<u64>; 2],
     heap_before: usize,
 }
 
@@ -77,21 +78,24 @@ fn shares() -> Box<dyn World> {
     let (drops, place) = (leak(Drops::default()), leak(Place::new()));
     let value = Handle::new_droppable(Value(drops)).expect("room on the heap");
     place.slot().put(value).expect("an empty slot");
-    Box::new(Shares { drops, place, heap_before })
+    let locks = leak([const { Lock::new(0) }; 2]);
+    Box::new(Shares { drops, place, locks, heap_before })
 }
 
 impl World for Shares {
     fn victim(&self) -> Box<dyn FnOnce()> {
-        let place = self.place;
+        let (place, locks) = (self.place, self.locks);
         Box::new(move || {
-            let mut shares: Vec<_> =
-                (0..Ledger::CAPACITY).map(|_| place.slot().share().ok().flatten()).collect();
-            shares[3] = None;
-            shares[9] = None;
+            let share = || place.slot().share().ok().flatten();
+            // Two locks among the shares, let go of before them: their entries stay as gaps.
+            let guards: Vec<_> = locks.iter().map(|lock| (lock.lock(), share())).collect();
+            let shares: Vec<_> = (4..Ledger::CAPACITY).map(|_| share()).collect();
+            let (guards, among): (Vec<_>, Vec<_>) = guards.into_iter().unzip();
+            drop(guards);
             begin();
             let one_more = place.slot().share();
             end();
-            drop(one_more);
+            drop((one_more, shares, among));
         })
     }
 
