@@ -1,7 +1,6 @@
 //! The kernel as its keeper sees it, and the keeper's own task.
 #![expect(unsafe_code, reason = "promises what `Platform` asks for, and names the image's tables")]
 
-use core::arch::x86_64::_rdtsc;
 use core::fmt::{self, Write};
 use core::ops::Range;
 use core::slice;
@@ -13,8 +12,8 @@ use log::{error, info, warn};
 use spin::Once;
 use task_model::{FaultInfo, TaskId};
 
-use crate::image;
 use crate::tasks::{self, Class, Spawn};
+use crate::{image, timer};
 
 static KEEPER: Once<Keeper<Kernel>> = Once::new();
 static KEEPER_TASK: Once<TaskId> = Once::new();
@@ -35,8 +34,7 @@ struct Kernel;
 // the ledger.
 unsafe impl Platform for Kernel {
     fn now(&self) -> u64 {
-        // SAFETY: every x86-64 has a time-stamp counter, and nothing forbids reading it here.
-        unsafe { _rdtsc() }
+        timer::now()
     }
 
     fn seize(&self, id: TaskId) -> Result<Stopped<'_>, NoSuchTask> {
@@ -83,13 +81,13 @@ fn bytes(range: &Range<u64>) -> &'static [u8] {
     unsafe { slice::from_raw_parts(start, (range.end - range.start) as usize) }
 }
 
-/// A task has stopped for good, unless the keeper rules otherwise. Called in the trap, so this
-/// neither allocates nor locks nor waits.
-pub(crate) fn task_faulted(task: TaskId, fault: FaultInfo) {
+/// A task has stopped at time `at`, for good unless the keeper rules otherwise. Called in the
+/// trap, so this neither allocates nor locks nor waits.
+pub(crate) fn task_faulted(task: TaskId, fault: FaultInfo, at: u64) {
     let (Some(keeper), Some(keeper_task)) = (KEEPER.get(), KEEPER_TASK.get()) else { return };
     // Nobody keeps the keeper yet.
     assert_ne!(task, *keeper_task, "the keeper died: {fault}");
-    if keeper.post(task, fault).is_err() {
+    if keeper.post(task, fault, at).is_err() {
         error!("task {task} is lost to its keeper: the mailbox is full");
     }
     let _ = tasks::unpark(*keeper_task);
@@ -134,6 +132,11 @@ impl Drop for LogLines {
     fn drop(&mut self) {
         info!("{}", self.0);
     }
+}
+
+/// Whether this is the keeper itself.
+pub(crate) fn is_keeper(task: TaskId) -> bool {
+    KEEPER_TASK.get() == Some(&task)
 }
 
 /// The oldest report that nobody has read.

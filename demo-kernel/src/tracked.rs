@@ -32,12 +32,20 @@ impl TrackedHeap for Kernel {
 }
 
 /// Waiting for a lock: with one CPU, its holder must run before it can come free.
+///
+/// The keeper sleeps instead: it is urgent, so a mere yield would give the CPU back to it at once,
+/// and the holder would never run. It waits for locks only where it runs the destructors of dead
+/// tasks' values, which is after everything in the fault path.
 #[derive(Debug)]
 pub(crate) struct Yield;
 
 impl RelaxStrategy for Yield {
     fn relax() {
-        tasks::yield_now();
+        if tasks::is_urgent() {
+            tasks::sleep_ticks(1);
+        } else {
+            tasks::yield_now();
+        }
     }
 }
 

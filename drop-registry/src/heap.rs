@@ -18,6 +18,7 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::arch;
+use crate::operations::Marked;
 use crate::{Entry, Ledger, LedgerFull, Operations};
 
 /// The largest block, and what a chunk is.
@@ -137,7 +138,7 @@ impl Heap {
         Self { base: memory.bytes.get().cast(), chunks: &memory.chunks }
     }
 
-    /// Takes a block, and records it in the same window as the frame's at stack pointer `frame`.
+    /// Takes a block, and records it, under this mark, in the same window as the frame's at stack pointer `frame`.
     ///
     /// # Errors
     /// If there is none, or the ledger is full; nothing is taken or recorded then.
@@ -148,19 +149,21 @@ impl Heap {
         &self,
         layout: Layout,
         operations: &'static Operations,
+        mark: Marked,
         ledger: &'l Ledger,
         frame: u64,
     ) -> Result<(NonNull<u8>, &'l Entry), AllocError> {
         let depth = ledger.room()?;
         let block = self.take(layout, |place, taken| {
-            let (word, resource) = (place.word, place.block.as_ptr().cast());
+            let word = place.word;
+            let resource = mark.mark(place.block.as_ptr());
             // SAFETY: setting the bit is to own the block; the ledger is the caller's own.
             unsafe {
                 let desired = taken | place.bit;
                 arch::claim(word, taken, desired, resource, operations, ledger, depth, frame)
             }
         })?;
-        Ok((block, ledger.top(block.as_ptr().cast()).expect("the entry just written")))
+        Ok((block, ledger.own(mark.mark(block.as_ptr()))))
     }
 
     /// Gives back a block, and erases its entry in the same window. Takes no lock, and may be
@@ -170,10 +173,7 @@ impl Heap {
     /// `entry` lists a block of this heap, which nobody uses any more; nobody else changes the
     /// entry meanwhile.
     pub(crate) unsafe fn release(&self, entry: &Entry) {
-        let Some(place) = NonNull::new(entry.resource().cast()).and_then(|at| self.place_of(at))
-        else {
-            return;
-        };
+        let Some(place) = self.place_of(Self::block_of(entry)) else { return };
         loop {
             let taken = place.word.load(Ordering::Relaxed);
             // SAFETY: clearing the bit gives the block up, which `entry` lists. The exchange is
@@ -182,6 +182,11 @@ impl Heap {
                 return;
             }
         }
+    }
+
+    /// The block that `entry` lists.
+    pub(crate) fn block_of(entry: &Entry) -> *mut u8 {
+        Marked::plain(entry.resource()).cast()
     }
 
     /// How many bytes are taken: each block with its full size. For books, and stale at once.
@@ -235,8 +240,8 @@ impl Heap {
     }
 
     /// Where `block` is; `None` if it is not this heap's, or does not begin a block.
-    fn place_of(&self, block: NonNull<u8>) -> Option<Place<'_>> {
-        let offset = block.as_ptr().addr().checked_sub(self.base.addr())?;
+    fn place_of(&self, block: *mut u8) -> Option<Place<'_>> {
+        let offset = block.addr().checked_sub(self.base.addr())?;
         let chunk = self.chunks.get(offset / CHUNK_BYTES)?;
         let shift = chunk.block_shift.load(Ordering::Relaxed);
         let within = offset % CHUNK_BYTES;
@@ -244,6 +249,7 @@ impl Heap {
             return None;
         }
         let number = within >> shift;
+        let block = NonNull::new(block)?;
         Some(Place { word: &chunk.taken[number / 64], bit: 1 << (number % 64), block })
     }
 }
@@ -261,7 +267,7 @@ unsafe impl GlobalAlloc for Heap {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, _: Layout) {
-        if let Some(place) = NonNull::new(block).and_then(|block| self.place_of(block)) {
+        if let Some(place) = self.place_of(block) {
             place.word.fetch_and(!place.bit, Ordering::Release);
         }
     }
@@ -321,8 +327,9 @@ mod tests {
         let ledger = Ledger::new();
         // SAFETY: the ledger is never settled.
         unsafe {
-            let (block, entry) = heap.claim(layout(32, 8), &NOTHING, &ledger, 0).unwrap();
-            assert_eq!(entry.resource(), block.as_ptr().cast());
+            let (block, entry) =
+                heap.claim(layout(32, 8), &NOTHING, Marked::Box, &ledger, 0).unwrap();
+            assert_eq!(Heap::block_of(entry), block.as_ptr());
             assert_eq!((ledger.len(), heap.bytes_taken()), (1, 32));
             heap.release(entry);
         }
@@ -335,7 +342,8 @@ mod tests {
         let heap = Heap::new(&MEMORY);
         let ledger = Ledger::new();
         // SAFETY: the ledger is never settled.
-        let claim = |size| unsafe { heap.claim(layout(size, 8), &NOTHING, &ledger, 0) };
+        let claim =
+            |size| unsafe { heap.claim(layout(size, 8), &NOTHING, Marked::Box, &ledger, 0) };
         assert_eq!(claim(4097).unwrap_err(), AllocError::TooLarge);
         for _ in 0..Ledger::CAPACITY {
             claim(16).unwrap();
@@ -344,7 +352,7 @@ mod tests {
         assert_eq!(heap.bytes_taken(), Ledger::CAPACITY * 16);
         let other = Ledger::new();
         // SAFETY: the ledger is never settled.
-        let refused = unsafe { heap.claim(layout(32, 8), &NOTHING, &other, 0) };
+        let refused = unsafe { heap.claim(layout(32, 8), &NOTHING, Marked::Box, &other, 0) };
         assert_eq!(refused.unwrap_err(), AllocError::OutOfMemory);
     }
 }

@@ -78,7 +78,7 @@ mod testing;
 pub use current::{CurrentLedger, TrackedHeap};
 pub use heap::{AllocError, Heap, HeapMemory};
 pub use ledger::{Entry, Ledger, LedgerFull};
-pub use mutex::{LockError, Mutex, MutexGuard, TryLockError};
+pub use mutex::{LockError, MaybeTorn, Mutex, MutexGuard, TryLockError};
 pub use obligation::{Obligation, Undo};
 pub use operations::{Operations, Outcome, ResourceKind};
 pub use owner_died::OwnerDied;

@@ -4,6 +4,7 @@
 use core::cell::UnsafeCell;
 use core::fmt;
 use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -53,17 +54,18 @@ const OWNER: u64 = !(Ledger::ALIGNMENT - 1);
 /// }
 /// ```
 #[repr(C)]
-pub struct Mutex<T: ?Sized, L, R = Spin> {
+pub struct Mutex<T: ?Sized, L: CurrentLedger, R = Spin> {
     /// The owner's ledger, and the two marks.
     word: AtomicU64,
     context: PhantomData<fn() -> (L, R)>,
-    value: UnsafeCell<T>,
+    /// Dropped by `Drop` alone, which knows whether it is whole.
+    value: UnsafeCell<ManuallyDrop<T>>,
 }
 
 // SAFETY: the lock hands the value to one task at a time, so it needs to be `Send` alone.
-unsafe impl<T: ?Sized + Send, L, R> Sync for Mutex<T, L, R> {}
+unsafe impl<T: ?Sized + Send, L: CurrentLedger, R> Sync for Mutex<T, L, R> {}
 // SAFETY: it owns the value.
-unsafe impl<T: ?Sized + Send, L, R> Send for Mutex<T, L, R> {}
+unsafe impl<T: ?Sized + Send, L: CurrentLedger, R> Send for Mutex<T, L, R> {}
 
 /// Why [`Mutex::lock`] did not return a plain guard.
 pub enum LockError<'a, T: ?Sized, L: CurrentLedger, R> {
@@ -129,10 +131,14 @@ impl<T: ?Sized, L: CurrentLedger, R> From<LedgerFull> for LockError<'_, T, L, R>
     }
 }
 
-impl<T, L, R> Mutex<T, L, R> {
+impl<T, L: CurrentLedger, R> Mutex<T, L, R> {
     /// A free lock around `value`.
     pub const fn new(value: T) -> Self {
-        Self { word: AtomicU64::new(FREE), context: PhantomData, value: UnsafeCell::new(value) }
+        Self {
+            word: AtomicU64::new(FREE),
+            context: PhantomData,
+            value: UnsafeCell::new(ManuallyDrop::new(value)),
+        }
     }
 }
 
@@ -239,7 +245,47 @@ impl fmt::Display for MaybeTorn {
 
 impl core::error::Error for MaybeTorn {}
 
-impl<T: ?Sized, L, R> fmt::Debug for Mutex<T, L, R> {
+/// Drops the value if it is whole: if the lock is free and no death has left a mark on it.
+///
+/// # Panics
+/// If another task holds the lock, or this one does and the lock has been moved since; both are
+/// possible only if the guard was forgotten. Some ledger lists a lock that is about to go, and
+/// cannot be put right from here. The panic does not unwind.
+impl<T: ?Sized, L: CurrentLedger, R> Drop for Mutex<T, L, R> {
+    fn drop(&mut self) {
+        let word = *self.word.get_mut();
+        if word == FREE {
+            // SAFETY: dropped once, here; nobody has a guard, since it would borrow the lock.
+            unsafe { ManuallyDrop::drop(self.value.get_mut()) };
+        } else if word & OWNER != 0 {
+            self.forget_holder(word);
+        }
+    }
+}
+
+impl<T: ?Sized, L: CurrentLedger, R> Mutex<T, L, R> {
+    /// Takes a lock whose guard was forgotten out of the ledger that lists it.
+    #[cold]
+    fn forget_holder(&self, word: u64) {
+        // SAFETY: `CurrentLedger`: the ledger is this task's.
+        let ledger = unsafe { L::current().as_ref() };
+        match ledger.find(self.word.as_ptr().cast()) {
+            Some(entry) if word & OWNER == owner(ledger) => {
+                entry.erase();
+                ledger.trim();
+            }
+            _ => destroyed_while_held(),
+        }
+    }
+}
+
+/// `extern "C"`, so that the panic cannot be caught and the lock's memory used again.
+#[cold]
+extern "C" fn destroyed_while_held() -> ! {
+    panic!("a mutex was destroyed, or moved and destroyed, while a task held it");
+}
+
+impl<T: ?Sized, L: CurrentLedger, R> fmt::Debug for Mutex<T, L, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = self.word.load(Ordering::Relaxed);
         f.debug_struct("Mutex")
@@ -275,12 +321,13 @@ impl<'a, T: ?Sized, L: CurrentLedger, R> MutexGuard<'a, T, L, R> {
 
     /// The value, valid or not.
     pub(crate) fn value_ptr(&self) -> *mut T {
-        self.lock.value.get()
+        // A `ManuallyDrop` has the layout of what is in it.
+        self.lock.value.get() as *mut T
     }
 
     /// Unlocks for good: nobody will get the lock any more.
     pub(crate) fn give_up(self) {
-        let guard = core::mem::ManuallyDrop::new(self);
+        let guard = ManuallyDrop::new(self);
         guard.unlock(NOT_RECOVERABLE);
     }
 
@@ -383,6 +430,11 @@ mod tests {
 
     type TestMutex<T> = Mutex<T, TestTask>;
 
+    /// For a lock that is still held when its test ends.
+    fn forever<T>(lock: T) -> &'static T {
+        std::boxed::Box::leak(std::boxed::Box::new(lock))
+    }
+
     #[test]
     fn a_held_lock_is_in_the_ledger_and_a_dropped_guard_is_not() {
         on_fresh_ledger(|ledger| {
@@ -456,7 +508,7 @@ mod tests {
 
     #[test]
     fn a_lock_held_by_another_task_would_block() {
-        let lock = TestMutex::new(());
+        let lock = forever(TestMutex::new(()));
         let other = on_fresh_ledger(|_| core::mem::forget(lock.lock().unwrap()));
         on_fresh_ledger(|_| assert!(matches!(lock.try_lock(), Err(TryLockError::WouldBlock))));
         assert_eq!(other.len(), 1);
@@ -476,9 +528,51 @@ mod tests {
         });
     }
 
+    /// A value that must not be dropped once it is torn.
+    struct Watched {
+        torn: bool,
+        drops: &'static AtomicU64,
+    }
+
+    impl Drop for Watched {
+        fn drop(&mut self) {
+            assert!(!self.torn, "a torn value was dropped");
+            self.drops.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_destroyed_lock_drops_a_whole_value_and_leaves_a_torn_one_alone() {
+        static DROPS: AtomicU64 = AtomicU64::new(0);
+        let value = || Watched { torn: false, drops: &DROPS };
+        drop(TestMutex::new(value()));
+        assert_eq!(DROPS.load(Ordering::Relaxed), 1);
+
+        let lock = TestMutex::new(value());
+        kill(|| {
+            let mut guard = lock.lock().unwrap();
+            guard.torn = true;
+            core::mem::forget(guard);
+        });
+        drop(lock);
+        assert_eq!(DROPS.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_destroyed_lock_whose_guard_was_forgotten_is_not_listed_any_more() {
+        on_fresh_ledger(|ledger| {
+            // In a box, so that dropping it does not move it.
+            let lock = std::boxed::Box::new(TestMutex::new(1));
+            core::mem::forget(lock.lock().unwrap());
+            assert_eq!(ledger.len(), 1);
+            drop(lock);
+            assert!(ledger.is_empty());
+        });
+    }
+
     #[test]
     fn a_lock_that_names_another_owner_is_not_taken_from_it() {
-        let lock = TestMutex::new(());
+        let lock = forever(TestMutex::new(()));
         let living = on_fresh_ledger(|_| core::mem::forget(lock.lock().unwrap()));
         let outcomes = kill(|| {
             // SAFETY: this task's own ledger; the entry claims what the task does not hold, which

@@ -5,6 +5,7 @@ use core::fmt;
 use core::marker::PhantomData;
 
 use crate::arch;
+use crate::operations::Marked;
 use crate::{CurrentLedger, Entry, Ledger, LedgerFull, Operations, Outcome, ResourceKind};
 
 /// Something that a task has changed for a while and must put back: interrupts masked on a
@@ -73,7 +74,7 @@ impl<D: Undo, L: CurrentLedger> Obligation<D, L> {
     pub fn new(data: &'static D) -> Result<Self, LedgerFull> {
         // SAFETY: `CurrentLedger`: the ledger is this task's.
         let ledger = unsafe { L::current().as_ref() };
-        let resource = core::ptr::from_ref(data).cast_mut().cast();
+        let resource = Marked::Obligation.mark(core::ptr::from_ref(data).cast_mut());
         // SAFETY: `data` lives for ever, and `Undo` lets it be undone at any time from now on.
         unsafe { ledger.record(resource, Self::OPERATIONS, arch::frame_address()) }?;
         Ok(Self { data, context: PhantomData, not_send: PhantomData })
@@ -86,7 +87,8 @@ impl<D: Undo, L: CurrentLedger> Drop for Obligation<D, L> {
         self.data.undo();
         // SAFETY: `CurrentLedger`, and the handle is not `Send`.
         let ledger = unsafe { L::current().as_ref() };
-        if let Some(entry) = ledger.find(core::ptr::from_ref(self.data).cast()) {
+        let resource = Marked::Obligation.mark(core::ptr::from_ref(self.data).cast_mut());
+        if let Some(entry) = ledger.find(resource) {
             entry.erase();
             ledger.trim();
         }
@@ -101,7 +103,7 @@ impl<D: Undo, L: CurrentLedger> fmt::Debug for Obligation<D, L> {
 
 unsafe fn release<D: Undo>(_: &Ledger, entry: &Entry) -> Outcome {
     // SAFETY: the entry was written by `Obligation::new` with a `&'static D`.
-    unsafe { &*entry.resource().cast_const().cast::<D>() }.undo();
+    unsafe { &*Marked::plain(entry.resource()).cast_const().cast::<D>() }.undo();
     entry.erase();
     Outcome::Released
 }
@@ -113,6 +115,7 @@ unsafe fn nothing(_: &Entry) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Mutex;
     use crate::testing::{TestTask, kill, on_fresh_ledger};
     use core::sync::atomic::{AtomicBool, Ordering};
     use std::boxed::Box;
@@ -141,6 +144,41 @@ mod tests {
         });
         assert!(!flag.0.load(Ordering::Relaxed));
         assert!(ledger.is_empty());
+    }
+
+    /// An obligation whose data begin with a lock.
+    struct Device {
+        lock: Mutex<u64, TestTask>,
+        masked: AtomicBool,
+    }
+
+    // SAFETY: one store, however often.
+    unsafe impl Undo for Device {
+        fn undo(&self) {
+            self.masked.store(false, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn an_obligation_and_a_lock_at_its_beginning_have_entries_of_their_own() {
+        let device: &'static Device =
+            Box::leak(Box::new(Device { lock: Mutex::new(1), masked: AtomicBool::new(false) }));
+        assert_eq!(core::ptr::from_ref(device).addr(), core::ptr::from_ref(&device.lock).addr());
+        kill(|| {
+            let guard = device.lock.lock().unwrap();
+            let owed = Obligation::<_, TestTask>::new(device).unwrap();
+            device.masked.store(true, Ordering::Relaxed);
+            drop(guard);
+            core::mem::forget(owed);
+        });
+        assert!(!device.masked.load(Ordering::Relaxed), "the obligation was not met");
+        kill(|| {
+            let owed = Obligation::<_, TestTask>::new(device).unwrap();
+            let guard = device.lock.lock().unwrap();
+            drop(owed);
+            core::mem::forget(guard);
+        });
+        assert!(!device.lock.is_locked(), "the lock was not released");
     }
 
     #[test]

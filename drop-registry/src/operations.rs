@@ -29,6 +29,38 @@ impl fmt::Display for ResourceKind {
     }
 }
 
+/// Marks the addresses of resources that may begin with another one: a box whose value begins
+/// with a lock, say. In a ledger each resource has an address of its own.
+///
+/// The marked addresses are not canonical, so that they equal no address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Marked {
+    /// Not at all: no other resource begins there.
+    Not = 0,
+    /// A box.
+    Box = 1 << 62,
+    /// The data of an obligation.
+    Obligation = 1 << 61,
+}
+
+impl Marked {
+    /// The address of `resource`, marked.
+    pub(crate) fn mark<T>(self, resource: *mut T) -> *mut () {
+        resource.map_addr(|address| address ^ self as usize).cast()
+    }
+
+    /// The plain address of any resource.
+    pub(crate) fn plain(resource: *mut ()) -> *mut () {
+        // Canonical addresses have bits 61 and 62 as they have bit 60.
+        let marks = Self::Box as usize | Self::Obligation as usize;
+        resource.map_addr(
+            |address| {
+                if address & 1 << 60 == 0 { address & !marks } else { address | marks }
+            },
+        )
+    }
+}
+
 /// What became of a resource when its holder died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -6,9 +6,10 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ops::Deref;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::arch;
+use crate::operations::Marked;
 use crate::{
     AllocError, DropAfterTear, Entry, Ledger, LedgerFull, Operations, Outcome, ResourceKind,
     TrackedHeap,
@@ -20,10 +21,18 @@ pub(crate) struct Counted<T> {
     pub(crate) count: AtomicU64,
     /// How the last share to go destroys the value: chosen where it was made.
     destroy: &'static Operations,
+    /// Whether the value may be dropped even if it is torn.
+    droppable: bool,
+    /// Whether a task died that had a share, so that the value may be torn.
+    holder_died: AtomicBool,
     value: T,
 }
 
 /// A share of a value on the heap, which is dropped when the last share goes.
+///
+/// A task may die inside a lock that the value contains. Once a task that had a share has died, a
+/// value with drop glue is dropped by its last holder only if its type promises [`DropAfterTear`];
+/// otherwise its memory is left alone.
 ///
 /// Like `alloc::sync::Arc`, but each share stands in the ledger of the task that holds it, so that
 /// a death takes exactly that share away. It is therefore not `Send`; a share moves to another
@@ -46,7 +55,7 @@ impl<T: Send + Sync, L: TrackedHeap> Shared<T, L> {
     pub fn new(value: T) -> Result<Self, AllocError> {
         let destroy =
             const { if core::mem::needs_drop::<T>() { Self::QUARANTINE } else { Self::FREE } };
-        Self::allocate(value, destroy, arch::frame_address())
+        Self::allocate(value, destroy, false, arch::frame_address())
     }
 
     /// As [`Shared::new`], for a value that may be dropped even if its last share was a dead
@@ -59,18 +68,32 @@ impl<T: Send + Sync, L: TrackedHeap> Shared<T, L> {
     where
         T: DropAfterTear,
     {
-        Self::allocate(value, Self::DROP_AND_FREE, arch::frame_address())
+        Self::allocate(value, Self::DROP_AND_FREE, true, arch::frame_address())
     }
 
-    fn allocate(value: T, destroy: &'static Operations, frame: u64) -> Result<Self, AllocError> {
+    fn allocate(
+        value: T,
+        destroy: &'static Operations,
+        droppable: bool,
+        frame: u64,
+    ) -> Result<Self, AllocError> {
         // SAFETY: `CurrentLedger`: the ledger is this task's.
         let ledger = unsafe { L::current().as_ref() };
         let layout = Layout::new::<Counted<T>>();
         // SAFETY: until the value is there, the block needs nothing but to be freed.
-        let (block, entry) = unsafe { L::heap().claim(layout, Self::FREE, ledger, frame) }?;
+        let (block, entry) =
+            unsafe { L::heap().claim(layout, Self::FREE, Marked::Not, ledger, frame) }?;
         let block = block.cast::<Counted<T>>();
         // SAFETY: the block is new and fits the layout.
-        unsafe { block.write(Counted { count: AtomicU64::new(1), destroy, value }) };
+        unsafe {
+            block.write(Counted {
+                count: AtomicU64::new(1),
+                destroy,
+                droppable,
+                holder_died: AtomicBool::new(false),
+                value,
+            });
+        };
         entry.convert(Self::SHARE);
         Ok(Self { block, context: PhantomData })
     }
@@ -151,25 +174,38 @@ impl<T, L: TrackedHeap> Shared<T, L> {
         unsafe { this.block.as_ref() }.count.load(Ordering::Relaxed)
     }
 
-    /// The value, if this is the only share.
+    /// The value, if this is the only share, and no task died that had another: such a task may
+    /// have left the value torn, behind a lock inside it.
     pub fn get_mut(this: &mut Self) -> Option<&mut T> {
         // SAFETY: this handle is a share, so the block is alive.
-        let count = unsafe { this.block.as_ref() }.count.load(Ordering::Acquire);
+        let Counted { count, holder_died, .. } = unsafe { this.block.as_ref() };
+        let sole = count.load(Ordering::Acquire) == 1 && !holder_died.load(Ordering::Relaxed);
         // SAFETY: the only share is borrowed exclusively. Acquire pairs with the decrement of
         // whoever held the last other one.
-        (count == 1).then(|| unsafe { &mut (*this.block.as_ptr()).value })
+        sole.then(|| unsafe { &mut (*this.block.as_ptr()).value })
     }
 
     #[cold]
     #[inline(never)]
     fn destroy(&self, ledger: &Ledger) {
-        let entry = ledger.own(self.block.as_ptr().cast());
+        let mut entry = ledger.own(self.block.as_ptr().cast());
         if core::mem::needs_drop::<T>() {
+            // SAFETY: the block is there until its entry is released.
+            let Counted { droppable, holder_died, .. } = unsafe { self.block.as_ref() };
+            // Relaxed: the decrement that made this the last share came after the store, and is a
+            // full barrier.
+            if holder_died.load(Ordering::Relaxed) && !droppable {
+                // Quarantine: the value may be torn behind a lock inside it.
+                entry.erase();
+                return ledger.trim();
+            }
             // From here on the value is half dropped if the task dies, and nobody's to look at.
             entry.convert(Self::QUARANTINE);
             // SAFETY: the last share is gone, and this task has converted its entry to the duty
             // to destroy the value, once.
             unsafe { ptr::drop_in_place(&raw mut (*self.block.as_ptr()).value) };
+            // Looked up again: the destructor may have made the ledger close its gaps.
+            entry = ledger.own(self.block.as_ptr().cast());
             entry.convert(Self::FREE);
         }
         // SAFETY: the entry lists the block, whose value is gone.
@@ -224,6 +260,8 @@ unsafe fn release_share<T>(ledger: &Ledger, entry: &Entry) -> Outcome {
     // SAFETY: `Operations::release`: the entry lists a share of a live block.
     let block = unsafe { &*entry.resource().cast_const().cast::<Counted<T>>() };
     let destroy = block.destroy;
+    // Before the decrement, so that whoever holds the last share sees it.
+    block.holder_died.store(true, Ordering::Relaxed);
     // SAFETY: the entry is the dead task's, and nobody else changes it now.
     if unsafe { arch::decrement(&block.count, entry, destroy) } {
         // SAFETY: the entry has taken on these operations, under the same conditions.
@@ -329,6 +367,28 @@ mod tests {
     fn a_value_that_makes_no_promise_is_quarantined() {
         let outcomes = kill(|| core::mem::forget(TestShared::new(String::from("torn?")).unwrap()));
         assert_eq!(outcomes, [Outcome::Orphaned, Outcome::Quarantined]);
+    }
+
+    #[test]
+    fn a_value_that_a_dead_sharer_may_have_torn_is_not_dropped_by_the_others() {
+        let drops = Arc::new(AtomicUsize::new(0));
+        struct NoPromise(Arc<AtomicUsize>);
+        impl Drop for NoPromise {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        on_fresh_ledger(|ledger| {
+            let mut mine = TestShared::new(NoPromise(drops.clone())).unwrap();
+            kill(|| {
+                // SAFETY: `mine` keeps the block alive.
+                core::mem::forget(unsafe { TestShared::share_of(mine.block) }.unwrap());
+            });
+            assert!(Shared::get_mut(&mut mine).is_none());
+            drop(mine);
+            assert!(ledger.is_empty());
+        });
+        assert_eq!(drops.load(Ordering::Relaxed), 0);
     }
 
     #[test]

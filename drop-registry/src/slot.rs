@@ -25,7 +25,7 @@ unsafe impl<T: Send + Sync, L: TrackedHeap> Send for Slot<T, L> {}
 // SAFETY: as above.
 unsafe impl<T: Send + Sync, L: TrackedHeap> Sync for Slot<T, L> {}
 // SAFETY: every change is a single store of one word, and an empty slot is valid.
-unsafe impl<T, L: TrackedHeap> crate::DropAfterTear for Slot<T, L> {}
+unsafe impl<T: Send + Sync, L: TrackedHeap> crate::DropAfterTear for Slot<T, L> {}
 
 impl<T, L: TrackedHeap> Slot<T, L> {
     /// An empty slot.

@@ -17,4 +17,6 @@
 /// have happened and the rest of an ongoing assignment have not. That holds for a type with one
 /// pointer-sized field that owns something, and for structures of such types, whose every
 /// assignment is a single store.
-pub unsafe trait DropAfterTear {}
+///
+/// `Send`, because the keeper drops the value, in a task of its own.
+pub unsafe trait DropAfterTear: Send {}

@@ -8,8 +8,9 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::{self, NonNull};
 
 use crate::arch;
+use crate::operations::Marked;
 use crate::{
-    AllocError, DropAfterTear, Entry, Ledger, Operations, Outcome, ResourceKind, TrackedHeap,
+    AllocError, DropAfterTear, Entry, Heap, Ledger, Operations, Outcome, ResourceKind, TrackedHeap,
 };
 
 /// A value on the heap that stands in its task's ledger.
@@ -78,7 +79,7 @@ impl<T, L: TrackedHeap> TrackedBox<T, L> {
         let ledger = unsafe { L::current().as_ref() };
         // SAFETY: until the value is there, the block needs nothing but to be freed.
         let (block, entry) =
-            unsafe { L::heap().claim(Layout::new::<T>(), Self::FREE, ledger, frame) }?;
+            unsafe { L::heap().claim(Layout::new::<T>(), Self::FREE, Marked::Box, ledger, frame) }?;
         let block = block.cast::<T>();
         // SAFETY: the block is new and fits `T`.
         unsafe { block.write(value) };
@@ -91,7 +92,8 @@ impl<T, L: TrackedHeap> Drop for TrackedBox<T, L> {
     fn drop(&mut self) {
         // SAFETY: `CurrentLedger`, and the box is not `Send`.
         let ledger = unsafe { L::current().as_ref() };
-        let entry = ledger.own(self.value.as_ptr().cast());
+        let resource = Marked::Box.mark(self.value.as_ptr());
+        let mut entry = ledger.own(resource);
         if core::mem::needs_drop::<T>() {
             // From here on the value is half dropped if the task dies, and nobody's to look at.
             if !planted!(DropAgain) {
@@ -99,6 +101,8 @@ impl<T, L: TrackedHeap> Drop for TrackedBox<T, L> {
             }
             // SAFETY: the box owns the value.
             unsafe { ptr::drop_in_place(self.value.as_ptr()) };
+            // Looked up again: the destructor may have made the ledger close its gaps.
+            entry = ledger.own(resource);
             entry.convert(Self::FREE);
         }
         // SAFETY: the entry lists the block, whose value is gone.
@@ -147,7 +151,7 @@ unsafe fn drop_and_free<T, L: TrackedHeap>(entry: &Entry) -> Outcome {
     // SAFETY: `Operations::reclaim`: the owner is gone, and this runs once. `T` is `DropAfterTear`,
     // so that a torn value may be dropped.
     unsafe {
-        ptr::drop_in_place(entry.resource().cast::<T>());
+        ptr::drop_in_place(Heap::block_of(entry).cast::<T>());
         L::heap().release(entry);
     }
     Outcome::Reclaimed
@@ -160,9 +164,11 @@ unsafe fn quarantine(_: &Entry) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Mutex;
     use crate::testing::{TestTask, kill, on_fresh_ledger};
     use core::sync::atomic::{AtomicUsize, Ordering};
     use std::string::String;
+    use std::vec::Vec;
 
     #[test]
     fn a_dropped_box_drops_its_value_once() {
@@ -205,6 +211,42 @@ mod tests {
         });
         assert_eq!(outcomes, [Outcome::Orphaned, Outcome::Reclaimed]);
         assert_eq!(DROPS.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_destructor_that_moves_the_entries_frees_its_own_block() {
+        static LOCK: Mutex<(), TestTask> = Mutex::new(());
+        struct LocksInDrop(#[expect(dead_code, reason = "a box owns memory")] u64);
+        impl Drop for LocksInDrop {
+            fn drop(&mut self) {
+                drop(LOCK.lock());
+            }
+        }
+        on_fresh_ledger(|ledger| {
+            let below = TrackedBox::<_, TestTask>::new([0u64; 64]).unwrap();
+            let dropped = TrackedBox::<_, TestTask>::new(LocksInDrop(1)).unwrap();
+            let above = TrackedBox::<_, TestTask>::new([7u64; 64]).unwrap();
+            let rest: Vec<_> =
+                core::iter::from_fn(|| TrackedBox::<_, TestTask>::new(1u64).ok()).collect();
+            assert_eq!(ledger.len(), Ledger::CAPACITY);
+            // Leaves a gap, so that the destructor's lock finds room by closing it.
+            drop(below);
+            drop(dropped);
+            let taken = [(); 2].map(|()| TrackedBox::<_, TestTask>::new([9u64; 64]).unwrap());
+            assert_eq!(above[0], 7, "a living box's block was given to another");
+            drop((taken, above, rest));
+        });
+    }
+
+    #[test]
+    fn a_box_and_a_lock_at_its_beginning_have_entries_of_their_own() {
+        let outcomes = kill(|| {
+            let boxed = TrackedBox::<_, TestTask>::new(Mutex::<u64, TestTask>::new(1)).unwrap();
+            core::mem::forget(boxed.lock().unwrap());
+            // Takes the lock's entry away, too: the lock goes with its box.
+            drop(boxed);
+        });
+        assert_eq!(outcomes, []);
     }
 
     #[test]

@@ -7,10 +7,13 @@ use drop_registry::{WindowTable, reclaim, settle};
 use task_model::{FaultInfo, TaskId};
 
 use crate::mailbox::Mailbox;
-use crate::unwind::{EhFrameRules, MAX_FRAMES, UnwindTables, Walk, WalkEnd, WalkError};
+use crate::unwind::{EhFrameRules, UnwindTables, Walk, WalkEnd, WalkError};
 use crate::{
     Cause, MailboxFull, NoSuchTask, Notice, Platform, Policy, Report, Stopped, Verdict, policy,
 };
+
+/// The most frames that are looked at to find whose a resource is.
+const DEEPEST: usize = 4096;
 
 /// Keeps the tasks of one platform.
 ///
@@ -27,7 +30,7 @@ pub struct Keeper<P> {
 
 impl<P: Platform> Keeper<P> {
     /// A keeper for the tasks of `platform`, whose frames `tables` describe, with room for
-    /// `capacity` notices at a time.
+    /// `capacity` notices at a time: twice the number of tasks is enough for ever.
     ///
     /// Tasks that name no policy [exit](policy::Exit). Allocates the mailbox: this is the last
     /// allocation until a dead task's resources are settled.
@@ -56,20 +59,21 @@ impl<P: Platform> Keeper<P> {
         &self.platform
     }
 
-    /// Tells the keeper that `task` has stopped at a fault. For the trap that stopped it: it
-    /// allocates nothing, takes no lock, and does not wait.
+    /// Tells the keeper that `task` has stopped at a fault, at time `at`. For the trap that stopped
+    /// it: it allocates nothing, takes no lock, and does not wait.
     ///
     /// # Errors
-    /// If the mailbox is full.
-    pub fn post(&self, task: TaskId, fault: FaultInfo) -> Result<(), MailboxFull> {
-        self.send(task, Cause::Fault(fault))
+    /// If the mailbox is full, which it never is if its capacity is twice the number of tasks: half
+    /// of it is kept for faults, and a task that has stopped cannot fault again.
+    pub fn post(&self, task: TaskId, fault: FaultInfo, at: u64) -> Result<(), MailboxFull> {
+        self.mailbox.post(Notice { task, cause: Cause::Fault(fault), at })
     }
 
     /// Ends `task`, whatever it is doing: at whatever instruction it has come to when the keeper
     /// stops it.
     ///
     /// # Errors
-    /// If the mailbox is full. That the task is already gone shows only when the keeper
+    /// If half of the mailbox is full: the other half is for faults. That the task is already gone shows only when the keeper
     /// [serves](Self::serve) the notice.
     pub fn kill(&self, task: TaskId) -> Result<(), MailboxFull> {
         self.send(task, Cause::Kill)
@@ -84,7 +88,7 @@ impl<P: Platform> Keeper<P> {
     }
 
     fn send(&self, task: TaskId, cause: Cause) -> Result<(), MailboxFull> {
-        self.mailbox.post(Notice { task, cause, at: self.platform.now() })
+        self.mailbox.request(Notice { task, cause, at: self.platform.now() })
     }
 
     /// Deals with the next notice, and tells `told` what was found and done: for the keeper's own
@@ -136,11 +140,13 @@ impl<P: Platform> Keeper<P> {
     fn walk(&self, stopped: &Stopped<'_>, report: &mut Report) {
         let mut rules = EhFrameRules::new(self.tables);
         let mut walk = Walk::new(stopped.task.registers(), &stopped.task, &mut rules)
-            .stopped_by(&report.fault);
-        // The walk gives out no more frames than the report has room for.
-        report.frames.extend((&mut walk).take(MAX_FRAMES));
+            .stopped_by(&report.fault)
+            .max_frames(DEEPEST);
+        // Frames beyond the report's room are walked all the same: a resource may be theirs.
+        for (depth, frame) in (&mut walk).enumerate() {
+            report.walked(depth, frame);
+        }
         report.walk_end = walk.end().unwrap_or(WalkEnd::Partial(WalkError::TooDeep));
-        report.attribute();
     }
 
     fn act(&self, verdict: Verdict, stopped: Stopped<'_>, report: &mut Report) {

@@ -42,8 +42,8 @@ impl core::error::Error for MailboxFull {}
 /// A bounded queue of notices: allocated once, and posted to from traps without allocating,
 /// locking or blocking.
 ///
-/// A frozen task cannot fault again, so a mailbox with room for one fault and one kill of every
-/// task never overflows.
+/// Half of it is kept for faults. A task that has stopped cannot fault again, so a mailbox of twice
+/// the number of tasks always has room for a fault.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     queue: ArrayQueue<Notice>,
@@ -58,6 +58,15 @@ impl Mailbox {
         self.queue.push(notice).map_err(|_| MailboxFull)
     }
 
+    /// Posts what is no fault, as long as half of the room is left for those.
+    pub(crate) fn request(&self, notice: Notice) -> Result<(), MailboxFull> {
+        if self.queue.len() < self.queue.capacity().div_ceil(2) {
+            self.post(notice)
+        } else {
+            Err(MailboxFull)
+        }
+    }
+
     pub(crate) fn take(&self) -> Option<Notice> {
         self.queue.pop()
     }
@@ -66,6 +75,17 @@ impl Mailbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_leave_half_of_the_room_to_faults() {
+        let mailbox = Mailbox::with_capacity(4);
+        let notice = |index| Notice { task: TaskId::first(index), cause: Cause::Kill, at: 0 };
+        assert_eq!(mailbox.request(notice(1)), Ok(()));
+        assert_eq!(mailbox.request(notice(2)), Ok(()));
+        assert_eq!(mailbox.request(notice(3)), Err(MailboxFull));
+        assert_eq!(mailbox.post(notice(3)), Ok(()));
+        assert_eq!(mailbox.post(notice(4)), Ok(()));
+    }
 
     #[test]
     fn notices_come_in_order_and_overflow_is_an_error() {

@@ -20,8 +20,8 @@ pub struct Resource {
     pub address: u64,
     /// The stack pointer of the frame that acquired it.
     pub stack_pointer: u64,
-    /// That frame, as an index into [`Report::frames`]; `None` if that frame has
-    /// returned, or the walk did not come so far.
+    /// That frame's depth, which is its index in [`Report::frames`] as far as those go; `None` if
+    /// it has returned, or the walk did not come so far.
     pub frame: Option<usize>,
     /// Whether that frame has returned: the guard was forgotten, or moved out of it.
     pub escaped: bool,
@@ -38,7 +38,7 @@ pub struct Report {
     pub task: TaskId,
     /// Why it stopped.
     pub fault: FaultInfo,
-    /// Its frames, innermost first, as far as the walk came.
+    /// Its frames, innermost first: as many as there is room for of those that the walk found.
     pub frames: Vec<Frame, MAX_FRAMES>,
     /// How the walk ended.
     pub walk_end: WalkEnd,
@@ -110,17 +110,21 @@ impl Report {
         }
     }
 
-    /// Finds the frame of each resource.
-    pub(crate) fn attribute(&mut self) {
-        for resource in &mut self.resources {
-            resource.frame = self.frames.iter().position(|frame| {
-                frame.cfa.is_some_and(|cfa| (frame.sp..cfa).contains(&resource.stack_pointer))
-            });
+    /// Notes a frame of the walk, and finds which resources are its own.
+    pub(crate) fn walked(&mut self, depth: usize, frame: Frame) {
+        if let Some(cfa) = frame.cfa {
+            for resource in &mut self.resources {
+                if (frame.sp..cfa).contains(&resource.stack_pointer) {
+                    resource.frame = Some(depth);
+                }
+            }
         }
+        // Full after MAX_FRAMES: the innermost are the ones to show.
+        let _ = self.frames.push(frame);
     }
 
-    fn resources_of(&self, frame: Option<usize>) -> impl Iterator<Item = &Resource> {
-        self.resources.iter().filter(move |resource| resource.frame == frame)
+    fn resources_of(&self, depth: usize) -> impl Iterator<Item = &Resource> {
+        self.resources.iter().filter(move |resource| resource.frame == Some(depth))
     }
 }
 
@@ -129,15 +133,16 @@ impl fmt::Display for Report {
         writeln!(f, "task {}: {}", self.task, self.fault)?;
         for (index, frame) in self.frames.iter().enumerate() {
             write_frame(f, index, frame)?;
-            for resource in self.resources_of(Some(index)) {
+            for resource in self.resources_of(index) {
                 writeln!(f, "        {resource}")?;
             }
         }
         writeln!(f, "  walk {}", self.walk_end)?;
-        if self.resources_of(None).next().is_some() {
-            writeln!(f, "  of no frame in sight:")?;
-            for resource in self.resources_of(None) {
-                writeln!(f, "        {resource}")?;
+        let unseen = |resource: &&Resource| resource.frame.is_none_or(|n| n >= self.frames.len());
+        for resource in self.resources.iter().filter(unseen) {
+            match resource.frame {
+                Some(depth) => writeln!(f, "  of frame #{depth}: {resource}")?,
+                None => writeln!(f, "  of no frame in sight: {resource}")?,
             }
         }
         let since = |at: u64| at.saturating_sub(self.stopped_at);

@@ -41,6 +41,8 @@ pub enum FaultKind {
     Killed,
     /// Its own code panicked.
     Panicked,
+    /// Its entry returned while its ledger still listed something, such as a forgotten guard.
+    LeftHolding,
     /// Any other vector.
     Other(u8),
 }
@@ -84,6 +86,7 @@ impl fmt::Display for FaultKind {
             Self::SimdFloatingPoint => "SIMD floating-point error",
             Self::Killed => "killed",
             Self::Panicked => "panicked",
+            Self::LeftHolding => "left holding",
             Self::Other(vector) => return write!(f, "vector {vector}"),
         })
     }
@@ -139,6 +142,11 @@ impl FaultInfo {
     /// The end of a task whose code panicked at `instruction_pointer`.
     pub const fn panicked(instruction_pointer: u64) -> Self {
         Self::without_trap(FaultKind::Panicked, instruction_pointer)
+    }
+
+    /// The end of a task whose entry returned while it still held something.
+    pub const fn left_holding(instruction_pointer: u64) -> Self {
+        Self::without_trap(FaultKind::LeftHolding, instruction_pointer)
     }
 
     const fn without_trap(kind: FaultKind, instruction_pointer: u64) -> Self {

@@ -6,6 +6,7 @@
 
 mod box_in_nounwind_frame;
 mod deaths;
+mod destructor_takes_lock;
 mod divide_error_restarted;
 mod invalid_opcode_nested_locks;
 mod kernel_claims;
@@ -14,6 +15,7 @@ mod lock_before_tasking;
 mod no_keeper;
 mod page_fault_holding_lock;
 mod refcount_held;
+mod returns_holding_lock;
 mod stack_overflow;
 mod stage;
 mod torn_slice;
@@ -55,6 +57,8 @@ const SCENARIOS: &[Scenario] = &[
     invalid_opcode_nested_locks::SCENARIO,
     stack_overflow::SCENARIO,
     divide_error_restarted::SCENARIO,
+    returns_holding_lock::SCENARIO,
+    destructor_takes_lock::SCENARIO,
     no_keeper::SCENARIO,
     kernel_claims::SCENARIO,
 ];

@@ -3,6 +3,7 @@
 use core::hint::black_box;
 
 use drop_registry::LockError;
+use keeper::unwind::WalkEnd;
 use task_model::FaultKind;
 
 use super::{Scenario, Stage};
@@ -31,12 +32,18 @@ fn deeper(depth: u64) -> u64 {
 
 fn run(stage: &mut Stage) {
     let dying = stage.spawn("overflowing", overflowing);
-    let seen = stage.report_on(dying).map(|report| (report.fault.kind, report.frames.len()));
-    stage.check("it was seen as an overflow", {
-        seen.is_some_and(|(kind, _)| kind == FaultKind::StackOverflow)
+    let seen = stage.report_on(dying).map(|report| {
+        let holder = report.resources.first().and_then(|resource| resource.frame);
+        (report.fault.kind, report.walk_end, holder)
     });
-    stage.check("its frames were walked from the guard page up", {
-        seen.is_some_and(|(_, frames)| frames > 10)
+    stage.check("it was seen as an overflow", {
+        seen.is_some_and(|(kind, ..)| kind == FaultKind::StackOverflow)
+    });
+    stage.check("all its frames were walked, from the guard page up", {
+        seen.is_some_and(|(_, end, _)| end == WalkEnd::Complete)
+    });
+    stage.check("the lock is that of a frame far above", {
+        seen.is_some_and(|(_, _, holder)| holder > Some(100))
     });
     let value = match COUNTER.lock() {
         Err(LockError::OwnerDied(died)) => *died.mark_consistent(),

@@ -15,7 +15,7 @@ use keeper::Stopped;
 use task_model::{FaultInfo, TaskId, TaskState};
 use x86_64::instructions::interrupts::without_interrupts;
 
-use crate::{cpu, keeping, traps};
+use crate::{cpu, keeping, timer, traps};
 
 pub(crate) use park_and_sleep::{park, sleep_ticks, unpark};
 pub(crate) use spawn::{Spawn, SpawnError, restart};
@@ -28,6 +28,8 @@ pub(crate) use traps::{exit as exit_current, yield_now};
 pub(crate) enum TaskError {
     /// The id names no life, or one that is over.
     Stale,
+    /// It is the keeper, whom nobody keeps.
+    Keeper,
     /// The task is in a state from which this cannot be done.
     State(TaskState),
 }
@@ -35,6 +37,7 @@ pub(crate) enum TaskError {
 impl fmt::Display for TaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Keeper => write!(f, "the keeper cannot be killed"),
             Self::Stale => write!(f, "no such task any more"),
             Self::State(state) => write!(f, "not possible for a task that is {state:?}"),
         }
@@ -54,6 +57,11 @@ fn with_task<R>(
 /// The task that calls; none at boot.
 pub(crate) fn current() -> Option<TaskId> {
     cpu::current_task().map(Task::id)
+}
+
+/// Whether the task that calls runs before all normal ones.
+pub(crate) fn is_urgent() -> bool {
+    cpu::current_task().and_then(Task::life).is_some_and(|life| life.class == Class::Urgent)
 }
 
 /// Where the task is in its life.
@@ -87,6 +95,9 @@ pub(crate) fn panic_note(id: TaskId) -> Result<Option<PanicNote>, TaskError> {
 /// # Errors
 /// If the task is gone, or stopped already.
 pub(crate) fn kill(id: TaskId) -> Result<(), TaskError> {
+    if keeping::is_keeper(id) {
+        return Err(TaskError::Keeper);
+    }
     if current() == Some(id) {
         traps::killed();
         return Ok(());
@@ -94,7 +105,7 @@ pub(crate) fn kill(id: TaskId) -> Result<(), TaskError> {
     with_task(id, |task| {
         let fault = FaultInfo::killed(task.saved_instruction_pointer());
         task.freeze(fault)?;
-        keeping::task_faulted(id, fault);
+        keeping::task_faulted(id, fault, timer::now());
         Ok(())
     })?;
     // The keeper goes first: whoever waits for what the task held need not wait for a tick.

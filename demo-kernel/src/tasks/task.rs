@@ -179,6 +179,11 @@ impl Task {
         }
     }
 
+    /// Whether its ledger lists anything.
+    pub(crate) fn holds_anything(&self) -> bool {
+        !self.ledger.is_empty()
+    }
+
     /// Everything that a keeper needs of a stopped task.
     ///
     /// # Safety
@@ -195,8 +200,8 @@ impl Task {
     /// Ends the life, and hands out what was given to it: the id is stale from now on.
     pub(super) fn end(&self) -> Result<Option<Life>, TaskError> {
         self.become_state(TaskState::Dead)?;
-        // SAFETY: the task is dead. If it was kept, its keeper has settled what it held; if it
-        // ended by itself, its handles are gone and it held nothing.
+        // SAFETY: the task is dead. If it was kept, its keeper has settled what it held; one that
+        // ends by itself does so only while it holds nothing.
         unsafe { self.ledger.reset() };
         let next = self.id().next_generation().generation;
         self.generation.store(next, Ordering::Relaxed);

@@ -24,6 +24,7 @@ pub(super) extern "C" fn dispatch(
     error_code: u64,
     interrupted: *mut RegisterFile,
 ) -> *mut RegisterFile {
+    let at = timer::now();
     let vector = vector as u8;
     let cpu = cpu::this();
     // SAFETY: the stub passes the area that it has just filled. Nobody writes to it before this
@@ -36,7 +37,7 @@ pub(super) extern "C" fn dispatch(
     }
     match cpu.task() {
         Some(task) if !in_trap => {
-            handle(task, vector, error_code, registers);
+            handle(task, vector, error_code, registers, at);
             scheduler::switch(cpu)
         }
         // The way from boot code to the first task.
@@ -45,19 +46,23 @@ pub(super) extern "C" fn dispatch(
     }
 }
 
-/// What a trap of `task`, which ran until now, does to it.
-fn handle(task: &Task, vector: u8, error_code: u64, registers: &RegisterFile) {
+/// What a trap of `task`, which ran until time `at`, does to it.
+fn handle(task: &Task, vector: u8, error_code: u64, registers: &RegisterFile, at: u64) {
     match vector {
         Vector::TIMER => scheduler::wake_sleepers(timer::tick()),
         Vector::YIELD => {}
         Vector::PARK => task.block_without_token(),
         Vector::SLEEP => task.block_until(registers[Gpr::Rdi]),
+        // A guard was forgotten: what it guards is settled like a dead task's.
+        Vector::EXIT if task.holds_anything() => {
+            faulted(task, FaultInfo::left_holding(registers.rip), at);
+        }
         Vector::EXIT => {
             // Legal: the task runs. Its stack is free from here on, and this trap does not use it.
             let _ = task.retire();
         }
-        Vector::KILLED => faulted(task, FaultInfo::killed(registers.rip)),
-        Vector::PANICKED => faulted(task, FaultInfo::panicked(registers.rip)),
+        Vector::KILLED => faulted(task, FaultInfo::killed(registers.rip), at),
+        Vector::PANICKED => faulted(task, FaultInfo::panicked(registers.rip), at),
         Vector::DOUBLE_FAULT | Vector::MACHINE_CHECK => {
             unrecoverable(cpu::this(), vector, error_code, registers)
         }
@@ -65,15 +70,15 @@ fn handle(task: &Task, vector: u8, error_code: u64, registers: &RegisterFile) {
             let address = Cr2::read_raw();
             let stack = task.stack();
             let fault = FaultInfo::from_trap(vector, error_code, address, registers.rip, &stack);
-            faulted(task, fault);
+            faulted(task, fault, at);
         }
     }
 }
 
-/// Freezes `task` and hands its fault on.
-fn faulted(task: &Task, fault: FaultInfo) {
+/// Freezes `task` and hands its fault, which came at `at`, on.
+fn faulted(task: &Task, fault: FaultInfo, at: u64) {
     if task.freeze(fault).is_ok() {
-        keeping::task_faulted(task.id(), fault);
+        keeping::task_faulted(task.id(), fault, at);
     }
 }
 

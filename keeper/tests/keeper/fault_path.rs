@@ -60,7 +60,7 @@ fn nothing_is_allocated_from_the_trap_to_the_verdict() {
     });
     let keeper = keeper(&machine);
     let before = CALLS.get();
-    keeper.post(task, page_fault()).unwrap();
+    keeper.post(task, page_fault(), 0).unwrap();
     serve(&keeper).unwrap();
     assert_eq!(CALLS_AT_VERDICT.get(), Some(before));
 }
