@@ -20,7 +20,10 @@
 //! | --- | --- |
 //! | [`Ledger`], [`Entry`], [`Operations`] | what a task holds, and how to let go of each thing |
 //! | [`CurrentLedger`] | how a guard finds its task's ledger: the one trait to implement |
-//! | [`Mutex`] | a spin lock whose next owner is told when its owner died |
+//! | [`Parker`] | how a task sleeps and is woken: to be implemented for what waits asleep |
+//! | [`Mutex`] | a lock whose next owner is told when its owner died; its waiters spin or sleep |
+//! | [`Condvar`], [`Semaphore`] | waiting for what a lock protects, and for one of so many |
+//! | [`WaitQueue`] | waiting asleep for anything, with wake-ups that no death loses |
 //! | [`Shared`], [`Slot`] | a counted pointer, and a place that keeps one beyond its task |
 //! | [`TrackedBox`] | a heap block that its task's death frees |
 //! | [`Heap`] | a heap without a lock, so that nobody can die holding it |
@@ -52,6 +55,7 @@ macro_rules! planted {
 }
 
 mod arch;
+mod condvar;
 mod current;
 mod heap;
 mod ledger;
@@ -59,11 +63,15 @@ mod mutex;
 mod obligation;
 mod operations;
 mod owner_died;
+mod parker;
+mod semaphore;
 mod settle;
 mod shared;
 mod slot;
 mod tear;
 mod tracked_box;
+mod wait_queue;
+mod wait_strategy;
 mod window;
 
 #[cfg(all(feature = "hosted", target_os = "linux", target_arch = "x86_64"))]
@@ -75,6 +83,7 @@ pub mod planted;
 #[cfg(test)]
 mod testing;
 
+pub use condvar::Condvar;
 pub use current::{CurrentLedger, TrackedHeap};
 pub use heap::{AllocError, Heap, HeapMemory};
 pub use ledger::{Entry, Ledger, LedgerFull};
@@ -82,11 +91,15 @@ pub use mutex::{LockError, MaybeTorn, Mutex, MutexGuard, TryLockError};
 pub use obligation::{Obligation, Undo};
 pub use operations::{Operations, Outcome, ResourceKind};
 pub use owner_died::OwnerDied;
+pub use parker::Parker;
+pub use semaphore::{AddPermitsError, Permit, Semaphore, TryAcquireError};
 pub use settle::{Settled, reclaim, settle, take_over};
 pub use shared::Shared;
 pub use slot::Slot;
 pub use tear::DropAfterTear;
 pub use tracked_box::TrackedBox;
+pub use wait_queue::WaitQueue;
+pub use wait_strategy::{Park, WaitStrategy};
 pub use window::{Pending, WindowTable};
 
 pub use spin::relax::RelaxStrategy;

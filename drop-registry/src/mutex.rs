@@ -1,4 +1,4 @@
-//! A spin lock whose next owner is told when its owner died.
+//! A lock whose next owner is told when its owner died.
 #![expect(unsafe_code, reason = "a lock hands out references to its interior")]
 
 use core::cell::UnsafeCell;
@@ -8,26 +8,25 @@ use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use spin::relax::{RelaxStrategy, Spin};
+use spin::relax::Spin;
 
 use crate::arch;
-use crate::{
-    CurrentLedger, Entry, Ledger, LedgerFull, Operations, Outcome, OwnerDied, ResourceKind,
-};
+use crate::{CurrentLedger, Ledger, LedgerFull, OwnerDied, WaitStrategy};
 
 /// Nobody holds it.
-const FREE: u64 = 0;
+pub(crate) const FREE: u64 = 0;
 /// A holder died, and the value has not been marked consistent since. Alone, or beside an owner.
-const OWNER_DIED: u64 = 1;
+pub(crate) const OWNER_DIED: u64 = 1;
 /// Somebody who was told gave up. For good.
 const NOT_RECOVERABLE: u64 = 2;
 /// The rest of the word: the address of the owner's ledger.
-const OWNER: u64 = !(Ledger::ALIGNMENT - 1);
+pub(crate) const OWNER: u64 = !(Ledger::ALIGNMENT - 1);
 
 /// A mutual exclusion lock that survives the death of its owner.
 ///
 /// It is taken and released like `spin::Mutex`, and what it costs beyond that is the entry in the
-/// task's ledger. Waiting is by `R`, one of spin's relax strategies.
+/// task's ledger. Waiting is by `R`: one of spin's relax strategies, or [`Park`](crate::Park) to
+/// sleep.
 ///
 /// When a task dies holding it, [`settle`](crate::settle) frees it and marks it. The next to lock
 /// it gets [`LockError::OwnerDied`], which holds the lock but shows the value only as far as its
@@ -54,21 +53,22 @@ const OWNER: u64 = !(Ledger::ALIGNMENT - 1);
 /// }
 /// ```
 #[repr(C)]
-pub struct Mutex<T: ?Sized, L: CurrentLedger, R = Spin> {
+pub struct Mutex<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L> = Spin> {
     /// The owner's ledger, and the two marks.
-    word: AtomicU64,
+    pub(crate) word: AtomicU64,
+    pub(crate) waiters: R::Waiters,
     context: PhantomData<fn() -> (L, R)>,
     /// Dropped by `Drop` alone, which knows whether it is whole.
     value: UnsafeCell<ManuallyDrop<T>>,
 }
 
 // SAFETY: the lock hands the value to one task at a time, so it needs to be `Send` alone.
-unsafe impl<T: ?Sized + Send, L: CurrentLedger, R> Sync for Mutex<T, L, R> {}
+unsafe impl<T: ?Sized + Send, L: CurrentLedger, R: WaitStrategy<L>> Sync for Mutex<T, L, R> {}
 // SAFETY: it owns the value.
-unsafe impl<T: ?Sized + Send, L: CurrentLedger, R> Send for Mutex<T, L, R> {}
+unsafe impl<T: ?Sized + Send, L: CurrentLedger, R: WaitStrategy<L>> Send for Mutex<T, L, R> {}
 
 /// Why [`Mutex::lock`] did not return a plain guard.
-pub enum LockError<'a, T: ?Sized, L: CurrentLedger, R> {
+pub enum LockError<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> {
     /// The lock is held now, but its last owner died holding it and the value may be torn.
     OwnerDied(OwnerDied<'a, T, L, R>),
     /// Somebody was told that the owner died, and unlocked without making the value consistent.
@@ -81,14 +81,14 @@ pub enum LockError<'a, T: ?Sized, L: CurrentLedger, R> {
 }
 
 /// Why [`Mutex::try_lock`] did not return a plain guard.
-pub enum TryLockError<'a, T: ?Sized, L: CurrentLedger, R> {
+pub enum TryLockError<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> {
     /// Another task holds it.
     WouldBlock,
     /// As [`Mutex::lock`].
     Lock(LockError<'a, T, L, R>),
 }
 
-impl<T: ?Sized, L: CurrentLedger, R> fmt::Display for LockError<'_, T, L, R> {
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> fmt::Display for LockError<'_, T, L, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OwnerDied(_) => f.write_str("the lock's last owner died holding it"),
@@ -99,7 +99,7 @@ impl<T: ?Sized, L: CurrentLedger, R> fmt::Display for LockError<'_, T, L, R> {
     }
 }
 
-impl<T: ?Sized, L: CurrentLedger, R> fmt::Display for TryLockError<'_, T, L, R> {
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> fmt::Display for TryLockError<'_, T, L, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::WouldBlock => f.write_str("another task holds the lock"),
@@ -109,40 +109,47 @@ impl<T: ?Sized, L: CurrentLedger, R> fmt::Display for TryLockError<'_, T, L, R> 
 }
 
 /// As [`Display`](fmt::Display): a value that may be torn is not shown.
-impl<T: ?Sized, L: CurrentLedger, R> fmt::Debug for LockError<'_, T, L, R> {
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug for LockError<'_, T, L, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
 /// As [`Display`](fmt::Display).
-impl<T: ?Sized, L: CurrentLedger, R> fmt::Debug for TryLockError<'_, T, L, R> {
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug for TryLockError<'_, T, L, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-impl<T: ?Sized, L: CurrentLedger, R> core::error::Error for LockError<'_, T, L, R> {}
-impl<T: ?Sized, L: CurrentLedger, R> core::error::Error for TryLockError<'_, T, L, R> {}
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> core::error::Error
+    for LockError<'_, T, L, R>
+{
+}
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> core::error::Error
+    for TryLockError<'_, T, L, R>
+{
+}
 
-impl<T: ?Sized, L: CurrentLedger, R> From<LedgerFull> for LockError<'_, T, L, R> {
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> From<LedgerFull> for LockError<'_, T, L, R> {
     fn from(_: LedgerFull) -> Self {
         Self::LedgerFull
     }
 }
 
-impl<T, L: CurrentLedger, R> Mutex<T, L, R> {
+impl<T, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
     /// A free lock around `value`.
     pub const fn new(value: T) -> Self {
         Self {
             word: AtomicU64::new(FREE),
+            waiters: R::NOBODY,
             context: PhantomData,
             value: UnsafeCell::new(ManuallyDrop::new(value)),
         }
     }
 }
 
-impl<T: ?Sized, L: CurrentLedger, R: RelaxStrategy> Mutex<T, L, R> {
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
     /// Takes the lock, waiting for it if need be.
     ///
     /// # Errors
@@ -152,8 +159,8 @@ impl<T: ?Sized, L: CurrentLedger, R: RelaxStrategy> Mutex<T, L, R> {
         // SAFETY: `CurrentLedger`: the ledger is this task's and lives as long as it.
         let ledger = unsafe { L::current().as_ref() };
         let depth = ledger.room()?;
-        // SAFETY: taking the word from `FREE` to the owner is what `HELD` means.
-        if unsafe { arch::acquire(&self.word, FREE, owner(ledger), &HELD, ledger, depth) } {
+        // SAFETY: taking the word from `FREE` to the owner is what `R::HELD` means.
+        if unsafe { arch::acquire(&self.word, FREE, owner(ledger), R::HELD, ledger, depth) } {
             return Ok(MutexGuard::new(self));
         }
         self.lock_contended(ledger, arch::frame_address())
@@ -183,13 +190,11 @@ impl<T: ?Sized, L: CurrentLedger, R: RelaxStrategy> Mutex<T, L, R> {
         frame: u64,
     ) -> Result<MutexGuard<'_, T, L, R>, LockError<'_, T, L, R>> {
         ledger.set_waiting(self.word.as_ptr().cast());
-        let result = loop {
-            match self.attempt(ledger, frame) {
-                Ok(guard) => break Ok(guard),
-                Err(TryLockError::Lock(error)) => break Err(error),
-                Err(TryLockError::WouldBlock) => R::relax(),
-            }
-        };
+        let result = R::wait_until(&self.waiters, frame, || match self.attempt(ledger, frame) {
+            Ok(guard) => Some(Ok(guard)),
+            Err(TryLockError::Lock(error)) => Some(Err(error)),
+            Err(TryLockError::WouldBlock) => None,
+        });
         ledger.set_waiting(core::ptr::null_mut());
         result
     }
@@ -209,7 +214,7 @@ impl<T: ?Sized, L: CurrentLedger, R: RelaxStrategy> Mutex<T, L, R> {
                 let word = self.word.as_ptr().cast();
                 // SAFETY: as in `lock`; the mark stays beside the owner.
                 let taken = unsafe {
-                    arch::claim(&self.word, mark, desired, word, &HELD, ledger, depth, frame)
+                    arch::claim(&self.word, mark, desired, word, R::HELD, ledger, depth, frame)
                 };
                 if !taken {
                     return Err(TryLockError::WouldBlock);
@@ -251,7 +256,7 @@ impl core::error::Error for MaybeTorn {}
 /// If another task holds the lock, or this one does and the lock has been moved since; both are
 /// possible only if the guard was forgotten. Some ledger lists a lock that is about to go, and
 /// cannot be put right from here. The panic does not unwind.
-impl<T: ?Sized, L: CurrentLedger, R> Drop for Mutex<T, L, R> {
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Drop for Mutex<T, L, R> {
     fn drop(&mut self) {
         let word = *self.word.get_mut();
         if word == FREE {
@@ -263,7 +268,7 @@ impl<T: ?Sized, L: CurrentLedger, R> Drop for Mutex<T, L, R> {
     }
 }
 
-impl<T: ?Sized, L: CurrentLedger, R> Mutex<T, L, R> {
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
     /// Takes a lock whose guard was forgotten out of the ledger that lists it.
     #[cold]
     fn forget_holder(&self, word: u64) {
@@ -285,13 +290,14 @@ extern "C" fn destroyed_while_held() -> ! {
     panic!("a mutex was destroyed, or moved and destroyed, while a task held it");
 }
 
-impl<T: ?Sized, L: CurrentLedger, R> fmt::Debug for Mutex<T, L, R> {
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug for Mutex<T, L, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = self.word.load(Ordering::Relaxed);
         f.debug_struct("Mutex")
             .field("held", &(word & OWNER != 0))
             .field("owner_died", &(word & OWNER_DIED != 0))
             .field("not_recoverable", &(word == NOT_RECOVERABLE))
+            .field("waiters", &self.waiters)
             .finish()
     }
 }
@@ -300,17 +306,24 @@ impl<T: ?Sized, L: CurrentLedger, R> fmt::Debug for Mutex<T, L, R> {
 ///
 /// Not `Send`: the ledger that says who holds the lock is the locking task's own.
 #[must_use = "the lock is released when the guard is dropped"]
-pub struct MutexGuard<'a, T: ?Sized, L: CurrentLedger, R = Spin> {
+pub struct MutexGuard<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L> = Spin> {
     lock: &'a Mutex<T, L, R>,
     not_send: PhantomData<*mut ()>,
 }
 
 // SAFETY: a shared guard gives shared access to the value alone.
-unsafe impl<T: ?Sized + Sync, L: CurrentLedger, R> Sync for MutexGuard<'_, T, L, R> {}
+unsafe impl<T: ?Sized + Sync, L: CurrentLedger, R: WaitStrategy<L>> Sync
+    for MutexGuard<'_, T, L, R>
+{
+}
 
-impl<'a, T: ?Sized, L: CurrentLedger, R> MutexGuard<'a, T, L, R> {
+impl<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> MutexGuard<'a, T, L, R> {
     fn new(lock: &'a Mutex<T, L, R>) -> Self {
         Self { lock, not_send: PhantomData }
+    }
+
+    pub(crate) fn lock_of(&self) -> &'a Mutex<T, L, R> {
+        self.lock
     }
 
     /// Takes the mark of a death off the word, while the lock is held.
@@ -336,35 +349,19 @@ impl<'a, T: ?Sized, L: CurrentLedger, R> MutexGuard<'a, T, L, R> {
         // SAFETY: `CurrentLedger`: the ledger is this task's, and the guard is not `Send`, so it
         // is the one that the lock was recorded in.
         let ledger = unsafe { L::current().as_ref() };
-        match ledger.top(self.lock.word.as_ptr().cast()) {
-            // SAFETY: this guard holds the lock, and the last entry lists it.
-            Some(entry) => unsafe { arch::release_top(&self.lock.word, word, entry, ledger) },
-            None => self.unlock_out_of_order(word, ledger),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn unlock_out_of_order(&self, word: u64, ledger: &Ledger) {
-        let entry = ledger
-            .find(self.lock.word.as_ptr().cast())
-            .expect("a guard is dropped by the task that locked it");
-        let held = self.lock.word.load(Ordering::Relaxed);
-        // SAFETY: this guard holds the lock, and `entry` lists it.
-        let released = unsafe { arch::exchange(&self.lock.word, held, word, entry) };
-        debug_assert!(released, "nobody else changes the word of a held lock");
-        ledger.trim();
+        // SAFETY: this guard holds the lock, which was recorded as `R::HELD`.
+        unsafe { R::unlock(&self.lock.word, word, &self.lock.waiters, ledger) };
     }
 }
 
-impl<T: ?Sized, L: CurrentLedger, R> Drop for MutexGuard<'_, T, L, R> {
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Drop for MutexGuard<'_, T, L, R> {
     #[inline]
     fn drop(&mut self) {
         self.unlock(FREE);
     }
 }
 
-impl<T: ?Sized, L: CurrentLedger, R> Deref for MutexGuard<'_, T, L, R> {
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Deref for MutexGuard<'_, T, L, R> {
     type Target = T;
 
     #[inline]
@@ -375,7 +372,7 @@ impl<T: ?Sized, L: CurrentLedger, R> Deref for MutexGuard<'_, T, L, R> {
     }
 }
 
-impl<T: ?Sized, L: CurrentLedger, R> DerefMut for MutexGuard<'_, T, L, R> {
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> DerefMut for MutexGuard<'_, T, L, R> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as in `deref`, and `&mut self` makes it exclusive.
@@ -383,50 +380,26 @@ impl<T: ?Sized, L: CurrentLedger, R> DerefMut for MutexGuard<'_, T, L, R> {
     }
 }
 
-impl<T: ?Sized + fmt::Debug, L: CurrentLedger, R> fmt::Debug for MutexGuard<'_, T, L, R> {
+impl<T: ?Sized + fmt::Debug, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug
+    for MutexGuard<'_, T, L, R>
+{
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
     }
 }
 
-fn owner(ledger: &Ledger) -> u64 {
+/// What the word of a lock says while the task of this ledger holds it.
+pub(crate) fn owner(ledger: &Ledger) -> u64 {
     core::ptr::from_ref(ledger).addr() as u64
-}
-
-/// A held mutex.
-static HELD: Operations =
-    Operations { kind: ResourceKind::Mutex, bytes: 0, release: release_for_dead, reclaim: nothing };
-
-/// Frees a dead task's lock and leaves the mark.
-///
-/// The word names the owner, so that this is right however often it runs: a word that does not
-/// name the dead task is not touched.
-unsafe fn release_for_dead(ledger: &Ledger, entry: &Entry) -> Outcome {
-    // SAFETY: `Operations::release`: the entry lists a live mutex, so its word.
-    let word = unsafe { AtomicU64::from_ptr(entry.resource().cast()) };
-    let held = word.load(Ordering::Relaxed);
-    if planted!(EraseFirst) {
-        entry.erase();
-    }
-    let mark = if planted!(SilentRelease) { FREE } else { OWNER_DIED };
-    // SAFETY: the word names the dead task as its owner, and `entry` is what says so in its
-    // ledger. The exchange is a full barrier: Release for the next locker's Acquire, so that what
-    // the dead task wrote before its freeze was acknowledged is visible to the one who is told.
-    if held & OWNER == owner(ledger) && unsafe { arch::exchange(word, held, mark, entry) } {
-        return Outcome::OwnerDied;
-    }
-    entry.erase();
-    Outcome::Disowned
-}
-
-unsafe fn nothing(_: &Entry) -> Outcome {
-    Outcome::Released
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Outcome;
     use crate::testing::{TestTask, kill, on_fresh_ledger};
+
+    const HELD: &crate::Operations = <Spin as WaitStrategy<TestTask>>::HELD;
 
     type TestMutex<T> = Mutex<T, TestTask>;
 
@@ -578,7 +551,7 @@ mod tests {
             // SAFETY: this task's own ledger; the entry claims what the task does not hold, which
             // is what the test is about.
             unsafe {
-                TestTask::current().as_ref().record(lock.word.as_ptr().cast(), &HELD, 0).unwrap();
+                TestTask::current().as_ref().record(lock.word.as_ptr().cast(), HELD, 0).unwrap();
             }
         });
         assert_eq!(outcomes, [Outcome::Disowned]);

@@ -16,6 +16,10 @@ pub enum ResourceKind {
     Box,
     /// An [`Obligation`](crate::Obligation).
     Obligation,
+    /// One of a [`Semaphore`](crate::Semaphore)'s permits.
+    Permit,
+    /// A place in a [`WaitQueue`](crate::WaitQueue), or a wake-up owed to those who wait there.
+    WaitQueue,
 }
 
 impl fmt::Display for ResourceKind {
@@ -25,6 +29,8 @@ impl fmt::Display for ResourceKind {
             Self::Share => "share",
             Self::Box => "box",
             Self::Obligation => "obligation",
+            Self::Permit => "permit",
+            Self::WaitQueue => "wait queue",
         })
     }
 }

@@ -7,7 +7,7 @@ use core::ptr;
 
 use zerocopy::FromBytes;
 
-use crate::{CurrentLedger, MutexGuard};
+use crate::{CurrentLedger, MutexGuard, WaitStrategy};
 
 /// A held lock whose last owner died holding it.
 ///
@@ -21,11 +21,11 @@ use crate::{CurrentLedger, MutexGuard};
 /// Dropping it gives the value up: the lock becomes
 /// [`NotRecoverable`](crate::LockError::NotRecoverable).
 #[must_use = "dropping it makes the lock not recoverable"]
-pub struct OwnerDied<'a, T: ?Sized, L: CurrentLedger, R> {
+pub struct OwnerDied<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> {
     guard: ManuallyDrop<MutexGuard<'a, T, L, R>>,
 }
 
-impl<'a, T: ?Sized, L: CurrentLedger, R> OwnerDied<'a, T, L, R> {
+impl<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> OwnerDied<'a, T, L, R> {
     pub(crate) fn new(guard: MutexGuard<'a, T, L, R>) -> Self {
         Self { guard: ManuallyDrop::new(guard) }
     }
@@ -53,7 +53,7 @@ impl<'a, T: ?Sized, L: CurrentLedger, R> OwnerDied<'a, T, L, R> {
     }
 }
 
-impl<'a, T, L: CurrentLedger, R> OwnerDied<'a, T, L, R> {
+impl<'a, T, L: CurrentLedger, R: WaitStrategy<L>> OwnerDied<'a, T, L, R> {
     /// Puts a new value in the place of the old one, which is forgotten, and holds the lock as
     /// usual.
     ///
@@ -67,7 +67,7 @@ impl<'a, T, L: CurrentLedger, R> OwnerDied<'a, T, L, R> {
     }
 }
 
-impl<'a, T: FromBytes, L: CurrentLedger, R> OwnerDied<'a, T, L, R> {
+impl<'a, T: FromBytes, L: CurrentLedger, R: WaitStrategy<L>> OwnerDied<'a, T, L, R> {
     /// The value: valid, since every bit pattern of its type is, but perhaps half new, half old.
     pub fn peek(&self) -> &T {
         // SAFETY: the lock is held, and `FromBytes` makes any initialised bytes a valid `T`.
@@ -88,14 +88,14 @@ impl<'a, T: FromBytes, L: CurrentLedger, R> OwnerDied<'a, T, L, R> {
     }
 }
 
-impl<T: ?Sized, L: CurrentLedger, R> Drop for OwnerDied<'_, T, L, R> {
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Drop for OwnerDied<'_, T, L, R> {
     fn drop(&mut self) {
         // SAFETY: `drop` runs once, and `into_guard` keeps it from running at all.
         unsafe { ManuallyDrop::take(&mut self.guard) }.give_up();
     }
 }
 
-impl<T: ?Sized, L: CurrentLedger, R> fmt::Debug for OwnerDied<'_, T, L, R> {
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug for OwnerDied<'_, T, L, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("OwnerDied(..)")
     }

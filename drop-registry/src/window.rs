@@ -92,12 +92,15 @@ impl WindowRecord {
             WindowKind::Erase if undecided && !zero => None,
             WindowKind::Erase => Some(Pending::Erase { entry: first }),
             WindowKind::EraseOrConvert
-                if planted!(OrdinaryIsLast)
-                    || undecided && registers.zero_flag() && !planted!(LastIsOrdinary) =>
+                if planted!(LastIsOrdinary)
+                    || !(undecided && registers.zero_flag() || planted!(OrdinaryIsLast)) =>
             {
+                Some(Pending::Erase { entry: first })
+            }
+            WindowKind::Convert if undecided && !zero => None,
+            WindowKind::EraseOrConvert | WindowKind::Convert => {
                 Some(Pending::Convert { entry: first, operations: self.value(1, registers)? })
             }
-            WindowKind::EraseOrConvert => Some(Pending::Erase { entry: first }),
         }
     }
 }
@@ -126,7 +129,8 @@ pub enum Pending {
         /// The entry.
         entry: u64,
     },
-    /// The last count is gone: what was a share is now the duty to destroy the value.
+    /// The resource is given up, and the entry is to stand for what is owed instead: to destroy the
+    /// value whose last share that was, or to wake a waiter.
     Convert {
         /// The entry.
         entry: u64,

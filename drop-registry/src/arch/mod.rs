@@ -18,6 +18,9 @@ pub(crate) enum WindowKind {
     Erase = 1,
     /// A count went down. Registers: entry, and the operations it takes on if that was the last.
     EraseOrConvert = 2,
+    /// A resource was released, and something else is owed for it. Registers: entry, and the
+    /// operations it takes on.
+    Convert = 3,
 }
 
 impl WindowKind {
@@ -26,6 +29,7 @@ impl WindowKind {
             0 => Some(Self::Record),
             1 => Some(Self::Erase),
             2 => Some(Self::EraseOrConvert),
+            3 => Some(Self::Convert),
             _ => None,
         }
     }

@@ -296,6 +296,36 @@ pub(crate) unsafe fn exchange(
     true
 }
 
+/// As [`exchange`], but the entry stays, with `owed` for its operations.
+///
+/// # Safety
+/// As [`exchange`]; and what `owed` undo is the task's to do from then on.
+pub(crate) unsafe fn exchange_owing(
+    word: &AtomicU64,
+    expected: u64,
+    desired: u64,
+    entry: *const Entry,
+    owed: &'static Operations,
+) -> bool {
+    // SAFETY: the contract hands the word and the entry to the block.
+    unsafe {
+        asm!(
+            "lock cmpxchg qword ptr [{word}], {desired}",
+            "2: jne {refused}",
+            "3: mov qword ptr [{entry} + 8], {owed}",
+            "4:",
+            record!("3", "entry", "owed"),
+            word = in(reg) word,
+            desired = in(reg) desired,
+            entry = in(reg) entry,
+            owed = in(reg) owed,
+            inout("rax") expected => _,
+            refused = label { return false },
+        );
+    }
+    true
+}
+
 /// Takes one from a count, and pops its entry off the top; or, if that was the last, leaves the
 /// entry with `last` for its operations and returns true.
 ///

@@ -13,6 +13,7 @@ use std::vec::Vec;
 
 use task_model::{FaultInfo, FrozenTask, Gpr, RegisterFile, TaskId};
 
+use super::parking;
 use super::signals::{self, Cpu, Trap};
 use super::stack::Stack;
 use super::switch::Context;
@@ -28,7 +29,7 @@ thread_local! {
     static LEDGER: Cell<*const Ledger> = const { Cell::new(core::ptr::null()) };
     /// What the driver's own code holds, outside of all tasks.
     static BOOT_LEDGER: &'static Ledger = Box::leak(Box::default());
-    /// How the running task's entry has ended.
+    /// Why the running task is about to stop by itself, if not to yield.
     static END: Cell<Option<Stop>> = const { Cell::new(None) };
 }
 
@@ -66,6 +67,8 @@ pub enum Stop {
     BudgetSpent,
     /// It called [`yield_now`]. It can be run on.
     Yielded,
+    /// It sleeps in [`Parker::park`](crate::Parker::park). It can be run on once it is unparked.
+    Parked,
     /// It cannot go on as it stands.
     Faulted(FaultInfo),
     /// Its entry has returned.
@@ -83,14 +86,25 @@ pub fn yield_now() {
     }
 }
 
-/// What begins on a task's stack.
-type Entry = Box<dyn FnOnce()>;
+/// Gives the thread back to the machine's owner, and says why.
+pub(super) fn stop_running(why: Stop) {
+    END.set(Some(why));
+    signals::call_driver();
+}
+
+/// What begins on a task's stack. It is the machine's, so that no task frees memory by itself, and
+/// none can be killed in the middle of that.
+type Entry = Box<dyn FnMut()>;
 
 struct Task {
     id: TaskId,
     stack: Stack,
+    _entry: Box<Entry>,
     ledger: Box<Ledger>,
     context: Box<UnsafeCell<Context>>,
+    /// What `END` is while it runs.
+    end: Option<Stop>,
+    parked: bool,
     alive: bool,
 }
 
@@ -110,6 +124,7 @@ impl Machine {
     pub fn new() -> Self {
         let cpu = Box::new(UnsafeCell::new(Cpu::new()));
         Cpu::attach(cpu.get());
+        parking::clear();
         Self { cpu, tasks: Vec::new() }
     }
 
@@ -125,61 +140,91 @@ impl Machine {
         let id = TaskId::first(self.tasks.len() as u32);
         let stack = Stack::new(STACK_BYTES);
         let mut context = Context::new();
-        let entry: *mut Entry = Box::into_raw(Box::new(entry));
-        context.registers[Gpr::Rdi] = entry.expose_provenance() as u64;
+        let mut entry = Some(entry);
+        let mut entry: Box<Entry> = Box::new(Box::new(move || entry.take().expect("runs once")()));
+        context.registers[Gpr::Rdi] = (&raw mut *entry).expose_provenance() as u64;
         context.registers[Gpr::Rsp] = stack.bounds().top();
         context.registers.rip = task_start as *const () as u64;
+        let ledger: Box<Ledger> = Box::default();
+        parking::enter(self.tasks.len(), &raw const *ledger);
         self.tasks.push(Task {
             id,
             stack,
-            ledger: Box::default(),
+            _entry: entry,
+            ledger,
             context: Box::new(UnsafeCell::new(context)),
+            end: None,
+            parked: false,
             alive: true,
         });
         id
     }
 
-    /// Runs a task until it stops; with a budget, for at most so many instructions.
+    /// Runs a task until it stops; with a budget, for at most so many instructions. A task that is
+    /// parked, and has not been unparked since, does not run.
     ///
     /// # Panics
     /// If there is no such task, or it has ended.
     pub fn run(&mut self, id: TaskId, budget: Option<u64>) -> Stop {
+        if self.is_asleep(id) {
+            return Stop::Parked;
+        }
         let task = self.live(id);
+        task.parked = false;
         let (context, bounds) = (task.context.get(), task.stack.bounds());
         let outer = LEDGER.replace(&raw const *task.ledger);
+        END.set(task.end.take());
         // SAFETY: the machine is attached to this thread, and the task stands at its entry or
         // where it last stopped; its stack and ledger live as long as the machine.
         let trap = unsafe { Cpu::run(self.cpu.get(), context, budget) };
         LEDGER.set(outer);
+        let end = END.take();
         let stop = match trap {
-            Trap::Budget => Stop::BudgetSpent,
-            Trap::Call => END.take().unwrap_or(Stop::Yielded),
+            // It may have stopped between saying why it would stop and stopping.
+            Trap::Budget => {
+                self.task(id).end = end;
+                Stop::BudgetSpent
+            }
+            Trap::Call => end.unwrap_or(Stop::Yielded),
             Trap::Fault { vector, error_code, address } => {
                 let rip = self.registers(id).rip;
                 Stop::Faulted(FaultInfo::from_trap(vector, error_code, address, rip, &bounds))
             }
         };
+        self.task(id).parked = stop == Stop::Parked;
         if matches!(stop, Stop::Finished | Stop::Panicked) {
             self.task(id).alive = false;
         }
         stop
     }
 
-    /// Runs every living task in turn, each until it stops of itself, until all have ended.
+    /// Runs every living task in turn, each until it stops of itself, until all have ended. Those
+    /// that are parked are passed over until they are unparked.
     ///
     /// # Errors
-    /// The first task that faults or panics, and how.
+    /// The first task that faults or panics, and how; or the first one alive, if all that are
+    /// alive are parked.
     pub fn run_all(&mut self) -> Result<(), (TaskId, Stop)> {
         while self.tasks.iter().any(|task| task.alive) {
+            let mut first_asleep = None;
+            let mut any_ran = false;
             for index in 0..self.tasks.len() {
+                let id = self.tasks[index].id;
                 if !self.tasks[index].alive {
                     continue;
                 }
-                let id = self.tasks[index].id;
+                if self.is_asleep(id) {
+                    first_asleep.get_or_insert(id);
+                    continue;
+                }
+                any_ran = true;
                 match self.run(id, None) {
-                    Stop::Yielded | Stop::Finished => {}
+                    Stop::Yielded | Stop::Parked | Stop::Finished => {}
                     stop => return Err((id, stop)),
                 }
+            }
+            if let (false, Some(id)) = (any_ran, first_asleep) {
+                return Err((id, Stop::Parked));
             }
         }
         Ok(())
@@ -231,6 +276,11 @@ impl Machine {
         settled
     }
 
+    /// Whether the task is parked, and has not been unparked since.
+    fn is_asleep(&mut self, id: TaskId) -> bool {
+        self.live(id).parked && !parking::is_unparked(id.index as usize)
+    }
+
     fn task(&mut self, id: TaskId) -> &mut Task {
         let task = self.tasks.get_mut(id.index as usize).filter(|task| task.id == id);
         task.unwrap_or_else(|| panic!("there is no task {id}"))
@@ -269,15 +319,14 @@ unsafe extern "C" fn task_start(entry: *mut Entry) -> ! {
 }
 
 extern "C" fn task_main(entry: *mut Entry) -> ! {
-    // SAFETY: `spawn` made it from a box, and each task starts once.
-    let entry = unsafe { Box::from_raw(entry) };
+    // SAFETY: the machine owns it, outlives the run of its tasks, and does not touch it meanwhile.
+    let entry = unsafe { &mut *entry };
     let end = match catch_unwind(AssertUnwindSafe(entry)) {
         Ok(()) => Stop::Finished,
         Err(_) => Stop::Panicked,
     };
-    END.set(Some(end));
     loop {
-        signals::call_driver();
+        stop_running(end);
     }
 }
 

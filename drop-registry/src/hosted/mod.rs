@@ -41,6 +41,7 @@
 //! handle them on the same thread.
 
 mod machine;
+mod parking;
 mod signals;
 mod stack;
 mod switch;

@@ -1,0 +1,77 @@
+//! Sleeping tasks of the machine of this thread.
+#![expect(unsafe_code, reason = "implements an unsafe trait")]
+
+use core::cell::Cell;
+use core::ptr;
+use std::thread_local;
+
+use super::machine::{Hosted, Stop, stop_running};
+use super::signals;
+use crate::{CurrentLedger, Ledger, Parker};
+
+/// What is to be known of a task that can sleep.
+struct Sleeper {
+    ledger: Cell<*const Ledger>,
+    token: Cell<bool>,
+}
+
+thread_local! {
+    /// By task number.
+    static SLEEPERS: [Sleeper; Hosted::TASKS] = const {
+        [const { Sleeper { ledger: Cell::new(ptr::null()), token: Cell::new(false) } }; Hosted::TASKS]
+    };
+}
+
+/// Forgets the tasks of the thread's last machine.
+pub(super) fn clear() {
+    SLEEPERS.with(|all| {
+        for sleeper in all {
+            sleeper.ledger.set(ptr::null());
+            sleeper.token.set(false);
+        }
+    });
+}
+
+/// Enters a new task; one beyond the last number cannot sleep.
+pub(super) fn enter(number: usize, ledger: *const Ledger) {
+    SLEEPERS.with(|all| {
+        if let Some(sleeper) = all.get(number) {
+            sleeper.ledger.set(ledger);
+        }
+    });
+}
+
+/// Whether a parked task is to go on.
+pub(super) fn is_unparked(number: usize) -> bool {
+    SLEEPERS.with(|all| all.get(number).is_some_and(|sleeper| sleeper.token.get()))
+}
+
+// SAFETY: a machine's tasks have numbers of their own, for as long as it lives, and it is the only
+// one of its thread; a token is one byte of that thread, which setting it neither allocates nor
+// locks. All is seen in program order, because there is one thread.
+unsafe impl Parker for Hosted {
+    const TASKS: usize = 32;
+
+    /// # Panics
+    /// Outside of tasks, and for a machine's tasks beyond the first 32.
+    fn index(ledger: &Ledger) -> usize {
+        let here = SLEEPERS.with(|all| all.iter().position(|it| ptr::eq(it.ledger.get(), ledger)));
+        here.expect("the first 32 tasks of a machine can sleep, and nobody else")
+    }
+
+    fn park() {
+        assert!(signals::in_task(), "the machine's owner cannot sleep");
+        // SAFETY: the ledger of the task that runs here.
+        let me = Self::index(unsafe { Self::current().as_ref() });
+        SLEEPERS.with(|all| {
+            if !all[me].token.replace(false) {
+                stop_running(Stop::Parked);
+                all[me].token.set(false);
+            }
+        });
+    }
+
+    fn unpark(index: usize) {
+        SLEEPERS.with(|all| all[index].token.set(true));
+    }
+}
