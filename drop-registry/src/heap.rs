@@ -328,7 +328,7 @@ mod tests {
         // SAFETY: the ledger is never settled.
         unsafe {
             let (block, entry) =
-                heap.claim(layout(32, 8), &NOTHING, Marked::Box, &ledger, 0).unwrap();
+                heap.claim(layout(32, 8), &NOTHING, Marked::BOX, &ledger, 0).unwrap();
             assert_eq!(Heap::block_of(entry), block.as_ptr());
             assert_eq!((ledger.len(), heap.bytes_taken()), (1, 32));
             heap.release(entry);
@@ -343,7 +343,7 @@ mod tests {
         let ledger = Ledger::new();
         // SAFETY: the ledger is never settled.
         let claim =
-            |size| unsafe { heap.claim(layout(size, 8), &NOTHING, Marked::Box, &ledger, 0) };
+            |size| unsafe { heap.claim(layout(size, 8), &NOTHING, Marked::BOX, &ledger, 0) };
         assert_eq!(claim(4097).unwrap_err(), AllocError::TooLarge);
         for _ in 0..Ledger::CAPACITY {
             claim(16).unwrap();
@@ -352,7 +352,7 @@ mod tests {
         assert_eq!(heap.bytes_taken(), Ledger::CAPACITY * 16);
         let other = Ledger::new();
         // SAFETY: the ledger is never settled.
-        let refused = unsafe { heap.claim(layout(32, 8), &NOTHING, Marked::Box, &other, 0) };
+        let refused = unsafe { heap.claim(layout(32, 8), &NOTHING, Marked::BOX, &other, 0) };
         assert_eq!(refused.unwrap_err(), AllocError::OutOfMemory);
     }
 }

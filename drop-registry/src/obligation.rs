@@ -74,7 +74,7 @@ impl<D: Undo, L: CurrentLedger> Obligation<D, L> {
     pub fn new(data: &'static D) -> Result<Self, LedgerFull> {
         // SAFETY: `CurrentLedger`: the ledger is this task's.
         let ledger = unsafe { L::current().as_ref() };
-        let resource = Marked::Obligation.mark(core::ptr::from_ref(data).cast_mut());
+        let resource = Marked::OBLIGATION.mark(core::ptr::from_ref(data).cast_mut());
         // SAFETY: `data` lives for ever, and `Undo` lets it be undone at any time from now on.
         unsafe { ledger.record(resource, Self::OPERATIONS, arch::frame_address()) }?;
         Ok(Self { data, context: PhantomData, not_send: PhantomData })
@@ -87,7 +87,7 @@ impl<D: Undo, L: CurrentLedger> Drop for Obligation<D, L> {
         self.data.undo();
         // SAFETY: `CurrentLedger`, and the handle is not `Send`.
         let ledger = unsafe { L::current().as_ref() };
-        let resource = Marked::Obligation.mark(core::ptr::from_ref(self.data).cast_mut());
+        let resource = Marked::OBLIGATION.mark(core::ptr::from_ref(self.data).cast_mut());
         if let Some(entry) = ledger.find(resource) {
             entry.erase();
             ledger.trim();

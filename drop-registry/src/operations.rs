@@ -40,25 +40,25 @@ impl fmt::Display for ResourceKind {
 ///
 /// The marked addresses are not canonical, so that they equal no address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Marked {
-    /// Not at all: no other resource begins there.
-    Not = 0,
-    /// A box.
-    Box = 1 << 62,
-    /// The data of an obligation.
-    Obligation = 1 << 61,
-}
+pub(crate) struct Marked(usize);
 
 impl Marked {
+    /// Not at all: no other resource begins there.
+    pub(crate) const NOT: Self = Self(0);
+    /// A box.
+    pub(crate) const BOX: Self = Self(1 << 62);
+    /// The data of an obligation.
+    pub(crate) const OBLIGATION: Self = Self(1 << 61);
+
     /// The address of `resource`, marked.
     pub(crate) fn mark<T>(self, resource: *mut T) -> *mut () {
-        resource.map_addr(|address| address ^ self as usize).cast()
+        resource.map_addr(|address| address ^ self.0).cast()
     }
 
     /// The plain address of any resource.
     pub(crate) fn plain(resource: *mut ()) -> *mut () {
         // Canonical addresses have bits 61 and 62 as they have bit 60.
-        let marks = Self::Box as usize | Self::Obligation as usize;
+        let marks = Self::BOX.0 | Self::OBLIGATION.0;
         resource.map_addr(
             |address| {
                 if address & 1 << 60 == 0 { address & !marks } else { address | marks }

@@ -82,7 +82,7 @@ impl<T: Send + Sync, L: TrackedHeap> Shared<T, L> {
         let layout = Layout::new::<Counted<T>>();
         // SAFETY: until the value is there, the block needs nothing but to be freed.
         let (block, entry) =
-            unsafe { L::heap().claim(layout, Self::FREE, Marked::Not, ledger, frame) }?;
+            unsafe { L::heap().claim(layout, Self::FREE, Marked::NOT, ledger, frame) }?;
         let block = block.cast::<Counted<T>>();
         // SAFETY: the block is new and fits the layout.
         unsafe {

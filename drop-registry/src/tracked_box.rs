@@ -79,7 +79,7 @@ impl<T, L: TrackedHeap> TrackedBox<T, L> {
         let ledger = unsafe { L::current().as_ref() };
         // SAFETY: until the value is there, the block needs nothing but to be freed.
         let (block, entry) =
-            unsafe { L::heap().claim(Layout::new::<T>(), Self::FREE, Marked::Box, ledger, frame) }?;
+            unsafe { L::heap().claim(Layout::new::<T>(), Self::FREE, Marked::BOX, ledger, frame) }?;
         let block = block.cast::<T>();
         // SAFETY: the block is new and fits `T`.
         unsafe { block.write(value) };
@@ -92,7 +92,7 @@ impl<T, L: TrackedHeap> Drop for TrackedBox<T, L> {
     fn drop(&mut self) {
         // SAFETY: `CurrentLedger`, and the box is not `Send`.
         let ledger = unsafe { L::current().as_ref() };
-        let resource = Marked::Box.mark(self.value.as_ptr());
+        let resource = Marked::BOX.mark(self.value.as_ptr());
         let mut entry = ledger.own(resource);
         if core::mem::needs_drop::<T>() {
             // From here on the value is half dropped if the task dies, and nobody's to look at.

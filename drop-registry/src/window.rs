@@ -77,6 +77,8 @@ impl WindowRecord {
     fn pending(&self, registers: &RegisterFile) -> Option<Pending> {
         // Before `decided` the flags are those of the locked instruction.
         let undecided = registers.rip < self.decided();
+        let last = undecided && registers.zero_flag() || planted!(OrdinaryIsLast);
+        let last = last && !planted!(LastIsOrdinary);
         let zero = registers.zero_flag() || planted!(ZeroFlagIgnored);
         let first = self.value(0, registers)?;
         match WindowKind::from_u8(self.kind)? {
@@ -91,12 +93,7 @@ impl WindowRecord {
             }),
             WindowKind::Erase if undecided && !zero => None,
             WindowKind::Erase => Some(Pending::Erase { entry: first }),
-            WindowKind::EraseOrConvert
-                if planted!(LastIsOrdinary)
-                    || !(undecided && registers.zero_flag() || planted!(OrdinaryIsLast)) =>
-            {
-                Some(Pending::Erase { entry: first })
-            }
+            WindowKind::EraseOrConvert if !last => Some(Pending::Erase { entry: first }),
             WindowKind::Convert if undecided && !zero => None,
             WindowKind::EraseOrConvert | WindowKind::Convert => {
                 Some(Pending::Convert { entry: first, operations: self.value(1, registers)? })
