@@ -7,7 +7,7 @@ use drop_registry::hosted::{Machine, Stop};
 use drop_registry::{Outcome, Settled};
 use task_model::TaskId;
 
-use crate::fork::Children;
+use crate::fork::{Children, Tally};
 use crate::operation::{Audit, Findings, Mark, Operation, World, take_mark};
 
 /// What came of killing at every boundary.
@@ -140,14 +140,26 @@ impl Run {
     }
 }
 
-/// How many instructions the operation executes if nobody is killed.
-pub(crate) fn count(operation: &Operation) -> Result<u64> {
-    let mut run = Run::start(operation)?;
-    let mut executed = 1;
-    while run.step()? {
-        executed += 1;
+/// How many instructions the operation executes if nobody is killed. In a child, so that the
+/// sweep finds the world as this did.
+fn count(operation: &Operation) -> Result<u64> {
+    let tally = Tally::new()?;
+    let mut children = Children::new(1);
+    children.spawn((), || {
+        let run_to_the_end = || -> Result<()> {
+            let mut run = Run::start(operation)?;
+            tally.executed();
+            while run.step()? {
+                tally.executed();
+            }
+            Ok(())
+        };
+        if run_to_the_end().is_ok() { Findings::default() } else { Findings::CRASHED }
+    })?;
+    match children.wait()? {
+        Some(((), findings)) if findings.is_clean() => Ok(tally.read().0),
+        _ => bail!("{}: it does not come to its end even if nobody is killed", operation.name),
     }
-    Ok(executed)
 }
 
 /// Kills, settles and audits before every instruction.
