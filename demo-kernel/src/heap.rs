@@ -44,7 +44,10 @@ unsafe impl GlobalAlloc for Heap {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        let Ok(mut talc) = self.0.lock() else { return };
+        let Ok(mut talc) = self.0.lock() else {
+            log::warn!("{} bytes are lost to the heap: its lock was refused", layout.size());
+            return;
+        };
         // SAFETY: our caller promises that `block` came from `alloc` with this layout.
         unsafe { talc.deallocate(block, layout) }
     }
