@@ -30,11 +30,13 @@ impl Entry {
     }
 
     /// What is held, or null if this entry has been erased.
+    #[inline]
     pub fn resource(&self) -> *mut () {
         self.resource.load(Ordering::Relaxed)
     }
 
     /// How to let go of it; `None` in an entry that was never used.
+    #[inline]
     pub fn operations(&self) -> Option<&'static Operations> {
         // SAFETY: entries are written by the windows and by `Ledger::record`, always with a
         // `&'static Operations`, and start out null.
@@ -42,6 +44,7 @@ impl Entry {
     }
 
     /// The stack pointer of the frame that acquired it.
+    #[inline]
     pub fn frame(&self) -> u64 {
         self.frame.load(Ordering::Relaxed)
     }

@@ -118,8 +118,8 @@ pub unsafe fn take_over(settler: &FrozenTask<'_>, ledger: &Ledger, windows: &Win
             }
         }
         Some(Pending::Convert { entry, operations }) => convert(ledger, entry, operations),
-        // Settling acquires nothing for the task that is settled.
-        Some(Pending::Record { .. }) | None => {}
+        // Only a task itself pops its ledger, and settling acquires nothing for the dead.
+        Some(Pending::Record { .. } | Pending::Pop { .. }) | None => {}
     }
 }
 
@@ -151,11 +151,19 @@ fn resolve(ledger: &Ledger, windows: &WindowTable, registers: &RegisterFile) {
                 entry.erase();
             }
         }
+        (_, Some(Pending::Pop { ledger: of })) => {
+            // The depth has not gone down yet, and is left alone, so that this may be done again.
+            if of == address(ledger)
+                && let Some(last) = ledger.used().last()
+            {
+                last.erase();
+            }
+        }
         (_, Some(Pending::Convert { entry, operations })) => {
             convert(ledger, entry, operations);
         }
         (progress, Some(Pending::Record { resource, operations, ledger: into, frame })) => {
-            if into == core::ptr::from_ref(ledger).addr() as u64 {
+            if into == address(ledger) {
                 let index = if progress == UNRESOLVED {
                     let used = ledger.depth.load(Ordering::Relaxed).saturating_sub(HEADER_BYTES);
                     used / ENTRY_BYTES
@@ -170,6 +178,10 @@ fn resolve(ledger: &Ledger, windows: &WindowTable, registers: &RegisterFile) {
         }
     }
     set_resolution(ledger, RESOLVED);
+}
+
+fn address(ledger: &Ledger) -> u64 {
+    core::ptr::from_ref(ledger).addr() as u64
 }
 
 fn set_resolution(ledger: &Ledger, value: u64) {
@@ -193,6 +205,7 @@ mod tests {
     use crate::arch::WindowKind;
     use crate::testing::{NOTHING, frozen};
     use core::ptr::NonNull;
+    use core::sync::atomic::AtomicU64;
     use std::vec::Vec;
     use task_model::{Gpr, StackBounds, TaskId};
 
@@ -258,6 +271,36 @@ mod tests {
         assert_eq!(ledger.held().next().unwrap().frame(), frame);
         resolve(&ledger, &WindowTable::linked(), task.registers());
         assert_eq!(ledger.len(), 2);
+    }
+
+    #[test]
+    fn a_release_that_popped_nothing_yet_loses_its_entry_and_no_other() {
+        let ledger = Ledger::new();
+        // SAFETY: `NOTHING` may list anything.
+        unsafe {
+            ledger.record(pointer(8), &NOTHING, 0x1800).unwrap();
+            ledger.record(pointer(16), &NOTHING, 0x1400).unwrap();
+        }
+        // SAFETY: nobody holds the word; it makes the window be there.
+        unsafe { crate::arch::release_top(&AtomicU64::new(1), 0, &popped_once()) };
+        let mut registers = crate::testing::stopped_in(WindowKind::Pop);
+        for register in Gpr::ALL {
+            registers[register] = address(&ledger);
+        }
+        for _ in 0..2 {
+            // The second time as after the death of a settler who could not say that it was done.
+            set_resolution(&ledger, UNRESOLVED);
+            resolve(&ledger, &WindowTable::linked(), frozen(&mut registers).registers());
+            assert_eq!(ledger.held().map(Entry::resource).collect::<Vec<_>>(), [pointer(8)]);
+        }
+    }
+
+    /// A ledger with an entry to pop.
+    fn popped_once() -> Ledger {
+        let ledger = Ledger::new();
+        // SAFETY: `NOTHING` may list anything.
+        unsafe { ledger.record(pointer(8), &NOTHING, 0).unwrap() };
+        ledger
     }
 
     #[test]

@@ -225,18 +225,23 @@ impl<T, L: TrackedHeap> Drop for Shared<T, L> {
         let last = match ledger.top(resource) {
             // SAFETY: the last entry lists this share.
             Some(entry) => unsafe { arch::decrement_top(count, entry, destroy, ledger) },
-            None => {
-                let entry = ledger.find(resource).expect("a share is dropped by its own task");
-                // SAFETY: the entry lists this share.
-                let last = unsafe { arch::decrement(count, entry, destroy) };
-                ledger.trim();
-                last
-            }
+            None => drop_out_of_order(count, destroy, ledger),
         };
         if last {
             self.destroy(ledger);
         }
     }
+}
+
+/// Takes a share away whose entry is not the last. Returns whether it was the last share.
+#[cold]
+#[inline(never)]
+fn drop_out_of_order(count: &AtomicU64, destroy: &'static Operations, ledger: &Ledger) -> bool {
+    let entry = ledger.find(count.as_ptr().cast()).expect("a share is dropped by its own task");
+    // SAFETY: the entry lists this share.
+    let last = unsafe { arch::decrement(count, entry, destroy) };
+    ledger.trim();
+    last
 }
 
 impl<T, L: TrackedHeap> Deref for Shared<T, L> {

@@ -12,8 +12,8 @@
 //!  set own waiting bit                      make it true (free the lock, add the permit)
 //!  ═══ full barrier ═══                     ═══ full barrier ═══
 //!  is it true? then done, else:      ◄──►   who is waiting and not woken? nobody: done
-//!  park                                     set its woken bit (compare-exchange)
-//!  clear own woken bit, and look again      unpark it
+//!  park until own woken bit is set          set its woken bit (compare-exchange)
+//!  clear it, and look again                 unpark it
 //!  ───────────────────────────────────      erase the entry
 //!  done: clear both bits
 //!  was it woken meanwhile? wake another
@@ -148,8 +148,10 @@ impl<L: Parker, const WORDS: usize> WaitQueue<L, WORDS> {
                 place.wake_up_used = result.is_ok();
                 return result;
             }
-            L::park();
-            place.take_wake_up();
+            // Not by the token alone: `attempt` may have slept elsewhere, and taken it there.
+            while !place.take_wake_up() {
+                L::park();
+            }
         }
     }
 

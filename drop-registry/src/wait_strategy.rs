@@ -78,7 +78,7 @@ impl<L: CurrentLedger, R: RelaxStrategy> WaitStrategy<L> for R {
     unsafe fn unlock(word: &AtomicU64, value: u64, (): &(), ledger: &Ledger) {
         match ledger.top(word.as_ptr().cast()) {
             // SAFETY: the task holds the lock, and the last entry lists it.
-            Some(entry) => unsafe { arch::release_top(word, value, entry, ledger) },
+            Some(_) => unsafe { arch::release_top(word, value, ledger) },
             None => unlock_out_of_order(word, value, ledger),
         }
     }

@@ -93,6 +93,8 @@ impl WindowRecord {
             }),
             WindowKind::Erase if undecided && !zero => None,
             WindowKind::Erase => Some(Pending::Erase { entry: first }),
+            WindowKind::Pop if planted!(EraseOutsideWindow) => None,
+            WindowKind::Pop => Some(Pending::Pop { ledger: first }),
             WindowKind::EraseOrConvert if !last => Some(Pending::Erase { entry: first }),
             WindowKind::Convert if undecided && !zero => None,
             WindowKind::EraseOrConvert | WindowKind::Convert => {
@@ -125,6 +127,11 @@ pub enum Pending {
     Erase {
         /// The entry.
         entry: u64,
+    },
+    /// The resource is free, and its entry still there: the ledger's last.
+    Pop {
+        /// The ledger.
+        ledger: u64,
     },
     /// The resource is given up, and the entry is to stand for what is owed instead: to destroy the
     /// value whose last share that was, or to wake a waiter.
@@ -199,9 +206,9 @@ impl fmt::Debug for WindowTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Ledger;
     use crate::arch;
     use crate::testing::NOTHING;
-    use crate::{Entry, Ledger};
     use core::sync::atomic::AtomicU64;
     use std::vec::Vec;
 
@@ -211,8 +218,7 @@ mod tests {
         // SAFETY: the ledger and the word are this test's own.
         unsafe {
             assert!(arch::acquire(&word, 0, 1, &NOTHING, &ledger, ledger.room().unwrap()));
-            let entry: *const Entry = ledger.held().next().unwrap();
-            arch::release_top(&word, 0, entry, &ledger);
+            arch::release_top(&word, 0, &ledger);
         }
         assert!(ledger.is_empty());
         let table = WindowTable::linked();
@@ -262,9 +268,14 @@ mod tests {
 
     #[test]
     fn a_release_is_pending_from_its_store_on() {
-        for record in records(WindowKind::Erase) {
+        let releases = records(WindowKind::Pop);
+        assert!(!releases.is_empty());
+        for record in releases {
             let table = WindowTable::linked();
-            assert!(table.pending(&stopped_at(record.commit(), true)).is_some());
+            assert!(matches!(
+                table.pending(&stopped_at(record.commit(), false)),
+                Some(Pending::Pop { ledger: 1000..1016 })
+            ));
             assert_eq!(table.pending(&stopped_at(record.end(), true)), None);
         }
     }

@@ -21,6 +21,8 @@ pub(crate) enum WindowKind {
     /// A resource was released, and something else is owed for it. Registers: entry, and the
     /// operations it takes on.
     Convert = 3,
+    /// A resource was released that the last entry lists. Registers: ledger.
+    Pop = 4,
 }
 
 impl WindowKind {
@@ -30,6 +32,7 @@ impl WindowKind {
             1 => Some(Self::Erase),
             2 => Some(Self::EraseOrConvert),
             3 => Some(Self::Convert),
+            4 => Some(Self::Pop),
             _ => None,
         }
     }

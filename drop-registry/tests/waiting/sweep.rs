@@ -11,6 +11,10 @@ use std::sync::Once;
 use drop_registry::hosted::{Machine, Stop};
 use task_model::TaskId;
 
+/// What looks at the resources once the task with this index has been killed, with the indices of the
+/// others.
+type Check = Box<dyn Fn(&mut Machine, usize, &[usize])>;
+
 /// Some tasks, and what must hold after one of them has been killed and the others have gone on.
 pub(crate) struct Scene {
     /// They take turns in this order. Each begins by yielding.
@@ -18,7 +22,7 @@ pub(crate) struct Scene {
     /// Told which task was killed, right after it was settled.
     pub(crate) died: Box<dyn Fn(usize)>,
     /// Told which task was killed, and which others sleep for ever.
-    pub(crate) check: Box<dyn Fn(&mut Machine, usize, &[usize])>,
+    pub(crate) check: Check,
 }
 
 /// How often a task was killed.

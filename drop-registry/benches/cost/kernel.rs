@@ -1,0 +1,33 @@
+//! The current ledger as a kernel would find it.
+#![expect(unsafe_code, reason = "implements CurrentLedger")]
+
+use core::cell::Cell;
+use core::ptr::NonNull;
+
+use drop_registry::hosted::Hosted;
+use drop_registry::{CurrentLedger, Heap, Ledger, TrackedHeap};
+
+/// One `fs:`-relative load, which is here what a `gs:`-relative one is in a kernel: a plain load
+/// from an address that the linker knows. [`Hosted`] also looks whether it runs in a task.
+pub(crate) struct Kernel;
+
+static LEDGER: Ledger = Ledger::new();
+
+thread_local! {
+    static CURRENT: Cell<*const Ledger> = const { Cell::new(&raw const LEDGER) };
+}
+
+// SAFETY: one thread uses it, which is the one task; the ledger is there for ever.
+unsafe impl CurrentLedger for Kernel {
+    #[inline(always)]
+    fn current() -> NonNull<Ledger> {
+        // SAFETY: never set to anything but the address of `LEDGER`.
+        unsafe { NonNull::new_unchecked(CURRENT.get().cast_mut()) }
+    }
+}
+
+impl TrackedHeap for Kernel {
+    fn heap() -> &'static Heap {
+        Hosted::heap()
+    }
+}

@@ -1,0 +1,163 @@
+//! Two operations against each other, in many short rounds.
+#![expect(unsafe_code, reason = "fences")]
+
+use core::arch::x86_64::_mm_lfence;
+use core::hint::black_box;
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::operation::{Called, Nothing, Operation};
+
+/// Operations in each half of a round: some microseconds, so that most rounds are not interrupted,
+/// and those that are do not move the median.
+const OPERATIONS: u32 = 1000;
+
+/// What surrounds an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Itself, again and again. An out-of-order processor overlaps one with the next.
+    BackToBack,
+    /// A fence on each side, so that nothing overlaps; and other work, which is taken off.
+    Alone,
+    /// Other work right before it, whose loads and stores are still in flight, and a fence after.
+    Amid,
+}
+
+impl Mode {
+    pub(crate) const ALL: [Self; 3] = [Self::BackToBack, Self::Alone, Self::Amid];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::BackToBack => "back-to-back",
+            Self::Alone => "alone",
+            Self::Amid => "amid",
+        }
+    }
+}
+
+/// How an operation is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Into the loop that measures it, with everything that does not change in registers.
+    Inlined,
+    /// As a function of its own.
+    Called,
+}
+
+impl Shape {
+    pub(crate) const ALL: [Self; 2] = [Self::Inlined, Self::Called];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Inlined => "inlined",
+            Self::Called => "called",
+        }
+    }
+}
+
+/// What a comparison found.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Figures {
+    /// Nanoseconds of one operation, in the best round.
+    pub(crate) ours: f64,
+    /// As `ours`.
+    pub(crate) peer: f64,
+    /// The median over the rounds of ours / peer.
+    pub(crate) ratio: f64,
+}
+
+/// Measures the two in turn, the order swapped each round.
+pub(crate) fn compare(
+    rounds: usize,
+    mode: Mode,
+    shape: Shape,
+    ours: &impl Operation,
+    peer: &impl Operation,
+) -> Figures {
+    match shape {
+        Shape::Inlined => compare_shaped(rounds, mode, ours, peer),
+        Shape::Called => compare_shaped(rounds, mode, &Called(ours), &Called(peer)),
+    }
+}
+
+fn compare_shaped(
+    rounds: usize,
+    mode: Mode,
+    ours: &impl Operation,
+    peer: &impl Operation,
+) -> Figures {
+    // Once each before it counts: page faults, lazy binding, branch predictors.
+    time(mode, ours);
+    time(mode, peer);
+    let mut best = [f64::INFINITY; 3];
+    let mut ratios = Vec::with_capacity(rounds);
+    for round in 0..rounds {
+        let surroundings = if mode == Mode::BackToBack { 0.0 } else { time(mode, &Nothing) };
+        let (ours, peer) = if round % 2 == 0 {
+            let ours = time(mode, ours);
+            (ours, time(mode, peer))
+        } else {
+            let peer = time(mode, peer);
+            (time(mode, ours), peer)
+        };
+        for (best, now) in best.iter_mut().zip([ours, peer, surroundings]) {
+            *best = best.min(now);
+        }
+        ratios.push((ours - surroundings) / (peer - surroundings));
+    }
+    ratios.sort_by(f64::total_cmp);
+    let [ours, peer, surroundings] = best;
+    Figures { ours: ours - surroundings, peer: peer - surroundings, ratio: ratios[rounds / 2] }
+}
+
+/// Nanoseconds of one operation, with its surroundings.
+fn time(mode: Mode, operation: &impl Operation) -> f64 {
+    let memory = black_box([const { AtomicU64::new(0) }; 8]);
+    match mode {
+        Mode::BackToBack => repeat(|| operation.run()),
+        Mode::Alone => repeat(|| {
+            other_work(&memory);
+            fence();
+            operation.run();
+            fence();
+        }),
+        Mode::Amid => repeat(|| {
+            other_work(&memory);
+            operation.run();
+            fence();
+        }),
+    }
+}
+
+/// A loop for each operation; it is not shared, so that the operation is inlined into it.
+#[inline(never)]
+fn repeat(body: impl Fn()) -> f64 {
+    let start = Instant::now();
+    for _ in 0..OPERATIONS {
+        body();
+    }
+    start.elapsed().as_nanos() as f64 / f64::from(OPERATIONS)
+}
+
+/// Reads and writes eight words, then computes for some forty cycles and more.
+#[inline(always)]
+fn other_work(memory: &[AtomicU64; 8]) {
+    let mut sum = 1;
+    for word in memory {
+        let value = word.load(Ordering::Relaxed);
+        sum += value;
+        word.store(value + 1, Ordering::Relaxed);
+    }
+    for _ in 0..12 {
+        sum = black_box(sum.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    }
+    black_box(sum);
+}
+
+/// Nothing after it begins before everything before it has been executed; stores may still be on
+/// their way to the cache (Intel SDM volume 2, LFENCE; AMD, with LFENCE as a dispatch barrier).
+#[inline(always)]
+fn fence() {
+    // SAFETY: SSE2 is part of x86-64.
+    unsafe { _mm_lfence() };
+}
