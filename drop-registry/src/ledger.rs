@@ -6,6 +6,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering, compiler_fence};
 
 use crate::Operations;
+use crate::operations::Marked;
 
 /// One thing that a task holds.
 ///
@@ -33,6 +34,12 @@ impl Entry {
     #[inline]
     pub fn resource(&self) -> *mut () {
         self.resource.load(Ordering::Relaxed)
+    }
+
+    /// Where it is. Boxes and obligations stand in the ledger under marked addresses, so this is not
+    /// always what [`Entry::resource`] holds.
+    pub fn place(&self) -> *mut () {
+        Marked::plain(self.resource())
     }
 
     /// How to let go of it; `None` in an entry that was never used.

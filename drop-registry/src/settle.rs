@@ -13,7 +13,6 @@ use core::sync::atomic::{Ordering, compiler_fence};
 use task_model::{FrozenTask, RegisterFile};
 
 use crate::ledger::{ENTRY_BYTES, HEADER_BYTES};
-use crate::operations::Marked;
 use crate::{Entry, Ledger, Operations, Outcome, Pending, ResourceKind, WindowTable};
 
 /// What [`settle`] or [`reclaim`] did about one entry.
@@ -62,7 +61,7 @@ pub unsafe fn settle(
             continue;
         }
         let Some(operations) = live(entry) else { continue };
-        let (resource, frame) = (Marked::plain(entry.resource()).addr() as u64, entry.frame());
+        let (resource, frame) = (entry.place().addr() as u64, entry.frame());
         // SAFETY: this function's contract is that of `release`, for each entry.
         let outcome = unsafe { (operations.release)(ledger, entry) };
         each(Settled {
@@ -83,7 +82,7 @@ pub unsafe fn settle(
 pub unsafe fn reclaim(ledger: &Ledger, mut each: impl FnMut(Settled)) {
     for (index, entry) in ledger.used().iter().enumerate().rev() {
         let Some(operations) = live(entry) else { continue };
-        let (resource, frame) = (Marked::plain(entry.resource()).addr() as u64, entry.frame());
+        let (resource, frame) = (entry.place().addr() as u64, entry.frame());
         // SAFETY: an entry that `settle` has not erased is orphaned, which is `reclaim`'s contract.
         let outcome = unsafe { (operations.reclaim)(entry) };
         each(Settled {

@@ -58,7 +58,7 @@ fn state(run: &mut Run) -> u64 {
         entry.resource().hash(&mut hasher);
         entry.operations().map(std::ptr::from_ref).hash(&mut hasher);
         // SAFETY: what is held is alive, and every resource begins with a word.
-        unsafe { entry.resource().cast::<u64>().read_volatile() }.hash(&mut hasher);
+        unsafe { entry.place().cast::<u64>().read_volatile() }.hash(&mut hasher);
     }
     Hosted::heap().bytes_taken().hash(&mut hasher);
     hasher.finish()
