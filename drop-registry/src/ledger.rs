@@ -56,6 +56,12 @@ impl Entry {
         self.frame.load(Ordering::Relaxed)
     }
 
+    /// Whether this is how to let go of it. By address: ask for a `static`.
+    #[inline(always)]
+    pub(crate) fn has(&self, operations: &'static Operations) -> bool {
+        ptr::eq(self.operations.load(Ordering::Relaxed), operations)
+    }
+
     /// Removes the entry, by one store. Its place is free again once all above it are too.
     pub(crate) fn erase(&self) {
         compiler_fence(Ordering::SeqCst);
@@ -212,8 +218,13 @@ impl Ledger {
     }
 
     fn set_used_len(&self, len: usize) {
+        self.set_depth(HEADER_BYTES + ENTRY_BYTES * len as u64);
+    }
+
+    #[inline(always)]
+    fn set_depth(&self, depth: u64) {
         compiler_fence(Ordering::SeqCst);
-        self.depth.store(HEADER_BYTES + ENTRY_BYTES * len as u64, Ordering::Relaxed);
+        self.depth.store(depth, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
     }
 
@@ -239,12 +250,10 @@ impl Ledger {
     #[inline(always)]
     pub(crate) fn top(&self, resource: *const ()) -> Option<&Entry> {
         let depth = self.depth.load(Ordering::Relaxed);
-        let offset = (depth - ENTRY_BYTES) as usize;
-        // SAFETY: only this task writes `depth`: it is `HEADER_BYTES` plus a whole number of
-        // entries, so the 24 bytes before it lie within the ledger. With no entry in use they are
-        // the header's, read as an entry: `moving` stands where the resource would be, is 0 in a
+        // SAFETY: only this task writes `depth`, so it is `HEADER_BYTES` plus a whole number of
+        // entries. With no entry in use, `moving` stands where the resource would be, is 0 in a
         // task that runs, and so matches nothing.
-        let last = unsafe { &*ptr::from_ref(self).byte_add(offset).cast::<Entry>() };
+        let last = unsafe { self.at(depth - ENTRY_BYTES) };
         (last.resource().cast_const() == resource).then_some(last)
     }
 
@@ -282,21 +291,37 @@ impl Ledger {
     /// # Safety
     /// The caller is the ledger's task, and holds `resource` in the sense of `operations` until it
     /// erases the entry.
+    #[inline(always)]
     pub(crate) unsafe fn record(
         &self,
         resource: *mut (),
         operations: &'static Operations,
         frame: u64,
     ) -> Result<&Entry, LedgerFull> {
-        self.room()?;
-        let len = self.used_len();
-        let entry = &self.entries[len];
+        let depth = self.room()?;
+        // SAFETY: `room` gives the offset of an entry that is free.
+        let entry = unsafe { self.at(depth) };
         entry.resource.store(resource, Ordering::Relaxed);
         entry.operations.store(ptr::from_ref(operations).cast_mut(), Ordering::Relaxed);
         entry.frame.store(frame, Ordering::Relaxed);
         // The store that counts comes last; its fences keep the compiler to that.
-        self.set_used_len(len + 1);
+        self.set_depth(depth + ENTRY_BYTES);
         Ok(entry)
+    }
+
+    /// Takes the last entry away, by one store.
+    #[inline(always)]
+    pub(crate) fn pop(&self) {
+        self.set_depth(self.depth.load(Ordering::Relaxed) - ENTRY_BYTES);
+    }
+
+    /// # Safety
+    /// `offset` is [`HEADER_BYTES`] plus a whole number of entries, below [`LEDGER_BYTES`]; or one
+    /// entry less than that, for the header read as an entry.
+    #[inline(always)]
+    unsafe fn at(&self, offset: u64) -> &Entry {
+        // SAFETY: by the contract, 24 bytes of the ledger lie there, of words that may be shared.
+        unsafe { &*ptr::from_ref(self).byte_add(offset as usize).cast::<Entry>() }
     }
 
     /// Completes, from outside, what a window that records had begun: idempotent.

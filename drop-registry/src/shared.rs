@@ -38,6 +38,9 @@ pub(crate) struct Counted<T> {
 /// a death takes exactly that share away. It is therefore not `Send`; a share moves to another
 /// owner through a [`Slot`](crate::Slot), so that there is no instant at which nobody has it, or
 /// two do.
+///
+/// A task that has a share takes another one without touching the count, if the first is the last
+/// thing in its ledger: the entry of the first keeps the value alive for both.
 pub struct Shared<T, L: TrackedHeap> {
     block: NonNull<Counted<T>>,
     context: PhantomData<(fn() -> L, T)>,
@@ -148,7 +151,7 @@ impl<T, L: TrackedHeap> Shared<T, L> {
     /// If the task's ledger is full.
     ///
     /// # Panics
-    /// If there are 2^63 shares.
+    /// If the count is 2^63.
     #[inline(always)]
     pub fn try_clone(&self) -> Result<Self, LedgerFull> {
         // SAFETY: this handle is a share, so the block is alive.
@@ -161,6 +164,13 @@ impl<T, L: TrackedHeap> Shared<T, L> {
     pub(crate) unsafe fn share_of(block: NonNull<Counted<T>>) -> Result<Self, LedgerFull> {
         // SAFETY: `CurrentLedger`: the ledger is this task's.
         let ledger = unsafe { L::current().as_ref() };
+        let resource = block.as_ptr().cast();
+        if ledger.top(resource).is_some() {
+            // SAFETY: to hold a share that is not counted takes no more than its entry, as long as
+            // a counted one is below it: see `ALSO`.
+            unsafe { ledger.record(resource, &ALSO, arch::frame_address()) }?;
+            return Ok(Self { block, context: PhantomData });
+        }
         let depth = ledger.room()?;
         // SAFETY: the block is alive, and one more count is one more share.
         let counted = unsafe { arch::increment(&block.as_ref().count, Self::SHARE, ledger, depth) };
@@ -168,7 +178,24 @@ impl<T, L: TrackedHeap> Shared<T, L> {
         Ok(Self { block, context: PhantomData })
     }
 
-    /// How many shares there are: of use to a check or a report, and stale at once.
+    /// The calling task's innermost entry for this value, which is counted from now on: to be
+    /// handed over.
+    ///
+    /// # Panics
+    /// If the count is 2^63.
+    pub(crate) fn counted_entry<'l>(&self, ledger: &'l Ledger) -> &'l Entry {
+        let entry = ledger.own(self.block.as_ptr().cast());
+        if entry.has(&ALSO) {
+            // SAFETY: this handle is a share, so the block is alive; the entry is this task's.
+            let counted =
+                unsafe { arch::increment_listed(&self.block.as_ref().count, Self::SHARE, entry) };
+            assert!(counted, "more than 2^63 shares of one value");
+        }
+        entry
+    }
+
+    /// How many shares are counted: those of slots, and of each task that has any at least one. Of
+    /// use to a check or a report, and stale at once.
     pub fn count(this: &Self) -> u64 {
         // SAFETY: this handle is a share, so the block is alive.
         unsafe { this.block.as_ref() }.count.load(Ordering::Relaxed)
@@ -179,9 +206,14 @@ impl<T, L: TrackedHeap> Shared<T, L> {
     pub fn get_mut(this: &mut Self) -> Option<&mut T> {
         // SAFETY: this handle is a share, so the block is alive.
         let Counted { count, holder_died, .. } = unsafe { this.block.as_ref() };
-        let sole = count.load(Ordering::Acquire) == 1 && !holder_died.load(Ordering::Relaxed);
-        // SAFETY: the only share is borrowed exclusively. Acquire pairs with the decrement of
-        // whoever held the last other one.
+        // SAFETY: `CurrentLedger`, and the handle is not `Send`.
+        let ledger = unsafe { L::current().as_ref() };
+        let listed = ledger.held().filter(|entry| entry.resource() == this.block.as_ptr().cast());
+        let sole = count.load(Ordering::Acquire) == 1
+            && !holder_died.load(Ordering::Relaxed)
+            && listed.count() == 1;
+        // SAFETY: the only share is borrowed exclusively: the count is this task's, and its ledger
+        // lists one handle. Acquire pairs with the decrement of whoever held the last other one.
         sole.then(|| unsafe { &mut (*this.block.as_ptr()).value })
     }
 
@@ -223,6 +255,7 @@ impl<T, L: TrackedHeap> Drop for Shared<T, L> {
         let Counted { count, destroy, .. } = unsafe { self.block.as_ref() };
         let resource = self.block.as_ptr().cast();
         let last = match ledger.top(resource) {
+            Some(entry) if entry.has(&ALSO) => return ledger.pop(),
             // SAFETY: the last entry lists this share.
             Some(entry) => unsafe { arch::decrement_top(count, entry, destroy, ledger) },
             None => drop_out_of_order(count, destroy, ledger),
@@ -238,8 +271,13 @@ impl<T, L: TrackedHeap> Drop for Shared<T, L> {
 #[inline(never)]
 fn drop_out_of_order(count: &AtomicU64, destroy: &'static Operations, ledger: &Ledger) -> bool {
     let entry = ledger.find(count.as_ptr().cast()).expect("a share is dropped by its own task");
-    // SAFETY: the entry lists this share.
-    let last = unsafe { arch::decrement(count, entry, destroy) };
+    let last = if entry.has(&ALSO) {
+        entry.erase();
+        false
+    } else {
+        // SAFETY: the entry lists this share.
+        unsafe { arch::decrement(count, entry, destroy) }
+    };
     ledger.trim();
     last
 }
@@ -258,6 +296,23 @@ impl<T: fmt::Debug, L: TrackedHeap> fmt::Debug for Shared<T, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
     }
+}
+
+/// One more share of a value of which the same ledger lists a counted one further down. So the
+/// entry may come and go by itself, and nothing need be done about it when the task dies.
+///
+/// That there is a counted one below stays true because whoever lets go of a share takes away the
+/// innermost entry for the value, whichever handle it was made for: those of one task are alike.
+static ALSO: Operations = Operations {
+    kind: ResourceKind::Share,
+    bytes: 0,
+    release: forget_uncounted,
+    reclaim: reclaim_nothing,
+};
+
+unsafe fn forget_uncounted(_: &Ledger, entry: &Entry) -> Outcome {
+    entry.erase();
+    Outcome::Released
 }
 
 /// Takes a dead task's share away.
@@ -336,13 +391,50 @@ mod tests {
         let ledger = on_fresh_ledger(|ledger| {
             let first = TestShared::new(CountsDrops(drops.clone())).unwrap();
             let second = first.try_clone().unwrap();
-            assert_eq!((Shared::count(&first), ledger.len()), (2, 2));
+            assert_eq!((Shared::count(&first), ledger.len()), (1, 2));
             drop(first);
             assert_eq!(drops.load(Ordering::Relaxed), 0);
             drop(second);
         });
         assert_eq!(drops.load(Ordering::Relaxed), 1);
         assert!(ledger.is_empty());
+    }
+
+    #[test]
+    fn shares_of_one_task_are_counted_as_often_as_something_else_lies_between() {
+        let drops = Arc::new(AtomicUsize::new(0));
+        let ledger = on_fresh_ledger(|_| {
+            let first = TestShared::new(CountsDrops(drops.clone())).unwrap();
+            let second = first.try_clone().unwrap();
+            let between = TestShared::new(7).unwrap();
+            let third = first.try_clone().unwrap();
+            let fourth = first.try_clone().unwrap();
+            assert_eq!(Shared::count(&first), 2);
+            drop(first);
+            drop(between);
+            assert_eq!((Shared::count(&second), drops.load(Ordering::Relaxed)), (2, 0));
+            drop(fourth);
+            assert_eq!((Shared::count(&second), drops.load(Ordering::Relaxed)), (1, 0));
+            drop(third);
+            assert_eq!((Shared::count(&second), drops.load(Ordering::Relaxed)), (1, 0));
+            drop(second);
+        });
+        assert!(ledger.is_empty());
+        assert_eq!(drops.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_death_takes_away_one_count_for_shares_that_were_counted_once() {
+        on_fresh_ledger(|_| {
+            let mine = TestShared::new(7).unwrap();
+            kill(|| {
+                // SAFETY: `mine` keeps the block alive.
+                let [one, two] = [(); 2].map(|()| unsafe { TestShared::share_of(mine.block) });
+                core::mem::forget((one.unwrap(), two.unwrap()));
+                assert_eq!(Shared::count(&mine), 2);
+            });
+            assert_eq!(Shared::count(&mine), 1);
+        });
     }
 
     #[test]
@@ -444,7 +536,7 @@ mod tests {
             let first = TestShared::new(Cell::new(1).get()).unwrap();
             let shares: std::vec::Vec<_> = core::iter::from_fn(|| first.try_clone().ok()).collect();
             assert_eq!(shares.len(), Ledger::CAPACITY - 1);
-            assert_eq!(Shared::count(&first), Ledger::CAPACITY as u64);
+            assert_eq!(Shared::count(&first), 1);
             assert!(TestShared::new(2).is_err());
         });
     }

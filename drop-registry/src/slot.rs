@@ -41,7 +41,7 @@ impl<T, L: TrackedHeap> Slot<T, L> {
         // SAFETY: `CurrentLedger`, and the share is not `Send`.
         let ledger = unsafe { L::current().as_ref() };
         let block = Shared::block(&share);
-        let entry = ledger.own(block.as_ptr().cast());
+        let entry = share.counted_entry(ledger);
         // SAFETY: the word of an `AtomicPtr`, seen as a number: same size, same alignment.
         let word = unsafe { AtomicU64::from_ptr(self.block.as_ptr().cast()) };
         let address = block.as_ptr().expose_provenance() as u64;

@@ -211,6 +211,35 @@ pub(crate) unsafe fn increment(
     true
 }
 
+/// Adds one to a count, and gives the entry `operations`: it lists a share that was not counted.
+/// Returns whether the count is still below 2^63; if it is not, it stays up for ever, and the entry
+/// as it is.
+///
+/// # Safety
+/// `count` is live and above 0; to hold a share of it is what `operations` undo; the caller alone
+/// changes the entry.
+pub(crate) unsafe fn increment_listed(
+    count: &AtomicU64,
+    operations: &'static Operations,
+    entry: *const Entry,
+) -> bool {
+    // SAFETY: the contract hands one count and the entry to the block.
+    unsafe {
+        asm!(
+            "lock inc qword ptr [{count}]",
+            "2: 3: js {overflow}",
+            "mov qword ptr [{entry} + 8], {operations}",
+            "4:",
+            record!("3", "entry", "operations"),
+            count = in(reg) count,
+            entry = in(reg) entry,
+            operations = in(reg) operations,
+            overflow = label { return false },
+        );
+    }
+    true
+}
+
 /// Takes `pointer` out of `place`, which nobody else can reach, and records it.
 ///
 /// # Safety

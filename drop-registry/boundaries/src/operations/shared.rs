@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use drop_registry::hosted::{Hosted, yield_now};
-use drop_registry::{DropAfterTear, Shared, TrackedHeap};
+use drop_registry::{DropAfterTear, Shared, TrackedBox, TrackedHeap};
 
 use super::leak;
 use super::slot::Place;
@@ -12,7 +12,9 @@ use crate::operation::{Audit, Findings, Operation, World, begin, end};
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: "shared new", world: || alone(create) },
     Operation { name: "shared clone, drop", world: || published(clone_and_drop) },
+    Operation { name: "shared clone, drop, uncounted", world: || published(uncounted) },
     Operation { name: "shared clone, drop out of order", world: || published(drop_out_of_order) },
+    Operation { name: "shared drop before its clone's", world: || published(clone_outlives) },
     Operation { name: "shared drop of the last share", world: || alone(drop_last) },
     Operation { name: "shared drop racing another's drop", world: || published(drop_with_others) },
 ];
@@ -100,6 +102,17 @@ fn published(operation: fn(&'static Place)) -> Box<dyn World> {
 
 fn clone_and_drop(place: &'static Place) {
     let shared = place.slot().share().expect("room in the ledger").expect("a value");
+    // On top of it in the ledger, so that the clone is counted.
+    let between = TrackedBox::<_, Hosted>::new(7u64);
+    begin();
+    let another = shared.try_clone();
+    drop(another);
+    end();
+    drop(between);
+}
+
+fn uncounted(place: &'static Place) {
+    let shared = place.slot().share().expect("room in the ledger").expect("a value");
     begin();
     let another = shared.try_clone();
     drop(another);
@@ -109,9 +122,24 @@ fn clone_and_drop(place: &'static Place) {
 fn drop_out_of_order(place: &'static Place) {
     begin();
     let first = place.slot().share();
+    let between = TrackedBox::<_, Hosted>::new(7u64);
     let second = place.slot().share();
+    let uncounted = place.slot().share();
+    drop(between);
+    let above = TrackedBox::<_, Hosted>::new(7u64);
     drop(first);
     drop(second);
+    drop(uncounted);
+    drop(above);
+    end();
+}
+
+fn clone_outlives(place: &'static Place) {
+    let shared = place.slot().share().expect("room in the ledger").expect("a value");
+    begin();
+    let another = shared.try_clone();
+    drop(shared);
+    drop(another);
     end();
 }
 

@@ -38,6 +38,7 @@ impl Place {
 
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: "slot put", world: || handed_over(put) },
+    Operation { name: "slot put of an uncounted share", world: || handed_over(put_uncounted) },
     Operation { name: "slot put into an occupied one", world: || handed_over(put_twice) },
     Operation { name: "slot take, put back", world: || handed_over(take_and_put_back) },
     Operation { name: "slot share, drop", world: || handed_over(share) },
@@ -69,6 +70,16 @@ fn put(place: &'static Place, drops: &'static Drops) {
     let value = Handle::new_droppable(Value(drops)).expect("room on the heap");
     begin();
     let refused = place.slot().put(value);
+    end();
+    drop(refused);
+}
+
+fn put_uncounted(place: &'static Place, drops: &'static Drops) {
+    let value = Handle::new_droppable(Value(drops)).expect("room on the heap");
+    let another = value.try_clone().expect("room in the ledger");
+    begin();
+    let refused = place.slot().put(another);
+    drop(value);
     end();
     drop(refused);
 }
