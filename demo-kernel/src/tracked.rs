@@ -52,6 +52,9 @@ impl RelaxStrategy for Yield {
 /// The kernel's lock.
 pub(crate) type Mutex<T> = drop_registry::Mutex<T, Kernel, Yield>;
 
+/// A held lock.
+pub(crate) type MutexGuard<'a, T> = drop_registry::MutexGuard<'a, T, Kernel, Yield>;
+
 /// The ledger of everything that runs before the first task.
 pub(crate) static BOOT_LEDGER: Ledger = Ledger::new();
 

@@ -3,7 +3,9 @@
 use core::fmt;
 
 use crate::arch;
-use crate::{LedgerFull, LockError, Mutex, MutexGuard, Parker, WaitQueue, WaitStrategy};
+use crate::{
+    LedgerFull, LockError, LockResult, Mutex, MutexGuard, Parker, WaitQueue, WaitStrategy,
+};
 
 /// A condition variable: tasks that wait for a change of what a [`Mutex`] protects.
 ///
@@ -72,7 +74,7 @@ impl<L: Parker, const WORDS: usize> Condvar<L, WORDS> {
         &self,
         lock: &'a Mutex<T, L, R>,
         mut look: impl FnMut(&mut T) -> Option<U>,
-    ) -> Result<U, LockError<'a, T, L, R>> {
+    ) -> Result<U, LockError<MutexGuard<'a, T, L, R>>> {
         let frame = arch::frame_address();
         let mut attempt = || match lock.lock() {
             Ok(mut value) => look(&mut value).map(Ok),
@@ -94,7 +96,7 @@ impl<L: Parker, const WORDS: usize> Condvar<L, WORDS> {
     pub fn wait<'a, T: ?Sized, R: WaitStrategy<L>>(
         &self,
         guard: MutexGuard<'a, T, L, R>,
-    ) -> Result<MutexGuard<'a, T, L, R>, LockError<'a, T, L, R>> {
+    ) -> LockResult<MutexGuard<'a, T, L, R>> {
         self.wait_from(arch::frame_address(), guard)
     }
 
@@ -102,7 +104,7 @@ impl<L: Parker, const WORDS: usize> Condvar<L, WORDS> {
         &self,
         frame: u64,
         guard: MutexGuard<'a, T, L, R>,
-    ) -> Result<MutexGuard<'a, T, L, R>, LockError<'a, T, L, R>> {
+    ) -> LockResult<MutexGuard<'a, T, L, R>> {
         let lock = guard.lock_of();
         // Before the unlock, so that whoever makes the change under the lock finds this task here.
         let mut place = self.waiters.enrol(frame)?;

@@ -6,21 +6,16 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicU64, Ordering};
 
 use spin::relax::Spin;
 
 use crate::arch;
-use crate::{CurrentLedger, Ledger, LedgerFull, OwnerDied, WaitStrategy};
-
-/// Nobody holds it.
-pub(crate) const FREE: u64 = 0;
-/// A holder died, and the value has not been marked consistent since. Alone, or beside an owner.
-pub(crate) const OWNER_DIED: u64 = 1;
-/// Somebody who was told gave up. For good.
-const NOT_RECOVERABLE: u64 = 2;
-/// The rest of the word: the address of the owner's ledger.
-pub(crate) const OWNER: u64 = !(Ledger::ALIGNMENT - 1);
+use crate::owner_died::sealed::Sealed;
+use crate::owner_word::{FREE, NOT_RECOVERABLE, OwnerWord, Taken};
+use crate::{
+    CurrentLedger, Ledger, LockError, LockResult, MaybeTorn, OwnerDied, TryLockError,
+    TryLockResult, WaitStrategy,
+};
 
 /// A mutual exclusion lock that survives the death of its owner.
 ///
@@ -55,7 +50,7 @@ pub(crate) const OWNER: u64 = !(Ledger::ALIGNMENT - 1);
 #[repr(C)]
 pub struct Mutex<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L> = Spin> {
     /// The owner's ledger, and the two marks.
-    pub(crate) word: AtomicU64,
+    pub(crate) word: OwnerWord,
     pub(crate) waiters: R::Waiters,
     context: PhantomData<fn() -> (L, R)>,
     /// Dropped by `Drop` alone, which knows whether it is whole.
@@ -67,81 +62,11 @@ unsafe impl<T: ?Sized + Send, L: CurrentLedger, R: WaitStrategy<L>> Sync for Mut
 // SAFETY: it owns the value.
 unsafe impl<T: ?Sized + Send, L: CurrentLedger, R: WaitStrategy<L>> Send for Mutex<T, L, R> {}
 
-/// Why [`Mutex::lock`] did not return a plain guard.
-pub enum LockError<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> {
-    /// The lock is held now, but its last owner died holding it and the value may be torn.
-    OwnerDied(OwnerDied<'a, T, L, R>),
-    /// Somebody was told that the owner died, and unlocked without making the value consistent.
-    /// The lock is not held, and never will be.
-    NotRecoverable,
-    /// The lock is not held: the calling task holds it already.
-    Recursive,
-    /// The lock is not held: the calling task's ledger has no room to say that it is.
-    LedgerFull,
-}
-
-/// Why [`Mutex::try_lock`] did not return a plain guard.
-pub enum TryLockError<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> {
-    /// Another task holds it.
-    WouldBlock,
-    /// As [`Mutex::lock`].
-    Lock(LockError<'a, T, L, R>),
-}
-
-impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> fmt::Display for LockError<'_, T, L, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::OwnerDied(_) => f.write_str("the lock's last owner died holding it"),
-            Self::NotRecoverable => f.write_str("the lock's value was given up after a death"),
-            Self::Recursive => f.write_str("the task holds this lock already"),
-            Self::LedgerFull => LedgerFull.fmt(f),
-        }
-    }
-}
-
-impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> fmt::Display for TryLockError<'_, T, L, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::WouldBlock => f.write_str("another task holds the lock"),
-            Self::Lock(error) => error.fmt(f),
-        }
-    }
-}
-
-/// As [`Display`](fmt::Display): a value that may be torn is not shown.
-impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug for LockError<'_, T, L, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// As [`Display`](fmt::Display).
-impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug for TryLockError<'_, T, L, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> core::error::Error
-    for LockError<'_, T, L, R>
-{
-}
-impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> core::error::Error
-    for TryLockError<'_, T, L, R>
-{
-}
-
-impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> From<LedgerFull> for LockError<'_, T, L, R> {
-    fn from(_: LedgerFull) -> Self {
-        Self::LedgerFull
-    }
-}
-
 impl<T, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
     /// A free lock around `value`.
     pub const fn new(value: T) -> Self {
         Self {
-            word: AtomicU64::new(FREE),
+            word: OwnerWord::new(),
             waiters: R::NOBODY,
             context: PhantomData,
             value: UnsafeCell::new(ManuallyDrop::new(value)),
@@ -155,12 +80,12 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
     /// # Errors
     /// [`LockError`] says each; of these [`LockError::OwnerDied`] holds the lock.
     #[inline(always)]
-    pub fn lock(&self) -> Result<MutexGuard<'_, T, L, R>, LockError<'_, T, L, R>> {
+    pub fn lock(&self) -> LockResult<MutexGuard<'_, T, L, R>> {
         // SAFETY: `CurrentLedger`: the ledger is this task's and lives as long as it.
         let ledger = unsafe { L::current().as_ref() };
         let depth = ledger.room()?;
-        // SAFETY: taking the word from `FREE` to the owner is what `R::HELD` means.
-        if unsafe { arch::acquire(&self.word, FREE, owner(ledger), R::HELD, ledger, depth) } {
+        // SAFETY: to own the word is what `R::HELD` means; the ledger is this task's.
+        if unsafe { self.word.take_free(R::HELD, ledger, depth) } {
             return Ok(MutexGuard::new(self));
         }
         self.lock_contended(ledger, arch::frame_address())
@@ -171,7 +96,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
     /// # Errors
     /// [`TryLockError::WouldBlock`] if somebody does; else as [`Mutex::lock`].
     #[inline(always)]
-    pub fn try_lock(&self) -> Result<MutexGuard<'_, T, L, R>, TryLockError<'_, T, L, R>> {
+    pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T, L, R>> {
         // SAFETY: as in `lock`.
         let ledger = unsafe { L::current().as_ref() };
         self.attempt(ledger, arch::frame_address())
@@ -179,17 +104,13 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
 
     /// Whether somebody holds it: of use to a check or a report, and stale at once.
     pub fn is_locked(&self) -> bool {
-        self.word.load(Ordering::Relaxed) & OWNER != 0
+        self.word.is_owned()
     }
 
     #[cold]
     #[inline(never)]
-    fn lock_contended(
-        &self,
-        ledger: &Ledger,
-        frame: u64,
-    ) -> Result<MutexGuard<'_, T, L, R>, LockError<'_, T, L, R>> {
-        ledger.set_waiting(self.word.as_ptr().cast());
+    fn lock_contended(&self, ledger: &Ledger, frame: u64) -> LockResult<MutexGuard<'_, T, L, R>> {
+        ledger.set_waiting(self.word.as_resource());
         let result = R::wait_until(&self.waiters, frame, || match self.attempt(ledger, frame) {
             Ok(guard) => Some(Ok(guard)),
             Err(TryLockError::Lock(error)) => Some(Err(error)),
@@ -199,34 +120,16 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
         result
     }
 
-    fn attempt(
-        &self,
-        ledger: &Ledger,
-        frame: u64,
-    ) -> Result<MutexGuard<'_, T, L, R>, TryLockError<'_, T, L, R>> {
-        let error = match self.word.load(Ordering::Relaxed) {
-            NOT_RECOVERABLE => LockError::NotRecoverable,
-            word if word & OWNER == owner(ledger) => LockError::Recursive,
-            word if word & OWNER != 0 => return Err(TryLockError::WouldBlock),
-            mark => {
-                let depth = ledger.room().map_err(|full| TryLockError::Lock(full.into()))?;
-                let desired = owner(ledger) | mark;
-                let word = self.word.as_ptr().cast();
-                // SAFETY: as in `lock`; the mark stays beside the owner.
-                let taken = unsafe {
-                    arch::claim(&self.word, mark, desired, word, R::HELD, ledger, depth, frame)
-                };
-                if !taken {
-                    return Err(TryLockError::WouldBlock);
-                }
-                let guard = MutexGuard::new(self);
-                if mark == FREE {
-                    return Ok(guard);
-                }
-                LockError::OwnerDied(OwnerDied::new(guard))
+    fn attempt(&self, ledger: &Ledger, frame: u64) -> TryLockResult<MutexGuard<'_, T, L, R>> {
+        // SAFETY: as in `lock`.
+        let taken = unsafe { self.word.take(R::HELD, ledger, frame) }?;
+        let guard = MutexGuard::new(self);
+        match taken {
+            Taken::Whole => Ok(guard),
+            Taken::OwnerDied => {
+                Err(TryLockError::Lock(LockError::OwnerDied(OwnerDied::new(guard))))
             }
-        };
-        Err(TryLockError::Lock(error))
+        }
     }
 
     /// The value, through an exclusive reference to the lock: no locking needed.
@@ -234,71 +137,29 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
     /// # Errors
     /// If its last owner died, or it was given up: the value may be torn.
     pub fn get_mut(&mut self) -> Result<&mut T, MaybeTorn> {
-        if *self.word.get_mut() == FREE { Ok(self.value.get_mut()) } else { Err(MaybeTorn) }
+        if self.word.is_whole() { Ok(self.value.get_mut()) } else { Err(MaybeTorn) }
     }
 }
-
-/// The value may be torn: its lock's last owner died, or still holds it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MaybeTorn;
-
-impl fmt::Display for MaybeTorn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the value may be torn")
-    }
-}
-
-impl core::error::Error for MaybeTorn {}
 
 /// Drops the value if it is whole: if the lock is free and no death has left a mark on it.
 ///
 /// # Panics
-/// If another task holds the lock, or this one does and the lock has been moved since; both are
-/// possible only if the guard was forgotten. Some ledger lists a lock that is about to go, and
-/// cannot be put right from here. The panic does not unwind.
+/// If the lock is held by another task, or has been moved since it was locked; both are possible
+/// only if the guard was forgotten. The panic does not unwind.
 impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Drop for Mutex<T, L, R> {
     fn drop(&mut self) {
-        let word = *self.word.get_mut();
-        if word == FREE {
+        if self.word.retire::<L>() {
             // SAFETY: dropped once, here; nobody has a guard, since it would borrow the lock.
             unsafe { ManuallyDrop::drop(self.value.get_mut()) };
-        } else if word & OWNER != 0 {
-            self.forget_holder(word);
         }
     }
-}
-
-impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
-    /// Takes a lock whose guard was forgotten out of the ledger that lists it.
-    #[cold]
-    fn forget_holder(&self, word: u64) {
-        // SAFETY: `CurrentLedger`: the ledger is this task's.
-        let ledger = unsafe { L::current().as_ref() };
-        match ledger.find(self.word.as_ptr().cast()) {
-            Some(entry) if word & OWNER == owner(ledger) => {
-                entry.erase();
-                ledger.trim();
-            }
-            _ => destroyed_while_held(),
-        }
-    }
-}
-
-/// `extern "C"`, so that the panic cannot be caught and the lock's memory used again.
-#[cold]
-extern "C" fn destroyed_while_held() -> ! {
-    panic!("a mutex was destroyed, or moved and destroyed, while a task held it");
 }
 
 impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug for Mutex<T, L, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = self.word.load(Ordering::Relaxed);
-        f.debug_struct("Mutex")
-            .field("held", &(word & OWNER != 0))
-            .field("owner_died", &(word & OWNER_DIED != 0))
-            .field("not_recoverable", &(word == NOT_RECOVERABLE))
-            .field("waiters", &self.waiters)
-            .finish()
+        let mut lock = f.debug_struct("Mutex");
+        self.word.describe(&mut lock);
+        lock.field("waiters", &self.waiters).finish()
     }
 }
 
@@ -326,31 +187,31 @@ impl<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> MutexGuard<'a, T, L, R
         self.lock
     }
 
-    /// Takes the mark of a death off the word, while the lock is held.
-    pub(crate) fn clear_mark(&self) {
-        // Relaxed: the word is this task's until the unlock, whose store publishes it.
-        self.lock.word.fetch_and(!OWNER_DIED, Ordering::Relaxed);
-    }
-
-    /// The value, valid or not.
-    pub(crate) fn value_ptr(&self) -> *mut T {
-        // A `ManuallyDrop` has the layout of what is in it.
-        self.lock.value.get() as *mut T
-    }
-
-    /// Unlocks for good: nobody will get the lock any more.
-    pub(crate) fn give_up(self) {
-        let guard = ManuallyDrop::new(self);
-        guard.unlock(NOT_RECOVERABLE);
-    }
-
     #[inline(always)]
     fn unlock(&self, word: u64) {
         // SAFETY: `CurrentLedger`: the ledger is this task's, and the guard is not `Send`, so it
         // is the one that the lock was recorded in.
         let ledger = unsafe { L::current().as_ref() };
         // SAFETY: this guard holds the lock, which was recorded as `R::HELD`.
-        unsafe { R::unlock(&self.lock.word, word, &self.lock.waiters, ledger) };
+        unsafe { R::unlock(self.lock.word.get(), word, &self.lock.waiters, ledger) };
+    }
+}
+
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Sealed for MutexGuard<'_, T, L, R> {
+    type Value = T;
+
+    fn value_ptr(&self) -> *mut T {
+        // A `ManuallyDrop` has the layout of what is in it.
+        self.lock.value.get() as *mut T
+    }
+
+    fn clear_mark(&self) {
+        self.lock.word.clear_mark();
+    }
+
+    fn give_up(self) {
+        let guard = ManuallyDrop::new(self);
+        guard.unlock(NOT_RECOVERABLE);
     }
 }
 
@@ -388,16 +249,12 @@ impl<T: ?Sized + fmt::Debug, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug
     }
 }
 
-/// What the word of a lock says while the task of this ledger holds it.
-pub(crate) fn owner(ledger: &Ledger) -> u64 {
-    core::ptr::from_ref(ledger).addr() as u64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Outcome;
     use crate::testing::{TestTask, kill, on_fresh_ledger};
+    use core::sync::atomic::{AtomicU64, Ordering};
 
     const HELD: &crate::Operations = <Spin as WaitStrategy<TestTask>>::HELD;
 
@@ -551,7 +408,7 @@ mod tests {
             // SAFETY: this task's own ledger; the entry claims what the task does not hold, which
             // is what the test is about.
             unsafe {
-                TestTask::current().as_ref().record(lock.word.as_ptr().cast(), HELD, 0).unwrap();
+                TestTask::current().as_ref().record(lock.word.as_resource(), HELD, 0).unwrap();
             }
         });
         assert_eq!(outcomes, [Outcome::Disowned]);

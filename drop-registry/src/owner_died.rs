@@ -7,7 +7,25 @@ use core::ptr;
 
 use zerocopy::FromBytes;
 
-use crate::{CurrentLedger, MutexGuard, WaitStrategy};
+/// A guard that has its lock for itself: [`MutexGuard`](crate::MutexGuard) or
+/// [`WriteGuard`](crate::WriteGuard). Not for implementing.
+pub trait Exclusive: sealed::Sealed {}
+
+pub(crate) mod sealed {
+    /// What a lock does with a value that may be torn.
+    pub trait Sealed {
+        /// What the lock protects.
+        type Value: ?Sized;
+        /// The value, valid or not.
+        fn value_ptr(&self) -> *mut Self::Value;
+        /// Takes the mark of a death off the lock.
+        fn clear_mark(&self);
+        /// Unlocks for good: nobody will get the lock any more.
+        fn give_up(self);
+    }
+}
+
+impl<G: sealed::Sealed> Exclusive for G {}
 
 /// A held lock whose last owner died holding it.
 ///
@@ -21,12 +39,12 @@ use crate::{CurrentLedger, MutexGuard, WaitStrategy};
 /// Dropping it gives the value up: the lock becomes
 /// [`NotRecoverable`](crate::LockError::NotRecoverable).
 #[must_use = "dropping it makes the lock not recoverable"]
-pub struct OwnerDied<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> {
-    guard: ManuallyDrop<MutexGuard<'a, T, L, R>>,
+pub struct OwnerDied<G: Exclusive> {
+    guard: ManuallyDrop<G>,
 }
 
-impl<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> OwnerDied<'a, T, L, R> {
-    pub(crate) fn new(guard: MutexGuard<'a, T, L, R>) -> Self {
+impl<G: Exclusive> OwnerDied<G> {
+    pub(crate) fn new(guard: G) -> Self {
         Self { guard: ManuallyDrop::new(guard) }
     }
 
@@ -35,30 +53,30 @@ impl<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> OwnerDied<'a, T, L, R>
     /// # Safety
     /// The value is valid for its type, although its last owner may have died in the middle of
     /// writing it.
-    pub unsafe fn assume_consistent(self) -> MutexGuard<'a, T, L, R> {
+    pub unsafe fn assume_consistent(self) -> G {
         let guard = self.into_guard();
         guard.clear_mark();
         guard
     }
 
     /// The value, valid or not; the lock is held, so nobody else uses it.
-    pub fn as_mut_ptr(&mut self) -> *mut T {
+    pub fn as_mut_ptr(&mut self) -> *mut G::Value {
         self.guard.value_ptr()
     }
 
-    fn into_guard(self) -> MutexGuard<'a, T, L, R> {
+    fn into_guard(self) -> G {
         let this = ManuallyDrop::new(self);
         // SAFETY: `this` is never used again and never dropped, so the guard has one owner.
         unsafe { ptr::read(&*this.guard) }
     }
 }
 
-impl<'a, T, L: CurrentLedger, R: WaitStrategy<L>> OwnerDied<'a, T, L, R> {
+impl<T, G: Exclusive<Value = T>> OwnerDied<G> {
     /// Puts a new value in the place of the old one, which is forgotten, and holds the lock as
     /// usual.
     ///
     /// What the old value owned is leaked: dropping it could follow a torn pointer.
-    pub fn replace(self, value: T) -> MutexGuard<'a, T, L, R> {
+    pub fn replace(self, value: T) -> G {
         let guard = self.into_guard();
         // SAFETY: the lock is held, so the place is ours; `write` does not look at what was there.
         unsafe { guard.value_ptr().write(value) };
@@ -67,7 +85,7 @@ impl<'a, T, L: CurrentLedger, R: WaitStrategy<L>> OwnerDied<'a, T, L, R> {
     }
 }
 
-impl<'a, T: FromBytes, L: CurrentLedger, R: WaitStrategy<L>> OwnerDied<'a, T, L, R> {
+impl<T: FromBytes, G: Exclusive<Value = T>> OwnerDied<G> {
     /// The value: valid, since every bit pattern of its type is, but perhaps half new, half old.
     pub fn peek(&self) -> &T {
         // SAFETY: the lock is held, and `FromBytes` makes any initialised bytes a valid `T`.
@@ -81,21 +99,21 @@ impl<'a, T: FromBytes, L: CurrentLedger, R: WaitStrategy<L>> OwnerDied<'a, T, L,
     }
 
     /// Declares the value consistent, and holds the lock as usual.
-    pub fn mark_consistent(self) -> MutexGuard<'a, T, L, R> {
+    pub fn mark_consistent(self) -> G {
         let guard = self.into_guard();
         guard.clear_mark();
         guard
     }
 }
 
-impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Drop for OwnerDied<'_, T, L, R> {
+impl<G: Exclusive> Drop for OwnerDied<G> {
     fn drop(&mut self) {
         // SAFETY: `drop` runs once, and `into_guard` keeps it from running at all.
         unsafe { ManuallyDrop::take(&mut self.guard) }.give_up();
     }
 }
 
-impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug for OwnerDied<'_, T, L, R> {
+impl<G: Exclusive> fmt::Debug for OwnerDied<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("OwnerDied(..)")
     }

@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use spin::relax::RelaxStrategy;
 
 use crate::arch;
-use crate::mutex::{FREE, OWNER, OWNER_DIED, owner};
+use crate::owner_word::{FREE, OWNER, OWNER_DIED, owner};
 use crate::{
     CurrentLedger, Entry, Ledger, LedgerFull, Mutex, Operations, Outcome, Parker, ResourceKind,
     WaitQueue,
@@ -164,12 +164,16 @@ unsafe fn release_parking<L: Parker, const WORDS: usize>(
     // SAFETY: `Operations::release`: the entry lists a live mutex of this strategy. Its value is of
     // another type, but `repr(C)` puts what comes before that in the same place for all.
     let lock = unsafe { &*entry.resource().cast_const().cast::<Mutex<(), L, Park<WORDS>>>() };
-    let held = lock.word.load(Ordering::Relaxed);
+    let held = lock.word.get().load(Ordering::Relaxed);
     let mut outcome = Outcome::Released;
     // SeqCst as in `unlock`. A word that does not name the dead task is not touched, so this is
     // right however often it runs.
     if held & OWNER == owner(ledger)
-        && lock.word.compare_exchange(held, OWNER_DIED, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+        && lock
+            .word
+            .get()
+            .compare_exchange(held, OWNER_DIED, Ordering::SeqCst, Ordering::Relaxed)
+            .is_ok()
     {
         outcome = Outcome::OwnerDied;
     }

@@ -8,7 +8,7 @@ use drop_registry::{LockError, OwnerDied};
 
 use super::{Scenario, Stage, deaths};
 use crate::tasks;
-use crate::tracked::Mutex;
+use crate::tracked::{Mutex, MutexGuard};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "torn-slice",
@@ -80,9 +80,7 @@ fn reading(_: usize) {
 static TORN: AtomicU64 = AtomicU64::new(0);
 
 /// Whether the two words in memory are the new pointer and the old length; puts a good slice there.
-fn is_torn(
-    mut died: OwnerDied<'_, Watched, crate::tracked::Kernel, crate::tracked::Yield>,
-) -> bool {
+fn is_torn(mut died: OwnerDied<MutexGuard<'_, Watched>>) -> bool {
     let words = died.as_mut_ptr().cast::<[usize; 2]>();
     // SAFETY: the lock is held, and two words of any value are two numbers.
     let [pointer, length] = unsafe { words.read() };

@@ -1,0 +1,165 @@
+//! The word of a lock that one task holds at a time: who that is, and whether a holder died.
+#![expect(unsafe_code, reason = "takes a lock in a window")]
+
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::arch;
+use crate::{CurrentLedger, Ledger, LedgerFull, Operations};
+
+/// Nobody holds it.
+pub(crate) const FREE: u64 = 0;
+/// A holder died, and the value has not been marked consistent since. Alone, or beside an owner.
+pub(crate) const OWNER_DIED: u64 = 1;
+/// Somebody who was told gave up. For good.
+pub(crate) const NOT_RECOVERABLE: u64 = 2;
+/// The rest of the word: the address of the owner's ledger.
+pub(crate) const OWNER: u64 = !(Ledger::ALIGNMENT - 1);
+
+/// What the word of a lock says while the task of this ledger holds it.
+pub(crate) fn owner(ledger: &Ledger) -> u64 {
+    core::ptr::from_ref(ledger).addr() as u64
+}
+
+/// The word. It is what an entry lists as the resource.
+#[repr(transparent)]
+pub(crate) struct OwnerWord(AtomicU64);
+
+/// That the word has been taken; and whether the last owner died, and nobody has put that right.
+pub(crate) enum Taken {
+    Whole,
+    OwnerDied,
+}
+
+/// Why the word has not been taken.
+pub(crate) enum Refused {
+    WouldBlock,
+    NotRecoverable,
+    Recursive,
+    LedgerFull,
+}
+
+impl From<LedgerFull> for Refused {
+    fn from(_: LedgerFull) -> Self {
+        Self::LedgerFull
+    }
+}
+
+impl OwnerWord {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicU64::new(FREE))
+    }
+
+    /// Takes the word if it is free and unmarked. `depth` is from [`Ledger::room`].
+    ///
+    /// # Safety
+    /// To own the word is what `operations` undo; `ledger` is the calling task's own.
+    #[inline(always)]
+    pub(crate) unsafe fn take_free(
+        &self,
+        operations: &'static Operations,
+        ledger: &Ledger,
+        depth: u64,
+    ) -> bool {
+        // SAFETY: this function's contract.
+        unsafe { arch::acquire(&self.0, FREE, owner(ledger), operations, ledger, depth) }
+    }
+
+    /// Takes the word if nobody owns it, for the frame at stack pointer `frame`.
+    ///
+    /// # Safety
+    /// As [`OwnerWord::take_free`].
+    pub(crate) unsafe fn take(
+        &self,
+        operations: &'static Operations,
+        ledger: &Ledger,
+        frame: u64,
+    ) -> Result<Taken, Refused> {
+        match self.0.load(Ordering::Relaxed) {
+            NOT_RECOVERABLE => Err(Refused::NotRecoverable),
+            word if word & OWNER == owner(ledger) => Err(Refused::Recursive),
+            word if word & OWNER != 0 => Err(Refused::WouldBlock),
+            mark => {
+                let depth = ledger.room()?;
+                let desired = owner(ledger) | mark;
+                let word = self.as_resource();
+                // SAFETY: this function's contract; the mark stays beside the owner.
+                let taken = unsafe {
+                    arch::claim(&self.0, mark, desired, word, operations, ledger, depth, frame)
+                };
+                match mark {
+                    _ if !taken => Err(Refused::WouldBlock),
+                    FREE => Ok(Taken::Whole),
+                    _ => Ok(Taken::OwnerDied),
+                }
+            }
+        }
+    }
+
+    /// Takes the mark of a death off, for the owner.
+    pub(crate) fn clear_mark(&self) {
+        // Relaxed: the word is this task's until the unlock, whose store publishes it.
+        self.0.fetch_and(!OWNER_DIED, Ordering::Relaxed);
+    }
+
+    /// Whether somebody owns it: stale at once.
+    pub(crate) fn is_owned(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & OWNER != 0
+    }
+
+    /// Whether nobody holds it, and no death has left a mark.
+    pub(crate) fn is_whole(&mut self) -> bool {
+        *self.0.get_mut() == FREE
+    }
+
+    /// The word itself.
+    pub(crate) const fn get(&self) -> &AtomicU64 {
+        &self.0
+    }
+
+    pub(crate) fn as_resource(&self) -> *mut () {
+        self.0.as_ptr().cast()
+    }
+
+    /// Shows what the word says, as a lock's own fields.
+    pub(crate) fn describe(&self, lock: &mut fmt::DebugStruct<'_, '_>) {
+        let word = self.0.load(Ordering::Relaxed);
+        lock.field("held", &(word & OWNER != 0))
+            .field("owner_died", &(word & OWNER_DIED != 0))
+            .field("not_recoverable", &(word == NOT_RECOVERABLE));
+    }
+
+    /// What a lock does about its word when it is destroyed: says whether the value is whole.
+    ///
+    /// # Panics
+    /// If another task holds the lock, or this one does and the lock has been moved since; both
+    /// are possible only if the guard was forgotten. Some ledger lists a lock that is about to go,
+    /// and cannot be put right from here. The panic does not unwind.
+    pub(crate) fn retire<L: CurrentLedger>(&mut self) -> bool {
+        let word = *self.0.get_mut();
+        if word & OWNER != 0 {
+            self.forget_owner::<L>(word);
+        }
+        word == FREE
+    }
+
+    /// Takes a lock whose guard was forgotten out of the ledger that lists it.
+    #[cold]
+    fn forget_owner<L: CurrentLedger>(&self, word: u64) {
+        // SAFETY: `CurrentLedger`: the ledger is this task's.
+        let ledger = unsafe { L::current().as_ref() };
+        match ledger.find(self.as_resource()) {
+            Some(entry) if word & OWNER == owner(ledger) => {
+                entry.erase();
+                ledger.trim();
+            }
+            _ => destroyed_while_held(),
+        }
+    }
+}
+
+/// `extern "C"`, so that the panic cannot be caught and the lock's memory used again.
+#[cold]
+pub(crate) extern "C" fn destroyed_while_held() -> ! {
+    panic!("a lock was destroyed, or moved and destroyed, while a task held it");
+}
