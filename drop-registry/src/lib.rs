@@ -22,6 +22,7 @@
 //! | [`CurrentLedger`] | how a guard finds its task's ledger: the one trait to implement |
 //! | [`Parker`] | how a task sleeps and is woken: to be implemented for what waits asleep |
 //! | [`Mutex`] | a lock whose next owner is told when its owner died; its waiters spin or sleep |
+//! | [`RwLock`] | a lock for many readers or one writer |
 //! | [`Condvar`], [`Semaphore`] | waiting for what a lock protects, and for one of so many |
 //! | [`WaitQueue`] | waiting asleep for anything, with wake-ups that no death loses |
 //! | [`Shared`], [`Slot`] | a counted pointer, and a place that keeps one beyond its task |
@@ -66,6 +67,7 @@ mod operations;
 mod owner_died;
 mod owner_word;
 mod parker;
+mod rwlock;
 mod semaphore;
 mod settle;
 mod shared;
@@ -95,6 +97,7 @@ pub use obligation::{Obligation, Undo};
 pub use operations::{Operations, Outcome, ResourceKind};
 pub use owner_died::{Exclusive, OwnerDied};
 pub use parker::Parker;
+pub use rwlock::{ReadError, ReadGuard, RwLock, TryReadError, WriteGuard};
 pub use semaphore::{AddPermitsError, Permit, Semaphore, TryAcquireError};
 pub use settle::{Settled, reclaim, settle, take_over};
 pub use shared::Shared;

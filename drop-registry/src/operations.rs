@@ -10,6 +10,10 @@ use crate::{Entry, Ledger};
 pub enum ResourceKind {
     /// A held [`Mutex`](crate::Mutex).
     Mutex,
+    /// A [`RwLock`](crate::RwLock), for reading.
+    ReadLock,
+    /// A [`RwLock`](crate::RwLock), for writing.
+    WriteLock,
     /// One count of a [`Shared`](crate::Shared).
     Share,
     /// A [`TrackedBox`](crate::TrackedBox).
@@ -26,6 +30,8 @@ impl fmt::Display for ResourceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Mutex => "mutex",
+            Self::ReadLock => "read lock",
+            Self::WriteLock => "write lock",
             Self::Share => "share",
             Self::Box => "box",
             Self::Obligation => "obligation",

@@ -31,6 +31,26 @@ pub(crate) enum Taken {
     OwnerDied,
 }
 
+impl Taken {
+    /// What the word said before.
+    pub(crate) const fn mark(&self) -> u64 {
+        match self {
+            Self::Whole => FREE,
+            Self::OwnerDied => OWNER_DIED,
+        }
+    }
+}
+
+/// What the word says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Free,
+    /// By the task whose ledger is at this address.
+    Owned(u64),
+    OwnerDied,
+    NotRecoverable,
+}
+
 /// Why the word has not been taken.
 pub(crate) enum Refused {
     WouldBlock,
@@ -75,31 +95,37 @@ impl OwnerWord {
         ledger: &Ledger,
         frame: u64,
     ) -> Result<Taken, Refused> {
-        match self.0.load(Ordering::Relaxed) {
-            NOT_RECOVERABLE => Err(Refused::NotRecoverable),
-            word if word & OWNER == owner(ledger) => Err(Refused::Recursive),
-            word if word & OWNER != 0 => Err(Refused::WouldBlock),
-            mark => {
-                let depth = ledger.room()?;
-                let desired = owner(ledger) | mark;
-                let word = self.as_resource();
-                // SAFETY: this function's contract; the mark stays beside the owner.
-                let taken = unsafe {
-                    arch::claim(&self.0, mark, desired, word, operations, ledger, depth, frame)
-                };
-                match mark {
-                    _ if !taken => Err(Refused::WouldBlock),
-                    FREE => Ok(Taken::Whole),
-                    _ => Ok(Taken::OwnerDied),
-                }
-            }
-        }
+        let taken = match self.state() {
+            State::NotRecoverable => return Err(Refused::NotRecoverable),
+            State::Owned(by) if by == owner(ledger) => return Err(Refused::Recursive),
+            State::Owned(_) => return Err(Refused::WouldBlock),
+            State::Free => Taken::Whole,
+            State::OwnerDied => Taken::OwnerDied,
+        };
+        let (depth, mark, word) = (ledger.room()?, taken.mark(), self.as_resource());
+        let desired = owner(ledger) | mark;
+        // SAFETY: this function's contract; the mark stays beside the owner.
+        let done =
+            unsafe { arch::claim(&self.0, mark, desired, word, operations, ledger, depth, frame) };
+        if done { Ok(taken) } else { Err(Refused::WouldBlock) }
     }
 
     /// Takes the mark of a death off, for the owner.
     pub(crate) fn clear_mark(&self) {
         // Relaxed: the word is this task's until the unlock, whose store publishes it.
         self.0.fetch_and(!OWNER_DIED, Ordering::Relaxed);
+    }
+
+    /// What it says: stale at once, but for its owner.
+    #[inline(always)]
+    pub(crate) fn state(&self) -> State {
+        // Acquire pairs with the Release of whoever stored this: the last writer, for a reader.
+        match self.0.load(Ordering::Acquire) {
+            FREE => State::Free,
+            OWNER_DIED => State::OwnerDied,
+            NOT_RECOVERABLE => State::NotRecoverable,
+            word => State::Owned(word & OWNER),
+        }
     }
 
     /// Whether somebody owns it: stale at once.

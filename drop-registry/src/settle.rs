@@ -34,7 +34,7 @@ pub struct Settled {
 
 /// The ledger's `resolution` while the task's last window is open.
 const UNRESOLVED: u64 = 0;
-/// Its value once the ledger is complete. Between the two it is the index to be recorded, plus 2.
+/// Its value once the ledger is complete. Any other is the index to be recorded or erased, plus 2.
 const RESOLVED: u64 = 1;
 
 /// Gives up everything that a dead task holds, innermost first, and tells `each` of it.
@@ -118,7 +118,8 @@ pub unsafe fn take_over(settler: &FrozenTask<'_>, ledger: &Ledger, windows: &Win
         }
         Some(Pending::Convert { entry, operations }) => convert(ledger, entry, operations),
         // Only a task itself pops its ledger, and settling acquires nothing for the dead.
-        Some(Pending::Record { .. } | Pending::Pop { .. }) | None => {}
+        Some(Pending::Record { .. } | Pending::Pop { .. } | Pending::EraseListed { .. }) | None => {
+        }
     }
 }
 
@@ -156,6 +157,21 @@ fn resolve(ledger: &Ledger, windows: &WindowTable, registers: &RegisterFile) {
                 && let Some(last) = ledger.used().last()
             {
                 last.erase();
+            }
+        }
+        (progress, Some(Pending::EraseListed { resource, ledger: of })) => {
+            let lists_it = |entry: &Entry| entry.resource() == pointer(resource);
+            let index = match progress {
+                UNRESOLVED => ledger.used().iter().rposition(lists_it),
+                found => Some(found as usize - 2),
+            };
+            if of == address(ledger)
+                && let Some(index) = index
+                && let Some(entry) = ledger.entry(index)
+            {
+                // Which entry it is is written down first: once it is gone, there may be another.
+                set_resolution(ledger, index as u64 + 2);
+                entry.erase();
             }
         }
         (_, Some(Pending::Convert { entry, operations })) => {
@@ -292,6 +308,35 @@ mod tests {
             resolve(&ledger, &WindowTable::linked(), frozen(&mut registers).registers());
             assert_eq!(ledger.held().map(Entry::resource).collect::<Vec<_>>(), [pointer(8)]);
         }
+    }
+
+    #[test]
+    fn of_two_entries_for_what_was_released_the_innermost_goes_and_only_that() {
+        let ledger = Ledger::new();
+        let count = AtomicU64::new(1);
+        let lists_it = pointer(address(&ledger));
+        // SAFETY: `NOTHING` may list anything; `leave` finds its entry.
+        unsafe {
+            let other = Ledger::new();
+            let listed = other.record(count.as_ptr().cast(), &NOTHING, 0).unwrap();
+            assert!(!crate::arch::leave(&count, &other, 512));
+            assert!(listed.resource().is_null());
+            for resource in [lists_it, lists_it, pointer(8)] {
+                ledger.record(resource, &NOTHING, 0x1800).unwrap();
+            }
+        }
+        // Every register holds the ledger's address, so that is the resource, too.
+        let mut registers = crate::testing::stopped_in(WindowKind::EraseListed);
+        for register in Gpr::ALL {
+            registers[register] = address(&ledger);
+        }
+        resolve(&ledger, &WindowTable::linked(), frozen(&mut registers).registers());
+        let held: Vec<_> = ledger.held().map(Entry::resource).collect();
+        assert_eq!(held, [pointer(8), lists_it]);
+        // The settler died before it could say that it was done.
+        set_resolution(&ledger, 1 + 2);
+        resolve(&ledger, &WindowTable::linked(), frozen(&mut registers).registers());
+        assert_eq!(ledger.len(), 2);
     }
 
     /// A ledger with an entry to pop.

@@ -17,13 +17,15 @@ use crate::{
     WaitQueue,
 };
 
-/// How waiters for a [`Mutex`] wait: by one of spin's relax strategies ([`Spin`](spin::Spin), the
+/// How waiters for a [`Mutex`] or a [`RwLock`](crate::RwLock) wait: by one of spin's relax strategies ([`Spin`](spin::Spin), the
 /// default), or asleep by [`Park`]. Not for implementing.
 pub trait WaitStrategy<L: CurrentLedger>: sealed::Sealed {
     /// Who waits, as far as the lock has to know.
     type Waiters: fmt::Debug + Send + Sync;
     /// Nobody.
     const NOBODY: Self::Waiters;
+    /// Whether waiters sleep, and so are to be told when it is worth looking again.
+    const SLEEPS: bool;
     /// What the entry of a held lock says.
     const HELD: &'static Operations;
 
@@ -36,6 +38,9 @@ pub trait WaitStrategy<L: CurrentLedger>: sealed::Sealed {
         frame: u64,
         attempt: impl FnMut() -> Option<Result<T, E>>,
     ) -> Result<T, E>;
+
+    /// Wakes all who wait, and unparks again those who were woken already: any number of times.
+    fn wake_all(waiters: &Self::Waiters);
 
     /// Stores `value` into the word of a lock, which gives it up, and erases its entry.
     ///
@@ -54,6 +59,7 @@ mod sealed {
 impl<L: CurrentLedger, R: RelaxStrategy> WaitStrategy<L> for R {
     type Waiters = ();
     const NOBODY: () = ();
+    const SLEEPS: bool = false;
     const HELD: &'static Operations = &Operations {
         kind: ResourceKind::Mutex,
         bytes: 0,
@@ -73,6 +79,8 @@ impl<L: CurrentLedger, R: RelaxStrategy> WaitStrategy<L> for R {
             R::relax();
         }
     }
+
+    fn wake_all((): &()) {}
 
     #[inline(always)]
     unsafe fn unlock(word: &AtomicU64, value: u64, (): &(), ledger: &Ledger) {
@@ -128,6 +136,7 @@ impl<L: Parker, const WORDS: usize> WaitStrategy<L> for Park<WORDS> {
     type Waiters = WaitQueue<L, WORDS>;
     #[expect(clippy::declare_interior_mutable_const, reason = "what every new lock begins with")]
     const NOBODY: Self::Waiters = WaitQueue::new();
+    const SLEEPS: bool = true;
     const HELD: &'static Operations = &Operations {
         kind: ResourceKind::Mutex,
         bytes: 0,
@@ -141,6 +150,10 @@ impl<L: Parker, const WORDS: usize> WaitStrategy<L> for Park<WORDS> {
         attempt: impl FnMut() -> Option<Result<T, E>>,
     ) -> Result<T, E> {
         waiters.wait(frame, attempt)
+    }
+
+    fn wake_all(waiters: &Self::Waiters) {
+        waiters.notify_all();
     }
 
     /// Not a window: until the wake-up has been given, the entry stands. Whether its task, should

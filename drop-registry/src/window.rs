@@ -95,6 +95,10 @@ impl WindowRecord {
             WindowKind::Erase => Some(Pending::Erase { entry: first }),
             WindowKind::Pop if planted!(EraseOutsideWindow) => None,
             WindowKind::Pop => Some(Pending::Pop { ledger: first }),
+            WindowKind::EraseListed if planted!(EraseOutsideWindow) => None,
+            WindowKind::EraseListed => {
+                Some(Pending::EraseListed { resource: first, ledger: self.value(1, registers)? })
+            }
             WindowKind::EraseOrConvert if !last => Some(Pending::Erase { entry: first }),
             WindowKind::Convert if undecided && !zero => None,
             WindowKind::EraseOrConvert | WindowKind::Convert => {
@@ -130,6 +134,13 @@ pub enum Pending {
     },
     /// The resource is free, and its entry still there: the ledger's last.
     Pop {
+        /// The ledger.
+        ledger: u64,
+    },
+    /// The resource is free, and some entry still lists it: the innermost that does is to go.
+    EraseListed {
+        /// The resource, as it stands in the entry.
+        resource: u64,
         /// The ledger.
         ledger: u64,
     },

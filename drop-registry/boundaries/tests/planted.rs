@@ -24,7 +24,7 @@ fn where_it_shows(bug: Bug) -> &'static [&'static str] {
         Bug::CopyCounts => &["ledger"],
         Bug::DropAgain => &["box"],
         Bug::LastIsOrdinary | Bug::OrdinaryIsLast => &["shared"],
-        _ => &["mutex", "shared", "slot"],
+        _ => &["mutex", "shared", "slot", "rwlock"],
     }
 }
 

@@ -23,6 +23,9 @@ pub(crate) enum WindowKind {
     Convert = 3,
     /// A resource was released that the last entry lists. Registers: ledger.
     Pop = 4,
+    /// A resource was released that some entry of the ledger lists: the innermost of those that do
+    /// is to go. Registers: resource, ledger.
+    EraseListed = 5,
 }
 
 impl WindowKind {
@@ -33,6 +36,7 @@ impl WindowKind {
             2 => Some(Self::EraseOrConvert),
             3 => Some(Self::Convert),
             4 => Some(Self::Pop),
+            5 => Some(Self::EraseListed),
             _ => None,
         }
     }

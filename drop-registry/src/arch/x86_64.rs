@@ -415,3 +415,85 @@ pub(crate) unsafe fn decrement(
     }
     false
 }
+
+/// Takes one from a count, and erases the entry.
+///
+/// # Safety
+/// `entry` lists one of `count`; nobody else changes the entry meanwhile.
+pub(crate) unsafe fn decrement_erasing(count: &AtomicU64, entry: *const Entry) {
+    // SAFETY: the contract hands one count and the entry to the block.
+    unsafe {
+        asm!(
+            "lock dec qword ptr [{count}]",
+            "2: 3: mov qword ptr [{entry}], 0",
+            "4:",
+            record!("1", "entry"),
+            count = in(reg) count,
+            entry = in(reg) entry,
+        );
+    }
+}
+
+/// Takes one from a count; the entry stays, with `owed` for its operations.
+///
+/// # Safety
+/// As [`decrement_erasing`]; and what `owed` undo is the task's to do from then on.
+pub(crate) unsafe fn decrement_owing(
+    count: &AtomicU64,
+    entry: *const Entry,
+    owed: &'static Operations,
+) {
+    // SAFETY: the contract hands one count and the entry to the block.
+    unsafe {
+        asm!(
+            "lock dec qword ptr [{count}]",
+            "2: 3: mov qword ptr [{entry} + 8], {owed}",
+            "4:",
+            record!("3", "entry", "owed"),
+            count = in(reg) count,
+            entry = in(reg) entry,
+            owed = in(reg) owed,
+        );
+    }
+}
+
+/// Takes one from a count, and pops its entry off the top; or, if it is not there, erases the
+/// innermost entry that lists the count. Returns whether it was on top.
+///
+/// Which of the two is seen after the decrement, not before: a locked instruction takes longer on
+/// some processors (AMD Zen 4) if it begins while loads are on their way.
+///
+/// # Safety
+/// The ledger is the caller's own, and lists one of `count`: at `depth`, unless it has moved.
+#[inline(always)]
+pub(crate) unsafe fn leave(count: &AtomicU64, ledger: &Ledger, depth: u64) -> bool {
+    let found: u64;
+    // SAFETY: the contract hands one count to the block, and an entry that lists it, so that the
+    // search ends.
+    unsafe {
+        asm!(
+            "lock dec qword ptr [{count}]",
+            "2: 3: cmp qword ptr [{ledger}], {above}",
+            "jne 5f",
+            "cmp qword ptr [{ledger} + {depth}], {count}",
+            "jne 5f",
+            "mov qword ptr [{ledger}], {depth}",
+            "4:",
+            record!("5", "count", "ledger"),
+            "jmp 6f",
+            "5: 2: 3: mov {depth}, qword ptr [{ledger}]",
+            "7: sub {depth}, 24",
+            "cmp qword ptr [{ledger} + {depth}], {count}",
+            "jne 7b",
+            "mov qword ptr [{ledger} + {depth}], 0",
+            "4:",
+            record!("5", "count", "ledger"),
+            "6:",
+            count = in(reg) count,
+            ledger = in(reg) ledger,
+            above = in(reg) depth + ENTRY_BYTES,
+            depth = inout(reg) depth => found,
+        );
+    }
+    found == depth
+}

@@ -3,6 +3,7 @@
 mod composites;
 mod ledger;
 mod mutex;
+mod rwlock;
 mod shared;
 mod slot;
 mod tracked_box;
@@ -13,6 +14,7 @@ use crate::operation::Operation;
 pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
     [
         mutex::OPERATIONS,
+        rwlock::OPERATIONS,
         shared::OPERATIONS,
         slot::OPERATIONS,
         tracked_box::OPERATIONS,

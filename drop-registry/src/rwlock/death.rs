@@ -1,0 +1,135 @@
+//! What becomes of a read-write lock whose reader or writer died.
+
+use core::mem::offset_of;
+use core::sync::atomic::Ordering;
+
+use super::RwLock;
+use crate::arch;
+use crate::owner_word::{OWNER, OWNER_DIED, owner};
+use crate::{CurrentLedger, Entry, Ledger, Operations, Outcome, ResourceKind, WaitStrategy};
+
+/// What the settlement sees of a lock: its value is of another type, but `repr(C)` puts what comes
+/// before that in the same place for all.
+type AnyLock<L, R> = RwLock<(), L, R>;
+
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
+    /// A task that reads.
+    pub(super) const READS: &'static Operations = &Operations {
+        kind: ResourceKind::ReadLock,
+        bytes: 0,
+        release: release_reader::<L, R>,
+        reclaim: nothing,
+    };
+
+    /// A task that has stopped reading, and may have to wake a writer.
+    const OWES: &'static Operations = &Operations {
+        kind: ResourceKind::ReadLock,
+        bytes: 0,
+        release: wake_for_dead::<L, R>,
+        reclaim: nothing,
+    };
+
+    /// A task that waits for the readers to leave, and has not written yet.
+    pub(super) const DRAINS: &'static Operations = &Operations {
+        kind: ResourceKind::WriteLock,
+        bytes: 0,
+        release: release_writer::<L, R, false>,
+        reclaim: nothing,
+    };
+
+    /// A task that writes.
+    pub(super) const WRITES: &'static Operations = &Operations {
+        kind: ResourceKind::WriteLock,
+        bytes: 0,
+        release: release_writer::<L, R, true>,
+        reclaim: nothing,
+    };
+
+    /// Takes the calling task off the count, for waiters that sleep.
+    pub(super) fn stop_reading(&self, ledger: &Ledger) {
+        let entry = ledger.own(self.as_read_resource());
+        // SAFETY: the entry lists one reader, and is the calling task's. The decrement is the
+        // waker's barrier.
+        unsafe { arch::decrement_owing(&self.readers, entry, Self::OWES) };
+        // Nobody but a writer that owns the word waits for readers to leave.
+        if self.word.is_owned() {
+            R::wake_all(&self.waiters);
+        }
+        entry.erase();
+        ledger.trim();
+    }
+}
+
+/// # Safety
+/// The entry lists a reader of a live lock of this strategy.
+unsafe fn lock_read<L: CurrentLedger, R: WaitStrategy<L>>(entry: &Entry) -> *const AnyLock<L, R> {
+    entry.resource().wrapping_byte_sub(offset_of!(AnyLock<L, R>, readers)).cast_const().cast()
+}
+
+/// Takes a dead reader off the count.
+unsafe fn release_reader<L: CurrentLedger, R: WaitStrategy<L>>(
+    ledger: &Ledger,
+    entry: &Entry,
+) -> Outcome {
+    // SAFETY: `Operations::release`: the entry lists a reader of a live lock.
+    let lock = unsafe { &*lock_read::<L, R>(entry) };
+    if !R::SLEEPS {
+        // SAFETY: the entry lists one reader, and nobody else changes it now.
+        unsafe { arch::decrement_erasing(&lock.readers, entry) };
+        return Outcome::Released;
+    }
+    let owes = AnyLock::<L, R>::OWES;
+    // SAFETY: as above; and the entry has taken on these operations then.
+    unsafe {
+        arch::decrement_owing(&lock.readers, entry, owes);
+        (owes.release)(ledger, entry)
+    }
+}
+
+/// Wakes whoever waited for a dead reader to leave.
+unsafe fn wake_for_dead<L: CurrentLedger, R: WaitStrategy<L>>(
+    _: &Ledger,
+    entry: &Entry,
+) -> Outcome {
+    // SAFETY: `Operations::release`: the entry lists what was a reader of a live lock.
+    let lock = unsafe { &*lock_read::<L, R>(entry) };
+    R::wake_all(&lock.waiters);
+    entry.erase();
+    Outcome::Released
+}
+
+/// Frees a dead writer's lock, if it still held it; with the mark, if it may have written.
+///
+/// The word names the owner, so that this is right however often it runs: a word that does not
+/// name the dead task is not touched.
+unsafe fn release_writer<L: CurrentLedger, R: WaitStrategy<L>, const WROTE: bool>(
+    ledger: &Ledger,
+    entry: &Entry,
+) -> Outcome {
+    // SAFETY: `Operations::release`: the entry lists the word of a live lock, which it begins with.
+    let lock = unsafe { &*entry.resource().cast_const().cast::<AnyLock<L, R>>() };
+    let word = lock.word.get();
+    let held = word.load(Ordering::Relaxed);
+    let mark = if WROTE { OWNER_DIED } else { held & OWNER_DIED };
+    let released = if WROTE { Outcome::OwnerDied } else { Outcome::Released };
+    let is_dead_ones = held & OWNER == owner(ledger);
+    if R::SLEEPS {
+        // SeqCst: Release for whoever comes in next, and the waker's barrier.
+        let freed = is_dead_ones
+            && word.compare_exchange(held, mark, Ordering::SeqCst, Ordering::Relaxed).is_ok();
+        R::wake_all(&lock.waiters);
+        entry.erase();
+        return if freed { released } else { Outcome::Released };
+    }
+    // SAFETY: the word names the dead task, and the entry is what says so in its ledger. The
+    // exchange is a full barrier: Release for whoever comes in next.
+    if is_dead_ones && unsafe { arch::exchange(word, held, mark, entry) } {
+        return released;
+    }
+    entry.erase();
+    Outcome::Disowned
+}
+
+unsafe fn nothing(_: &Entry) -> Outcome {
+    Outcome::Released
+}

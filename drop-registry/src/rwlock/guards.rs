@@ -1,0 +1,160 @@
+//! Held read-write locks.
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
+use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
+
+use super::RwLock;
+use crate::arch;
+use crate::owner_died::sealed::Sealed;
+use crate::owner_word::{FREE, NOT_RECOVERABLE};
+use crate::{CurrentLedger, Ledger, WaitStrategy};
+
+/// A [`RwLock`] held for reading; dropping it unlocks.
+///
+/// Not `Send`: the ledger that says who reads is the reading task's own.
+#[must_use = "the lock is released when the guard is dropped"]
+pub struct ReadGuard<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> {
+    lock: &'a RwLock<T, L, R>,
+    ledger: NonNull<Ledger>,
+    /// Where its entry was written; it may have moved since.
+    depth: u64,
+}
+
+// SAFETY: a shared guard gives shared access to the value alone.
+unsafe impl<T: ?Sized + Sync, L: CurrentLedger, R: WaitStrategy<L>> Sync
+    for ReadGuard<'_, T, L, R>
+{
+}
+
+impl<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> ReadGuard<'a, T, L, R> {
+    #[inline(always)]
+    pub(super) fn new(lock: &'a RwLock<T, L, R>, ledger: &Ledger, depth: u64) -> Self {
+        Self { lock, ledger: NonNull::from(ledger), depth }
+    }
+
+    /// The calling task's ledger.
+    pub(super) fn ledger(&self) -> &Ledger {
+        // SAFETY: `CurrentLedger`: the ledger is there as long as the task, and the guard is not
+        // `Send`, so this is the task.
+        unsafe { self.ledger.as_ref() }
+    }
+}
+
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Drop for ReadGuard<'_, T, L, R> {
+    #[inline]
+    fn drop(&mut self) {
+        if R::SLEEPS {
+            self.lock.stop_reading(self.ledger());
+        } else {
+            // SAFETY: this guard is a reader, which the task's ledger lists, at `depth` unless it
+            // has moved.
+            let was_last = unsafe { arch::leave(&self.lock.readers, self.ledger(), self.depth) };
+            if !was_last {
+                self.ledger().trim();
+            }
+        }
+    }
+}
+
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Deref for ReadGuard<'_, T, L, R> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: nobody writes while the guard is counted, and a guard is handed out only for a
+        // value that is whole.
+        unsafe { &*self.lock.value.get() }
+    }
+}
+
+impl<T: ?Sized + fmt::Debug, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug
+    for ReadGuard<'_, T, L, R>
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+/// A [`RwLock`] held for writing; dropping it unlocks.
+///
+/// Not `Send`: the ledger that says who writes is the writing task's own.
+#[must_use = "the lock is released when the guard is dropped"]
+pub struct WriteGuard<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> {
+    lock: &'a RwLock<T, L, R>,
+    not_send: PhantomData<*mut ()>,
+}
+
+// SAFETY: a shared guard gives shared access to the value alone.
+unsafe impl<T: ?Sized + Sync, L: CurrentLedger, R: WaitStrategy<L>> Sync
+    for WriteGuard<'_, T, L, R>
+{
+}
+
+impl<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> WriteGuard<'a, T, L, R> {
+    pub(super) fn new(lock: &'a RwLock<T, L, R>) -> Self {
+        Self { lock, not_send: PhantomData }
+    }
+
+    #[inline(always)]
+    fn unlock(&self, word: u64) {
+        // SAFETY: `CurrentLedger`, and the guard is not `Send`: the lock is recorded there.
+        let ledger = unsafe { L::current().as_ref() };
+        // SAFETY: this guard holds the word.
+        unsafe { self.lock.unlock_write(word, ledger) };
+    }
+}
+
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Sealed for WriteGuard<'_, T, L, R> {
+    type Value = T;
+
+    fn value_ptr(&self) -> *mut T {
+        // A `ManuallyDrop` has the layout of what is in it.
+        self.lock.value.get() as *mut T
+    }
+
+    fn clear_mark(&self) {
+        self.lock.word.clear_mark();
+    }
+
+    fn give_up(self) {
+        let guard = ManuallyDrop::new(self);
+        guard.unlock(NOT_RECOVERABLE);
+    }
+}
+
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Drop for WriteGuard<'_, T, L, R> {
+    #[inline]
+    fn drop(&mut self) {
+        self.unlock(FREE);
+    }
+}
+
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Deref for WriteGuard<'_, T, L, R> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the guard holds the lock, nobody reads, and a plain guard exists only for a
+        // value that is whole: `OwnerDied` keeps it back until then.
+        unsafe { &*self.lock.value.get() }
+    }
+}
+
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> DerefMut for WriteGuard<'_, T, L, R> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as in `deref`, and `&mut self` makes it exclusive.
+        unsafe { &mut *self.lock.value.get() }
+    }
+}
+
+impl<T: ?Sized + fmt::Debug, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug
+    for WriteGuard<'_, T, L, R>
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}

@@ -1,0 +1,172 @@
+use super::*;
+use crate::Outcome;
+use crate::testing::{TestTask, kill, on_fresh_ledger};
+use std::boxed::Box;
+
+type TestLock<T> = RwLock<T, TestTask>;
+
+/// For a lock that is still held when its test ends.
+fn forever<T>(value: T) -> &'static TestLock<T> {
+    Box::leak(Box::new(TestLock::new(value)))
+}
+
+#[test]
+fn readers_share_and_writers_do_not() {
+    let lock = TestLock::new(1);
+    on_fresh_ledger(|ledger| {
+        let (one, two) = (lock.read().unwrap(), lock.read().unwrap());
+        assert_eq!((*one + *two, lock.reader_count(), ledger.len()), (2, 2, 2));
+        on_fresh_ledger(|ledger| {
+            assert_eq!(*lock.read().unwrap(), 1);
+            assert!(matches!(lock.try_write(), Err(TryLockError::WouldBlock)));
+            assert!(ledger.is_empty() && !lock.is_write_locked());
+        });
+        drop((one, two));
+        let mut writer = lock.write().unwrap();
+        *writer = 2;
+        on_fresh_ledger(|ledger| {
+            assert_eq!(lock.try_read().err(), Some(TryReadError::WouldBlock));
+            assert!(matches!(lock.try_write(), Err(TryLockError::WouldBlock)));
+            assert!(ledger.is_empty());
+        });
+        drop(writer);
+        assert_eq!(*lock.read().unwrap(), 2);
+        assert_eq!(lock.reader_count(), 0);
+    });
+}
+
+#[test]
+fn guards_may_be_dropped_in_any_order() {
+    on_fresh_ledger(|ledger| {
+        let locks = [const { TestLock::new(0) }; 3];
+        let one = locks[0].read().unwrap();
+        let two = locks[1].write().unwrap();
+        let three = locks[2].read().unwrap();
+        let again = locks[0].read().unwrap();
+        drop(two);
+        drop(one);
+        assert_eq!(locks.each_ref().map(RwLock::reader_count), [1, 0, 1]);
+        drop(again);
+        drop(three);
+        assert!(locks.iter().all(|lock| lock.reader_count() == 0 && !lock.is_write_locked()));
+        assert!(ledger.is_empty());
+    });
+}
+
+#[test]
+fn a_dead_reader_is_taken_off_the_count_and_nobody_is_told() {
+    let lock = TestLock::new(5);
+    on_fresh_ledger(|_| {
+        let mine = lock.read().unwrap();
+        let outcomes = kill(|| core::mem::forget((lock.read().unwrap(), lock.read().unwrap())));
+        assert_eq!(outcomes, [Outcome::Released; 2]);
+        assert_eq!((*mine, lock.reader_count()), (5, 1));
+        drop(mine);
+        assert!(lock.write().is_ok());
+    });
+}
+
+#[test]
+fn after_a_dead_writer_reading_is_refused_until_a_writer_has_put_it_right() {
+    let lock = TestLock::new(5);
+    assert_eq!(kill(|| core::mem::forget(lock.write().unwrap())), [Outcome::OwnerDied]);
+    on_fresh_ledger(|_| {
+        assert_eq!(lock.read().err(), Some(ReadError::OwnerDied));
+        let Err(LockError::OwnerDied(died)) = lock.write() else { panic!("not told") };
+        drop(died.replace(6));
+        assert_eq!(*lock.read().unwrap(), 6);
+    });
+}
+
+#[test]
+fn a_value_that_nobody_put_right_is_given_up_for_readers_too() {
+    let lock = TestLock::new(5);
+    kill(|| core::mem::forget(lock.write().unwrap()));
+    on_fresh_ledger(|ledger| {
+        drop(lock.write().unwrap_err());
+        assert_eq!(lock.read().err(), Some(ReadError::NotRecoverable));
+        assert!(matches!(lock.write(), Err(LockError::NotRecoverable)));
+        assert!(ledger.is_empty() && lock.reader_count() == 0);
+    });
+}
+
+#[test]
+fn a_writer_that_dies_before_the_readers_have_left_has_torn_nothing() {
+    let lock = forever(5);
+    let readers = on_fresh_ledger(|_| core::mem::forget(lock.read().unwrap()));
+    let outcomes = kill(|| {
+        let ledger = TestTask::current();
+        // SAFETY: this task's own ledger, and the word is free.
+        assert!(unsafe {
+            let ledger = ledger.as_ref();
+            lock.word.take_free(TestLock::<u32>::DRAINS, ledger, ledger.room().unwrap())
+        });
+    });
+    assert_eq!((outcomes, readers.len()), (std::vec![Outcome::Released], 1));
+    on_fresh_ledger(|_| assert_eq!(*lock.read().unwrap(), 5));
+}
+
+#[test]
+fn a_task_that_reads_may_read_again_while_a_writer_waits_but_not_write() {
+    let lock = forever(1);
+    on_fresh_ledger(|ledger| {
+        let first = lock.read().unwrap();
+        // A writer that waits for the readers to leave.
+        on_fresh_ledger(|ledger| {
+            // SAFETY: this task's own ledger, and the word is free.
+            unsafe {
+                lock.word.take_free(TestLock::<u32>::DRAINS, ledger, ledger.room().unwrap());
+            }
+        });
+        let second = lock.read().unwrap();
+        assert_eq!(*first + *second, 2);
+        assert!(matches!(lock.write(), Err(LockError::Recursive)));
+        drop((first, second));
+        assert!(ledger.is_empty() && lock.reader_count() == 0);
+    });
+}
+
+#[test]
+fn who_reads_may_not_write_and_who_writes_may_not_read() {
+    let lock = TestLock::new(1);
+    on_fresh_ledger(|ledger| {
+        let reader = lock.read().unwrap();
+        assert!(matches!(lock.write(), Err(LockError::Recursive)));
+        assert!(matches!(lock.try_write(), Err(TryLockError::Lock(LockError::Recursive))));
+        assert_eq!((ledger.len(), lock.is_write_locked()), (1, false));
+        drop(reader);
+        let writer = lock.write().unwrap();
+        assert_eq!(lock.read().err(), Some(ReadError::Recursive));
+        assert!(matches!(lock.write(), Err(LockError::Recursive)));
+        assert_eq!((ledger.len(), lock.reader_count()), (1, 0));
+        drop(writer);
+        assert!(ledger.is_empty());
+    });
+}
+
+#[test]
+fn a_full_ledger_refuses_both_and_leaves_the_lock_free() {
+    on_fresh_ledger(|ledger| {
+        let full: std::vec::Vec<_> =
+            (0..Ledger::CAPACITY).map(|_| Box::new(TestLock::new(0))).collect();
+        let guards: std::vec::Vec<_> = full.iter().map(|lock| lock.read().unwrap()).collect();
+        let lock = TestLock::new(0);
+        assert_eq!(lock.read().err(), Some(ReadError::LedgerFull));
+        assert!(matches!(lock.write(), Err(LockError::LedgerFull)));
+        assert_eq!((lock.reader_count(), lock.is_write_locked()), (0, false));
+        drop(guards);
+        assert!(ledger.is_empty());
+    });
+}
+
+#[test]
+fn a_destroyed_lock_whose_guards_were_forgotten_is_not_listed_any_more() {
+    on_fresh_ledger(|ledger| {
+        // In a box, so that dropping it does not move it.
+        let lock = Box::new(TestLock::new(1));
+        core::mem::forget((lock.read().unwrap(), lock.read().unwrap()));
+        assert_eq!(ledger.len(), 2);
+        drop(lock);
+        assert!(ledger.is_empty());
+    });
+}
