@@ -17,20 +17,22 @@ const OPERATIONS: u32 = 1000;
 pub(crate) enum Mode {
     /// Itself, again and again. An out-of-order processor overlaps one with the next.
     BackToBack,
-    /// A fence on each side, so that nothing overlaps; and other work, which is taken off.
+    /// Once between two fences, behind a few loads and stores of other work, whose time is taken
+    /// off: as in a program, where something else comes before it, but nothing hides it.
     Alone,
-    /// Other work right before it, whose loads and stores are still in flight, and a fence after.
-    Amid,
+    /// Once between two fences, and nothing with it. No load or store of anybody else's is in
+    /// flight when it begins, which no program sees.
+    Bare,
 }
 
 impl Mode {
-    pub(crate) const ALL: [Self; 3] = [Self::BackToBack, Self::Alone, Self::Amid];
+    pub(crate) const ALL: [Self; 3] = [Self::BackToBack, Self::Alone, Self::Bare];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::BackToBack => "back-to-back",
             Self::Alone => "alone",
-            Self::Amid => "amid",
+            Self::Bare => "bare",
         }
     }
 }
@@ -116,13 +118,16 @@ fn time(mode: Mode, operation: &impl Operation) -> f64 {
     match mode {
         Mode::BackToBack => repeat(|| operation.run()),
         Mode::Alone => repeat(|| {
-            other_work(&memory);
+            compute();
             fence();
+            touch(&memory);
             operation.run();
             fence();
         }),
-        Mode::Amid => repeat(|| {
-            other_work(&memory);
+        Mode::Bare => repeat(|| {
+            compute();
+            touch(&memory);
+            fence();
             operation.run();
             fence();
         }),
@@ -139,19 +144,26 @@ fn repeat(body: impl Fn()) -> f64 {
     start.elapsed().as_nanos() as f64 / f64::from(OPERATIONS)
 }
 
-/// Reads and writes eight words, then computes for some forty cycles and more.
+/// Reads and writes eight words, which are in the first cache.
 #[inline(always)]
-fn other_work(memory: &[AtomicU64; 8]) {
+fn touch(memory: &[AtomicU64; 8]) {
     let mut sum = 1;
     for word in memory {
         let value = word.load(Ordering::Relaxed);
         sum += value;
         word.store(value + 1, Ordering::Relaxed);
     }
-    for _ in 0..12 {
-        sum = black_box(sum.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    }
     black_box(sum);
+}
+
+/// Computes for some forty cycles, so that the stores of the last turn have left.
+#[inline(always)]
+fn compute() {
+    let mut product = 1_u64;
+    for _ in 0..12 {
+        product = black_box(product.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    }
+    black_box(product);
 }
 
 /// Nothing after it begins before everything before it has been executed; stores may still be on

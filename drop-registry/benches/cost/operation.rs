@@ -6,7 +6,7 @@
 use core::hint::black_box;
 use std::sync::Arc;
 
-use drop_registry::{CurrentLedger, Mutex, Shared, TrackedHeap};
+use drop_registry::{CurrentLedger, Mutex, RwLock, Shared, TrackedHeap};
 
 /// One resource, taken and given back.
 pub(crate) trait Operation {
@@ -72,6 +72,20 @@ impl Operation for parking_lot::Mutex<u64> {
     #[inline(always)]
     fn run(&self) {
         *self.lock() += 1;
+    }
+}
+
+impl<L: CurrentLedger> Operation for RwLock<u64, L> {
+    #[inline(always)]
+    fn run(&self) {
+        black_box(*self.read().unwrap());
+    }
+}
+
+impl Operation for spin::RwLock<u64> {
+    #[inline(always)]
+    fn run(&self) {
+        black_box(*self.read());
     }
 }
 

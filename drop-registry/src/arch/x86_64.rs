@@ -75,13 +75,22 @@ macro_rules! record {
 /// the tail of every window that records.
 macro_rules! push_entry {
     ($frame:literal) => {
+        concat!(write_entry!($frame), "\nadd qword ptr [{ledger}], 24")
+    };
+    // With the depth to be in `{above}`, for windows that have the register to spare: the next
+    // locked instruction then has no load to wait for.
+    ($frame:literal, above) => {
+        concat!(write_entry!($frame), "\nmov qword ptr [{ledger}], {above}")
+    };
+}
+
+macro_rules! write_entry {
+    ($frame:literal) => {
         concat!(
             "mov qword ptr [{ledger} + {depth}], {resource}\n",
             "mov qword ptr [{ledger} + {depth} + 8], {operations}\n",
             "mov qword ptr [{ledger} + {depth} + 16], ",
-            $frame,
-            "\n",
-            "add qword ptr [{ledger}], 24"
+            $frame
         )
     };
 }
@@ -196,15 +205,20 @@ pub(crate) unsafe fn increment(
     // SAFETY: as in `acquire`.
     unsafe {
         asm!(
-            "lock inc qword ptr [{resource}]",
+            // As in `acquire`.
+            "lea {address}, [{resource} + {depth}]",
+            "sub {address}, {depth}",
+            "lock inc qword ptr [{address}]",
             "2: 3: js {overflow}",
-            push_entry!("rsp"),
+            push_entry!("rsp", above),
             "4:",
             record!("0", "resource", "operations", "ledger", rsp),
             resource = in(reg) count,
             operations = in(reg) operations,
             ledger = in(reg) ledger,
             depth = in(reg) depth,
+            address = out(reg) _,
+            above = in(reg) depth + ENTRY_BYTES,
             overflow = label { return false },
         );
     }

@@ -13,7 +13,10 @@ type Lock<R> = RwLock<u64, Hosted, R>;
 
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: "rwlock read", world: || alone::<Turns>(read) },
-    Operation { name: "rwlock read twice, the first ends first", world: || alone::<Turns>(read_twice) },
+    Operation {
+        name: "rwlock read twice, the first ends first",
+        world: || alone::<Turns>(read_twice),
+    },
     Operation { name: "rwlock try_read", world: || alone::<Turns>(try_read) },
     Operation { name: "rwlock write", world: || alone::<Turns>(write) },
     Operation { name: "rwlock try_write", world: || alone::<Turns>(try_write) },
@@ -26,7 +29,10 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: "rwlock read, others read", world: || with_readers::<Turns>(read) },
     Operation { name: "rwlock write, others read", world: || with_readers::<Turns>(write) },
     Operation { name: "rwlock try_write, others read", world: || with_readers::<Turns>(try_write) },
-    Operation { name: "rwlock read, another waits to write", world: || before_writer::<Turns>(read_long) },
+    Operation {
+        name: "rwlock read, another waits to write",
+        world: || before_writer::<Turns>(read_long),
+    },
 ];
 
 /// A lock, and who is inside by what the tasks themselves have written down.
@@ -180,9 +186,7 @@ fn alone<R: WaitStrategy<Hosted> + 'static>(operation: Use<R>) -> Box<dyn World>
     world(leak(Site::new()), operation, &[], false)
 }
 
-fn after_a_death<R: WaitStrategy<Hosted> + 'static>(
-    operation: Use<R>,
-) -> Box<dyn World> {
+fn after_a_death<R: WaitStrategy<Hosted> + 'static>(operation: Use<R>) -> Box<dyn World> {
     let site: &'static Site<R> = leak(Site::new());
     let mut machine = Machine::new();
     let task = machine.spawn(move || {
@@ -206,9 +210,7 @@ fn with_readers<R: WaitStrategy<Hosted> + 'static>(operation: Use<R>) -> Box<dyn
 }
 
 /// The victim reads first, and a writer comes that has to wait for it.
-fn before_writer<R: WaitStrategy<Hosted> + 'static>(
-    operation: Use<R>,
-) -> Box<dyn World> {
+fn before_writer<R: WaitStrategy<Hosted> + 'static>(operation: Use<R>) -> Box<dyn World> {
     let comes_later: Use<R> = |site, who| {
         yield_now();
         site.writes(who, 1);
