@@ -16,7 +16,7 @@ use x86_64::VirtAddr;
 use x86_64::registers::model_specific::GsBase;
 
 use crate::tasks::Task;
-use crate::tracked::BOOT_LEDGER;
+use crate::tracked::{BOOT_LEDGER, TRAP_LEDGER};
 
 /// What one CPU keeps for itself.
 ///
@@ -26,7 +26,7 @@ use crate::tracked::BOOT_LEDGER;
 pub(crate) struct Cpu {
     /// Where the next trap saves the registers: the running task's record; in a trap, `nested`.
     save_area: AtomicPtr<RegisterFile>,
-    /// The running task's ledger, or the boot ledger.
+    /// The running task's ledger, or the boot ledger; in a trap, one that refuses.
     ledger: AtomicPtr<Ledger>,
     /// Always `nested`: what a trap stub puts into `save_area`.
     trap_area: AtomicPtr<RegisterFile>,
@@ -124,6 +124,11 @@ impl Cpu {
     pub(crate) fn task(&self) -> Option<&'static Task> {
         // SAFETY: as in `current_task`.
         unsafe { self.task.load(Ordering::Relaxed).as_ref() }
+    }
+
+    /// From here to the end of the trap, nothing tracked is acquired.
+    pub(crate) fn forbid_tracking(&self) {
+        self.set_ledger(NonNull::from(&TRAP_LEDGER));
     }
 
     /// Makes `task` the one that the next return from a trap goes to.

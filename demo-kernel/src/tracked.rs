@@ -14,7 +14,8 @@ pub(crate) struct Kernel;
 
 // SAFETY: each task's record has a ledger, and the scheduler puts the address of the running
 // task's into the per-CPU block; at boot it is the boot ledger's. Records and ledgers are statics.
-// Traps take no tracked resources. No task lends a guard's borrow to another one.
+// In a trap it is one
+// that refuses. No task lends a guard's borrow to another one.
 unsafe impl CurrentLedger for Kernel {
     #[inline(always)]
     fn current() -> NonNull<Ledger> {
@@ -54,6 +55,9 @@ pub(crate) type Mutex<T> = drop_registry::Mutex<T, Kernel, Yield>;
 
 /// A held lock.
 pub(crate) type MutexGuard<'a, T> = drop_registry::MutexGuard<'a, T, Kernel, Yield>;
+
+/// The ledger of trap handlers, which hold nothing.
+pub(crate) static TRAP_LEDGER: Ledger = Ledger::forbidden();
 
 /// The ledger of everything that runs before the first task.
 pub(crate) static BOOT_LEDGER: Ledger = Ledger::new();

@@ -39,7 +39,7 @@ use crate::{Heap, Ledger};
 ///   has been settled, or for ever.
 /// - Before there are tasks, `current` returns a boot ledger. Contexts that are no task and may
 ///   interrupt one (trap handlers) must not take tracked resources with the ledger of the task
-///   that they interrupted.
+///   that they interrupted. Let `current` return a [`Ledger::forbidden`] there, and they panic.
 /// - A task's death ends what it holds while its frames are cut without running. So the
 ///   implementor also answers for what the types cannot see: that no reference that a task got
 ///   through a guard or handle of this crate (by leaking the guard, or by lending it to a scoped

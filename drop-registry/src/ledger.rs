@@ -121,6 +121,9 @@ pub struct Ledger {
     entries: [Entry; Ledger::CAPACITY],
 }
 
+/// The `resolution` of a ledger that nobody may write: no task's window is ever resolved to it.
+const FORBIDDEN: u64 = u64::MAX;
+
 /// What the windows' assembly knows about the layout.
 pub(crate) const HEADER_BYTES: u64 = 32;
 pub(crate) const ENTRY_BYTES: u64 = 24;
@@ -150,6 +153,16 @@ impl Ledger {
             resolution: AtomicU64::new(0),
             entries: [const { Entry::empty() }; Self::CAPACITY],
         }
+    }
+
+    /// A ledger for what is no task and may interrupt one: for the current ledger of a trap
+    /// handler. Whoever acquires a tracked resource with it panics.
+    pub const fn forbidden() -> Self {
+        let mut ledger = Self::new();
+        // Full, so that only who finds no room looks further.
+        ledger.depth = AtomicU64::new(LEDGER_BYTES);
+        ledger.resolution = AtomicU64::new(FORBIDDEN);
+        ledger
     }
 
     /// What is held, innermost (last acquired) first.
@@ -241,6 +254,10 @@ impl Ledger {
     #[cold]
     #[inline(never)]
     fn make_room(&self) -> Result<u64, LedgerFull> {
+        assert!(
+            self.resolution.load(Ordering::Relaxed) != FORBIDDEN,
+            "a tracked resource was acquired in a trap handler, which has no ledger",
+        );
         self.close_gaps();
         let depth = self.depth.load(Ordering::Relaxed);
         if depth < LEDGER_BYTES { Ok(depth) } else { Err(LedgerFull) }
@@ -466,6 +483,12 @@ mod tests {
         third.erase();
         ledger.trim();
         assert_eq!(ledger.used_len(), 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "acquired in a trap handler")]
+    fn nothing_is_acquired_with_a_forbidden_ledger() {
+        let _ = record(&Ledger::forbidden(), 8);
     }
 
     #[test]

@@ -401,6 +401,16 @@ mod tests {
     }
 
     #[test]
+    #[should_panic(expected = "a guard is dropped by the task that locked it")]
+    fn a_guard_that_another_task_drops_is_a_panic() {
+        let lock = forever(TestMutex::new(()));
+        on_fresh_ledger(|_| {
+            let guard = lock.lock().unwrap();
+            on_fresh_ledger(|_| drop(guard));
+        });
+    }
+
+    #[test]
     fn a_lock_that_names_another_owner_is_not_taken_from_it() {
         let lock = forever(TestMutex::new(()));
         let living = on_fresh_ledger(|_| core::mem::forget(lock.lock().unwrap()));

@@ -532,6 +532,23 @@ mod tests {
     }
 
     #[test]
+    #[should_panic(expected = "more than 2^63 shares")]
+    fn a_count_that_overflows_is_a_panic() {
+        on_fresh_ledger(|ledger| {
+            let first = core::mem::ManuallyDrop::new(TestShared::new(7).unwrap());
+            // SAFETY: the share is forgotten, so the block is alive for ever.
+            let counted = unsafe { first.block.as_ref() };
+            counted.count.store(u64::MAX >> 1, Ordering::Relaxed);
+            // SAFETY: as above.
+            let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| unsafe {
+                TestShared::<i32>::share_of(first.block).is_ok()
+            }));
+            assert_eq!(ledger.len(), 1);
+            std::panic::resume_unwind(refused.unwrap_err());
+        });
+    }
+
+    #[test]
     fn a_full_ledger_refuses_a_share_and_counts_none() {
         on_fresh_ledger(|_| {
             let first = TestShared::new(Cell::new(1).get()).unwrap();
