@@ -3,17 +3,22 @@
 use std::sync::atomic::Ordering;
 
 use drop_registry::hosted::Hosted;
-use drop_registry::{Shared, Slot, TrackedBox, TrackedHeap};
+use drop_registry::{
+    DropAfterTear, LockError, RwLock, Shared, Slot, TrackedBox, TrackedHeap,
+};
 
 use super::leak;
-use super::mutex::{Answer, Lock, next_answer};
+use super::mutex::{Answer, Lock, Turns, next_answer};
 use super::shared::{Drops, Handle, Value};
 use super::slot::Place;
 use crate::operation::{Audit, Findings, Operation, World, begin, end};
 
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: "three nested locks", world: nested },
+    Operation { name: "lock under a read lock", world: || under_a_read_write_lock(reads) },
+    Operation { name: "lock under a write lock", world: || under_a_read_write_lock(writes) },
     Operation { name: "lock, share and box", world: mixed },
+    Operation { name: "destructor that locks", world: destructor_that_locks },
     Operation { name: "hand-over under a lock", world: handed_over_under_a_lock },
 ];
 
@@ -53,6 +58,125 @@ impl World for Nested {
             let answer = audit.run(move || next_answer(lock, 0));
             audit.require(answer == Some(expected), Findings::UNTOLD);
         }
+    }
+}
+
+struct UnderReadWriteLock {
+    outer: &'static RwLock<u64, Hosted, Turns>,
+    inner: &'static Lock<u64>,
+    operation: fn(&RwLock<u64, Hosted, Turns>, &Lock<u64>),
+    held_at_death: bool,
+}
+
+fn under_a_read_write_lock(
+    operation: fn(&RwLock<u64, Hosted, Turns>, &Lock<u64>),
+) -> Box<dyn World> {
+    Box::new(UnderReadWriteLock {
+        outer: leak(RwLock::new(0)),
+        inner: leak(Lock::new(0)),
+        operation,
+        held_at_death: false,
+    })
+}
+
+fn reads(outer: &RwLock<u64, Hosted, Turns>, inner: &Lock<u64>) {
+    let outer = outer.read();
+    let inner = inner.lock();
+    drop(outer);
+    drop(inner);
+}
+
+fn writes(outer: &RwLock<u64, Hosted, Turns>, inner: &Lock<u64>) {
+    let outer = outer.write();
+    let inner = inner.lock();
+    drop(inner);
+    drop(outer);
+}
+
+impl World for UnderReadWriteLock {
+    fn victim(&self) -> Box<dyn FnOnce()> {
+        let (outer, inner, operation) = (self.outer, self.inner, self.operation);
+        Box::new(move || {
+            begin();
+            operation(outer, inner);
+            end();
+        })
+    }
+
+    fn at_death(&mut self) {
+        self.held_at_death = self.inner.is_locked();
+    }
+
+    fn audit(&mut self, audit: &mut Audit<'_>) {
+        let (outer, inner) = (self.outer, self.inner);
+        audit.require(outer.reader_count() == 0 && !outer.is_write_locked(), Findings::LEAKED);
+        audit.require(!inner.is_locked(), Findings::LEAKED);
+        let expected = if self.held_at_death { Answer::OwnerDied } else { Answer::Held };
+        let answer = audit.run(move || next_answer(inner, 0));
+        audit.require(answer == Some(expected), Findings::UNTOLD);
+        let had = audit.run(move || match outer.write() {
+            Ok(_) => true,
+            Err(LockError::OwnerDied(died)) => {
+                drop(died.replace(0));
+                true
+            }
+            Err(_) => false,
+        });
+        audit.require(had == Some(true), Findings::STUCK);
+    }
+}
+
+/// A box whose value takes a lock when it is dropped.
+struct DestructorLocks {
+    lock: &'static Lock<u64>,
+    heap_before: usize,
+    held_at_death: bool,
+}
+
+struct LocksWhenDropped(&'static Lock<u64>);
+
+impl Drop for LocksWhenDropped {
+    fn drop(&mut self) {
+        if let Ok(mut drops) = self.0.lock() {
+            *drops += 1;
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "promises that the destructor bears a tear")]
+// SAFETY: one pointer, which is never reassigned.
+unsafe impl DropAfterTear for LocksWhenDropped {}
+
+fn destructor_that_locks() -> Box<dyn World> {
+    let heap_before = Hosted::heap().bytes_taken();
+    Box::new(DestructorLocks { lock: leak(Lock::new(0)), heap_before, held_at_death: false })
+}
+
+impl World for DestructorLocks {
+    fn victim(&self) -> Box<dyn FnOnce()> {
+        let lock = self.lock;
+        Box::new(move || {
+            let boxed = TrackedBox::<_, Hosted>::new_droppable(LocksWhenDropped(lock));
+            begin();
+            drop(boxed);
+            end();
+        })
+    }
+
+    fn at_death(&mut self) {
+        self.held_at_death = self.lock.is_locked();
+    }
+
+    fn audit(&mut self, audit: &mut Audit<'_>) {
+        let lock = self.lock;
+        audit.require(!lock.is_locked(), Findings::LEAKED);
+        audit.require_heap(self.heap_before);
+        let expected = if self.held_at_death { Answer::OwnerDied } else { Answer::Held };
+        let answer = audit.run(move || next_answer(lock, 0));
+        // A destructor that the settlement ran has locked, too, and left the lock in order.
+        audit.require(answer == Some(expected), Findings::UNTOLD);
+        let drops = audit.run(move || lock.lock().map_or(0, |drops| *drops));
+        audit.require(drops.is_some_and(|drops| drops <= 1), Findings::DOUBLED);
     }
 }
 
@@ -132,7 +256,7 @@ impl World for HandedOver {
         // A slot is one word: whole, whenever its writer died.
         let emptied = audit.run(move || match lock.lock() {
             Ok(mut guard) => guard.take().is_ok(),
-            Err(drop_registry::LockError::OwnerDied(died)) => {
+            Err(LockError::OwnerDied(died)) => {
                 #[expect(unsafe_code, reason = "a slot cannot be torn")]
                 // SAFETY: every change of a slot is one store of one word.
                 let mut guard = unsafe { died.assume_consistent() };
