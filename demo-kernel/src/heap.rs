@@ -1,55 +1,86 @@
-//! The heaps: talc over a fixed arena behind a tracked lock, as the global allocator; and the drop
-//! registry's own, which has no lock, for what tasks hold by their ledgers.
-//!
-//! A task that dies inside talc leaves its lists torn. The arena is given up then: its lock is not
-//! recoverable, and every later allocation fails. Blocks handed out before stay good.
-#![expect(unsafe_code, reason = "implements the global allocator")]
+//! The heaps: four arenas of talc, each behind a tracked lock, as the global allocator; and the
+//! drop registry's own, which has no lock, for what tasks hold by their ledgers.
+#![expect(unsafe_code, reason = "promises that talc is an arena's allocator, and gives it memory")]
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
 use core::fmt;
-use core::ptr;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
-use drop_registry::TrackedHeap;
+use drop_registry::{Arena, ArenaAllocator, ArenaHeap, TrackedHeap};
 use talc::DefaultBinning;
 use talc::base::Talc;
 use talc::source::Claim;
 
-use crate::tracked::{Kernel, Mutex};
+use crate::tracked::{Kernel, Yield};
 
-const ARENA_SIZE: usize = 4 << 20;
+const ARENAS: usize = 4;
+const ARENA_BYTES: usize = 1 << 20;
 
 #[repr(C, align(16))]
-struct Arena(UnsafeCell<[u8; ARENA_SIZE]>);
+struct Memory(UnsafeCell<[[u8; ARENA_BYTES]; ARENAS]>);
 
-// SAFETY: the allocator is its only user, and the allocator is behind a lock.
-unsafe impl Sync for Arena {}
+// SAFETY: each arena's allocator is the only user of its part, and is behind a lock.
+unsafe impl Sync for Memory {}
 
-static ARENA: Arena = Arena(UnsafeCell::new([0; ARENA_SIZE]));
+static MEMORY: Memory = Memory(UnsafeCell::new([[0; ARENA_BYTES]; ARENAS]));
 
-struct Heap(Mutex<Talc<Claim, DefaultBinning>>);
+struct TalcArena(Talc<Claim, DefaultBinning>);
+
+// SAFETY: talc hands out parts of the array that it has claimed, and keeps its lists outside of
+// blocks that it has handed out. It neither panics nor allocates.
+unsafe impl ArenaAllocator for TalcArena {
+    unsafe fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        // SAFETY: the same contract.
+        unsafe { self.0.allocate(layout) }
+    }
+
+    unsafe fn deallocate(&mut self, block: NonNull<u8>, layout: Layout) {
+        // SAFETY: the same contract.
+        unsafe { self.0.deallocate(block.as_ptr(), layout) }
+    }
+}
+
+const fn arena(number: usize) -> Arena<TalcArena, Kernel, Yield> {
+    let memory = MEMORY.0.get().cast::<[u8; ARENA_BYTES]>().wrapping_add(number);
+    // SAFETY: nothing else uses this part of the memory, which lives for ever.
+    Arena::new(TalcArena(Talc::new(unsafe { Claim::array(memory) })), memory)
+}
+
+/// The global allocator, with its own books: what is with the kernel's tasks, whatever became of
+/// the arena that it is from.
+struct Counted {
+    heap: ArenaHeap<TalcArena, ARENAS, Kernel, Yield>,
+    blocks: AtomicUsize,
+    bytes: AtomicUsize,
+}
 
 #[global_allocator]
-static HEAP: Heap =
-    // SAFETY: nothing else uses the arena, and it lives for ever.
-    Heap(Mutex::new(Talc::new(unsafe { Claim::array(ARENA.0.get()) })));
+static HEAP: Counted = Counted {
+    heap: ArenaHeap::new([arena(0), arena(1), arena(2), arena(3)]),
+    blocks: AtomicUsize::new(0),
+    bytes: AtomicUsize::new(0),
+};
 
-// SAFETY: talc upholds the contract, one caller at a time under the lock; neither panics.
-unsafe impl GlobalAlloc for Heap {
+// SAFETY: the arenas' heap upholds the contract.
+unsafe impl GlobalAlloc for Counted {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let Ok(mut talc) = self.0.lock() else { return ptr::null_mut() };
-        // SAFETY: our caller promises that the size is not zero.
-        let block = unsafe { talc.allocate(layout) };
-        block.map_or(ptr::null_mut(), ptr::NonNull::as_ptr)
+        // SAFETY: the same contract.
+        let block = unsafe { self.heap.alloc(layout) };
+        if !block.is_null() {
+            // Relaxed: counts that order nothing.
+            self.blocks.fetch_add(1, Ordering::Relaxed);
+            self.bytes.fetch_add(layout.size(), Ordering::Relaxed);
+        }
+        block
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        let Ok(mut talc) = self.0.lock() else {
-            log::warn!("{} bytes are lost to the heap: its lock was refused", layout.size());
-            return;
-        };
-        // SAFETY: our caller promises that `block` came from `alloc` with this layout.
-        unsafe { talc.deallocate(block, layout) }
+        self.blocks.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the same contract.
+        unsafe { self.heap.dealloc(block, layout) };
     }
 }
 
@@ -68,10 +99,18 @@ impl fmt::Display for Books {
     }
 }
 
-/// What is allocated now; all zero for the global allocator once that is given up.
+/// What is allocated now.
 pub(crate) fn books() -> Books {
-    let tracked = Kernel::heap().bytes_taken();
-    let Ok(talc) = HEAP.0.lock() else { return Books { blocks: 0, bytes: tracked } };
-    let counters = talc.counters();
-    Books { blocks: counters.allocation_count, bytes: counters.allocated_bytes + tracked }
+    let bytes = HEAP.bytes.load(Ordering::Relaxed) + Kernel::heap().bytes_taken();
+    Books { blocks: HEAP.blocks.load(Ordering::Relaxed), bytes }
+}
+
+/// How many arenas deaths have cost.
+pub(crate) fn arenas_given_up() -> usize {
+    HEAP.heap.arenas_given_up()
+}
+
+/// The bytes of blocks that were freed after their arena was given up.
+pub(crate) fn lost_bytes() -> usize {
+    HEAP.heap.lost_bytes()
 }

@@ -28,6 +28,7 @@
 //! | [`Shared`], [`Slot`] | a counted pointer, and a place that keeps one beyond its task |
 //! | [`TrackedBox`] | a heap block that its task's death frees |
 //! | [`Heap`] | a heap without a lock, so that nobody can die holding it |
+//! | [`ArenaHeap`] | a heap for all sizes, of which a death inside the allocator costs one arena |
 //! | [`Obligation`] | anything else that must be put back |
 //! | [`WindowTable`] | where the windows are |
 //! | [`settle`], [`reclaim`] | putting a dead task's resources in order, in two steps |
@@ -56,6 +57,7 @@ macro_rules! planted {
 }
 
 mod arch;
+mod arena_heap;
 mod condvar;
 mod current;
 mod heap;
@@ -87,6 +89,7 @@ pub mod planted;
 #[cfg(test)]
 mod testing;
 
+pub use arena_heap::{Arena, ArenaAllocator, ArenaHeap};
 pub use condvar::Condvar;
 pub use current::{CurrentLedger, TrackedHeap};
 pub use heap::{AllocError, Heap, HeapMemory};

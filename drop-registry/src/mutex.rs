@@ -11,7 +11,7 @@ use spin::relax::Spin;
 
 use crate::arch;
 use crate::owner_died::sealed::Sealed;
-use crate::owner_word::{FREE, NOT_RECOVERABLE, OwnerWord, Taken};
+use crate::owner_word::{FREE, NOT_RECOVERABLE, OwnerWord, State, Taken};
 use crate::{
     CurrentLedger, Ledger, LockError, LockResult, MaybeTorn, OwnerDied, TryLockError,
     TryLockResult, WaitStrategy,
@@ -105,6 +105,11 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
     /// Whether somebody holds it: of use to a check or a report, and stale at once.
     pub fn is_locked(&self) -> bool {
         self.word.is_owned()
+    }
+
+    /// What its word says: stale at once.
+    pub(crate) fn state(&self) -> State {
+        self.word.state()
     }
 
     #[cold]

@@ -39,11 +39,13 @@ pub enum Bug {
     CopyCounts,
     /// A value whose destructor has begun is dropped once more.
     DropAgain,
+    /// An arena is used on after a death inside its allocator.
+    TornArenaUsed,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::RecordOutsideWindow,
         Self::EraseOutsideWindow,
         Self::ZeroFlagIgnored,
@@ -59,6 +61,7 @@ impl Bug {
         Self::EraseFirst,
         Self::CopyCounts,
         Self::DropAgain,
+        Self::TornArenaUsed,
     ];
 }
 

@@ -4,6 +4,7 @@
 //! the drops. The keeper's report is checked for what it says of frames, and is where the outcome
 //! line has its numbers from; it is never what decides whether a resource came back.
 
+mod allocator_lock_holder_dies;
 mod box_in_nounwind_frame;
 mod deaths;
 mod destructor_takes_lock;
@@ -59,6 +60,7 @@ const SCENARIOS: &[Scenario] = &[
     divide_error_restarted::SCENARIO,
     returns_holding_lock::SCENARIO,
     destructor_takes_lock::SCENARIO,
+    allocator_lock_holder_dies::SCENARIO,
     no_keeper::SCENARIO,
     kernel_claims::SCENARIO,
 ];

@@ -80,6 +80,14 @@ pub(crate) fn fault(id: TaskId) -> Result<Option<FaultInfo>, TaskError> {
     with_task(id, |task| Ok(task.fault()))
 }
 
+/// Whether the task's ledger lists anything: stale at once, unless the task is stopped.
+///
+/// # Errors
+/// [`TaskError::Stale`]
+pub(crate) fn holds_anything(id: TaskId) -> Result<bool, TaskError> {
+    with_task(id, |task| Ok(task.holds_anything()))
+}
+
 /// What the task said when it panicked, if it did.
 ///
 /// # Errors

@@ -22,6 +22,7 @@ fn where_it_shows(bug: Bug) -> &'static [&'static str] {
         Bug::EraseFirst => &["--settler", "mutex lock, write"],
         Bug::NoTakeOver => &["--settler", "shared clone, drop"],
         Bug::CopyCounts => &["ledger"],
+        Bug::TornArenaUsed => &["arena heap"],
         Bug::DropAgain => &["box"],
         Bug::LastIsOrdinary | Bug::OrdinaryIsLast => &["shared"],
         _ => &["mutex", "shared", "slot", "rwlock"],

@@ -3,9 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use drop_registry::hosted::Hosted;
-use drop_registry::{
-    DropAfterTear, LockError, RwLock, Shared, Slot, TrackedBox, TrackedHeap,
-};
+use drop_registry::{DropAfterTear, LockError, RwLock, Shared, Slot, TrackedBox, TrackedHeap};
 
 use super::leak;
 use super::mutex::{Answer, Lock, Turns, next_answer};

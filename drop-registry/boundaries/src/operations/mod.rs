@@ -1,5 +1,6 @@
 //! The operations, by primitive.
 
+mod arena_heap;
 mod composites;
 mod ledger;
 mod mutex;
@@ -18,6 +19,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
         shared::OPERATIONS,
         slot::OPERATIONS,
         tracked_box::OPERATIONS,
+        arena_heap::OPERATIONS,
         ledger::OPERATIONS,
         composites::OPERATIONS,
     ]
