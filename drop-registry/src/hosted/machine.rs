@@ -4,8 +4,10 @@
 use core::arch::naked_asm;
 use core::cell::{Cell, UnsafeCell};
 use core::fmt;
+use core::mem;
 use core::panic::AssertUnwindSafe;
 use core::ptr::NonNull;
+use core::time::Duration;
 use std::boxed::Box;
 use std::panic::catch_unwind;
 use std::thread_local;
@@ -17,6 +19,7 @@ use super::parking;
 use super::signals::{self, Cpu, Trap};
 use super::stack::Stack;
 use super::switch::Context;
+use super::timer::Timer;
 use crate::{
     CurrentLedger, Heap, HeapMemory, Ledger, Settled, TrackedHeap, WindowTable, reclaim, settle,
 };
@@ -63,7 +66,7 @@ fn boot_ledger() -> NonNull<Ledger> {
 /// Why a task gave the thread back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
-    /// It has executed as many instructions as it was given. It can be run on.
+    /// It has executed as many instructions, or run for as long, as it was given. It can be run on.
     BudgetSpent,
     /// It called [`yield_now`]. It can be run on.
     Yielded,
@@ -99,7 +102,9 @@ type Entry = Box<dyn FnMut()>;
 struct Task {
     id: TaskId,
     stack: Stack,
-    _entry: Box<Entry>,
+    entry: Box<Entry>,
+    /// Whether the entry can be run again.
+    restartable: bool,
     ledger: Box<Ledger>,
     context: Box<UnsafeCell<Context>>,
     /// What `END` is while it runs.
@@ -113,6 +118,9 @@ struct Task {
 pub struct Machine {
     cpu: Box<UnsafeCell<Cpu>>,
     tasks: Vec<Task>,
+    /// Of lives that are over. They stay mapped: something may point into them still.
+    old_stacks: Vec<Stack>,
+    timer: Option<Timer>,
 }
 
 impl Machine {
@@ -125,7 +133,7 @@ impl Machine {
         let cpu = Box::new(UnsafeCell::new(Cpu::new()));
         Cpu::attach(cpu.get());
         parking::clear();
-        Self { cpu, tasks: Vec::new() }
+        Self { cpu, tasks: Vec::new(), old_stacks: Vec::new(), timer: None }
     }
 
     /// A task that will run `entry`. It does not run yet.
@@ -137,27 +145,67 @@ impl Machine {
 
     /// As [`Machine::spawn`], for an entry that is boxed already.
     pub fn spawn_boxed(&mut self, entry: Box<dyn FnOnce()>) -> TaskId {
-        let id = TaskId::first(self.tasks.len() as u32);
-        let stack = Stack::new(STACK_BYTES);
-        let mut context = Context::new();
         let mut entry = Some(entry);
-        let mut entry: Box<Entry> = Box::new(Box::new(move || entry.take().expect("runs once")()));
-        context.registers[Gpr::Rdi] = (&raw mut *entry).expose_provenance() as u64;
-        context.registers[Gpr::Rsp] = stack.bounds().top();
-        context.registers.rip = task_start as *const () as u64;
+        self.enter(Box::new(move || entry.take().expect("runs once")()), false)
+    }
+
+    /// A task that will run `entry`, and again from the beginning if it is
+    /// [restarted](Machine::restart).
+    pub fn spawn_restartable(&mut self, entry: impl Fn() + 'static) -> TaskId {
+        self.enter(Box::new(entry), true)
+    }
+
+    fn enter(&mut self, entry: Entry, restartable: bool) -> TaskId {
+        let id = TaskId::first(self.tasks.len() as u32);
         let ledger: Box<Ledger> = Box::default();
         parking::enter(self.tasks.len(), &raw const *ledger);
-        self.tasks.push(Task {
+        let mut task = Task {
             id,
-            stack,
-            _entry: entry,
+            stack: Stack::new(STACK_BYTES),
+            entry: Box::new(entry),
+            restartable,
             ledger,
-            context: Box::new(UnsafeCell::new(context)),
+            context: Box::new(UnsafeCell::new(Context::new())),
             end: None,
             parked: false,
             alive: true,
-        });
+        };
+        task.stand_at_entry();
+        self.tasks.push(task);
         id
+    }
+
+    /// Ends this life of a task, and begins the next one in its place: from its entry, on another
+    /// stack, with an empty ledger. Returns its new id; `None`, with nothing changed, if its entry
+    /// can run only once.
+    ///
+    /// # Panics
+    /// If there is no such task.
+    ///
+    /// # Safety
+    /// What the task held has been settled, or it held nothing.
+    pub unsafe fn restart(&mut self, id: TaskId) -> Option<TaskId> {
+        let task = self.task(id);
+        if !task.restartable {
+            return None;
+        }
+        // SAFETY: this life of the task ends here, and by the contract is settled.
+        unsafe { task.ledger.reset() };
+        task.id = id.next_generation();
+        (task.end, task.parked, task.alive) = (None, false, true);
+        let (next, old_stack) = (task.id, mem::replace(&mut task.stack, Stack::new(STACK_BYTES)));
+        task.stand_at_entry();
+        parking::enter(id.index as usize, &raw const *task.ledger);
+        self.old_stacks.push(old_stack);
+        Some(next)
+    }
+
+    /// Ends a task where it stands. What it holds stays held: [`Machine::kill`] gives that up.
+    ///
+    /// # Panics
+    /// If there is no such task.
+    pub fn retire(&mut self, id: TaskId) {
+        self.task(id).alive = false;
     }
 
     /// Runs a task until it stops; with a budget, for at most so many instructions. A task that is
@@ -166,10 +214,11 @@ impl Machine {
     /// # Panics
     /// If there is no such task, or it has ended.
     pub fn run(&mut self, id: TaskId, budget: Option<u64>) -> Stop {
-        if self.is_asleep(id) {
+        let asleep = self.is_asleep(id);
+        let task = self.live(id);
+        if asleep {
             return Stop::Parked;
         }
-        let task = self.live(id);
         task.parked = false;
         let (context, bounds) = (task.context.get(), task.stack.bounds());
         let outer = LEDGER.replace(&raw const *task.ledger);
@@ -195,6 +244,20 @@ impl Machine {
         if matches!(stop, Stop::Finished | Stop::Panicked) {
             self.task(id).alive = false;
         }
+        stop
+    }
+
+    /// Runs a task until it stops, for at most about this much CPU time.
+    ///
+    /// It is not stopped in the middle of a library's code, where it may hold a lock of the
+    /// library's. So tasks may use the system's allocator, which is the C library's.
+    ///
+    /// # Panics
+    /// As [`Machine::run`].
+    pub fn run_slice(&mut self, id: TaskId, slice: Duration) -> Stop {
+        self.timer.get_or_insert_with(Timer::new).arm(slice);
+        let stop = self.run(id, None);
+        self.timer.iter().for_each(Timer::disarm);
         stop
     }
 
@@ -242,20 +305,41 @@ impl Machine {
     /// A task that does not run, as a keeper sees it, and its ledger.
     ///
     /// # Panics
-    /// If there is no such task, or it has ended.
+    /// If there is no such task.
     pub fn frozen(&mut self, id: TaskId) -> (FrozenTask<'_>, &Ledger) {
-        let task = self.live(id);
-        // SAFETY: the context is alive.
-        let registers = unsafe { NonNull::new_unchecked(&raw mut (*task.context.get()).registers) };
-        // SAFETY: the machine is borrowed exclusively while the frozen task exists, so that it
-        // cannot run; a task's registers are all in its context when it does not. The stack stays
-        // mapped as long as the machine lives.
-        (unsafe { FrozenTask::new(id, registers, task.stack.bounds()) }, &task.ledger)
+        // SAFETY: the machine is borrowed exclusively for as long as either exists.
+        unsafe { self.seize(id) }
+    }
+
+    /// As [`Machine::frozen`], for as long as the caller says.
+    ///
+    /// # Panics
+    /// If there is no such task.
+    ///
+    /// # Safety
+    /// Until both are gone, the machine lives and does not run the task. Once they have been used
+    /// for settling it, it is run no more, unless it has been [restarted](Machine::restart).
+    pub unsafe fn seize<'a>(&mut self, id: TaskId) -> (FrozenTask<'a>, &'a Ledger) {
+        let task = self.task(id);
+        // SAFETY: the context and the ledger are in boxes, which live as long as the machine: by
+        // the contract, for `'a`. A task's registers are all in its context when it does not run.
+        // The stack stays mapped as long as the machine lives.
+        unsafe {
+            let registers = NonNull::new_unchecked(&raw mut (*task.context.get()).registers);
+            let ledger: *const Ledger = &raw const *task.ledger;
+            (FrozenTask::new(id, registers, task.stack.bounds()), &*ledger)
+        }
     }
 
     /// Whether the task has neither ended nor been killed.
     pub fn is_alive(&self, id: TaskId) -> bool {
         self.tasks.get(id.index as usize).is_some_and(|task| task.id == id && task.alive)
+    }
+
+    /// Whether the task is parked, and has not been unparked since.
+    pub fn is_asleep(&self, id: TaskId) -> bool {
+        let task = self.tasks.get(id.index as usize).filter(|task| task.id == id && task.alive);
+        task.is_some_and(|task| task.parked && !parking::is_unparked(id.index as usize))
     }
 
     /// Ends a task where it stands, and gives up all it holds. Returns what was done, in both
@@ -265,6 +349,7 @@ impl Machine {
     /// If there is no such task, or it has ended.
     pub fn kill(&mut self, id: TaskId) -> Vec<Settled> {
         let mut settled = Vec::new();
+        self.live(id);
         let (frozen, ledger) = self.frozen(id);
         // SAFETY: the task is marked dead below, so it never runs again, and nobody else settles
         // it. What it holds is alive: tracked handles borrow or own what they list.
@@ -276,11 +361,6 @@ impl Machine {
         settled
     }
 
-    /// Whether the task is parked, and has not been unparked since.
-    fn is_asleep(&mut self, id: TaskId) -> bool {
-        self.live(id).parked && !parking::is_unparked(id.index as usize)
-    }
-
     fn task(&mut self, id: TaskId) -> &mut Task {
         let task = self.tasks.get_mut(id.index as usize).filter(|task| task.id == id);
         task.unwrap_or_else(|| panic!("there is no task {id}"))
@@ -290,6 +370,17 @@ impl Machine {
         let task = self.task(id);
         assert!(task.alive, "task {id} has ended");
         task
+    }
+}
+
+impl Task {
+    /// Sets its registers to the beginning of its entry.
+    fn stand_at_entry(&mut self) {
+        let mut context = Context::new();
+        context.registers[Gpr::Rdi] = (&raw mut *self.entry).expose_provenance() as u64;
+        context.registers[Gpr::Rsp] = self.stack.bounds().top();
+        context.registers.rip = task_start as *const () as u64;
+        *self.context.get_mut() = context;
     }
 }
 
@@ -327,135 +418,5 @@ extern "C" fn task_main(entry: *mut Entry) -> ! {
     };
     loop {
         stop_running(end);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use task_model::{FaultKind, StackMemory};
-
-    /// Executes `body` as a task, which ends by a fault.
-    fn fault_of(body: impl FnOnce() + 'static) -> FaultInfo {
-        let mut machine = Machine::new();
-        let task = machine.spawn(body);
-        match machine.run(task, None) {
-            Stop::Faulted(fault) => fault,
-            stop => panic!("{stop:?}"),
-        }
-    }
-
-    #[test]
-    fn tasks_take_turns() {
-        static LOG: std::sync::Mutex<Vec<u32>> = std::sync::Mutex::new(Vec::new());
-        let mut machine = Machine::new();
-        for n in 1..=2 {
-            machine.spawn(move || {
-                LOG.lock().unwrap().push(n);
-                yield_now();
-                LOG.lock().unwrap().push(n * 10);
-            });
-        }
-        machine.run_all().unwrap();
-        assert_eq!(*LOG.lock().unwrap(), [1, 2, 10, 20]);
-    }
-
-    #[test]
-    fn faults_say_what_the_machine_said() {
-        let page = fault_of(|| {
-            // SAFETY: it is not: address 16 is not mapped, which is what is tested.
-            unsafe { core::ptr::without_provenance_mut::<u8>(16).write_volatile(1) };
-        });
-        assert_eq!((page.kind, page.address), (FaultKind::PageFault, Some(16)));
-        // SAFETY: it stops the task, which is what is tested.
-        let opcode = fault_of(|| unsafe { core::arch::asm!("ud2") });
-        assert_eq!(opcode.kind, FaultKind::InvalidOpcode);
-        // SAFETY: it stops the task, which is what is tested.
-        let divide = fault_of(|| unsafe {
-            core::arch::asm!("div {0}", in(reg) 0u64, inout("rax") 1u64 => _, inout("rdx") 0u64 => _);
-        });
-        assert_eq!(divide.kind, FaultKind::DivideError);
-    }
-
-    #[test]
-    fn running_over_the_guard_page_is_a_stack_overflow() {
-        fn deeper(n: u64) -> u64 {
-            let room = core::hint::black_box([n; 64]);
-            if room[0] == u64::MAX { 0 } else { deeper(n + 1) + room[1] }
-        }
-        let fault = fault_of(|| {
-            core::hint::black_box(deeper(0));
-        });
-        assert_eq!(fault.kind, FaultKind::StackOverflow);
-    }
-
-    #[test]
-    fn a_budget_stops_a_task_after_exactly_so_many_instructions() {
-        let mut machine = Machine::new();
-        let task = machine.spawn(|| {
-            // SAFETY: counts in a register, for ever.
-            unsafe { core::arch::asm!("2: inc rcx", "jmp 2b", options(noreturn)) };
-        });
-        assert_eq!(machine.run(task, Some(10_000)), Stop::BudgetSpent);
-        let before = *machine.registers(task);
-        assert_eq!(machine.run(task, Some(2000)), Stop::BudgetSpent);
-        let after = machine.registers(task);
-        let counted = Gpr::ALL.map(|register| after[register].wrapping_sub(before[register]));
-        assert_eq!(counted.iter().filter(|n| **n == 1000).count(), 1);
-        assert_eq!(counted.iter().filter(|n| **n == 0).count(), 15);
-    }
-
-    #[test]
-    fn vector_registers_survive_the_switch() {
-        let mut machine = Machine::new();
-        for value in [0x1111u64, 0x2222] {
-            machine.spawn(move || {
-                let seen: u64;
-                // SAFETY: keeps a value in a vector register over a breakpoint, which yields.
-                unsafe {
-                    core::arch::asm!(
-                        "movq xmm9, {value}",
-                        "int3",
-                        "movq {seen}, xmm9",
-                        value = in(reg) value,
-                        seen = out(reg) seen,
-                        out("xmm9") _,
-                    );
-                }
-                assert_eq!(seen, value);
-            });
-        }
-        machine.run_all().unwrap();
-    }
-
-    #[test]
-    fn nothing_is_written_below_the_stack_pointer() {
-        let mut machine = Machine::new();
-        let task = machine.spawn(|| {
-            // SAFETY: fills the red zone and stops.
-            unsafe {
-                core::arch::asm!(
-                    "mov qword ptr [rsp - 8], {0}",
-                    "mov qword ptr [rsp - 128], {0}",
-                    "ud2",
-                    in(reg) 0x5a5a_5a5au64,
-                );
-            }
-        });
-        assert!(matches!(machine.run(task, None), Stop::Faulted(_)));
-        let (frozen, _) = machine.frozen(task);
-        let sp = frozen.registers().rsp();
-        assert_eq!(frozen.read_u64(sp - 8), Ok(0x5a5a_5a5a));
-        assert_eq!(frozen.read_u64(sp - 128), Ok(0x5a5a_5a5a));
-    }
-
-    #[test]
-    fn a_panic_ends_its_task_alone() {
-        let mut machine = Machine::new();
-        let task = machine.spawn(|| std::panic::resume_unwind(Box::new(())));
-        assert_eq!(machine.run(task, None), Stop::Panicked);
-        assert!(!machine.is_alive(task));
-        let other = machine.spawn(|| ());
-        assert_eq!(machine.run(other, None), Stop::Finished);
     }
 }

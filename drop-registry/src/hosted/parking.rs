@@ -37,6 +37,7 @@ pub(super) fn enter(number: usize, ledger: *const Ledger) {
     SLEEPERS.with(|all| {
         if let Some(sleeper) = all.get(number) {
             sleeper.ledger.set(ledger);
+            sleeper.token.set(false);
         }
     });
 }

@@ -1,14 +1,18 @@
 //! The machine's exceptions: signals, and the one handler for all of them.
 #![expect(unsafe_code, reason = "installs signal handlers and exchanges contexts")]
 
+use core::arch::naked_asm;
 use core::cell::Cell;
+use core::ops::Range;
 use core::ptr;
 use std::boxed::Box;
 use std::sync::Once;
 use std::thread_local;
 use std::vec;
 
+use super::image::Image;
 use super::switch::{Context, TRAP_FLAG};
+use super::timer;
 
 /// What runs on a machine's thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,9 +28,9 @@ enum Running {
 /// Why a task gave the thread back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trap {
-    /// The budget of instructions is spent.
+    /// The budget, of instructions or of time, is spent.
     Budget,
-    /// It executed a breakpoint, by `call_driver`.
+    /// It asked for this, by `call_driver`.
     Call,
     /// It cannot go on: the vector, the error code, and CR2.
     Fault { vector: u8, error_code: u64, address: u64 },
@@ -41,6 +45,8 @@ pub(super) struct Cpu {
     /// How many more instructions the task may execute.
     budget: Option<u64>,
     trap: Option<Trap>,
+    /// The program's own code.
+    text: Range<u64>,
 }
 
 thread_local! {
@@ -55,8 +61,9 @@ const ALTERNATE_STACK_BYTES: usize = 64 * 1024;
 const TRAP_TRACE: libc::c_int = 2;
 
 impl Cpu {
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
+            text: Image::running().text(),
             running: Running::Driver,
             driver: Context::new(),
             task: ptr::null_mut(),
@@ -112,10 +119,16 @@ pub(super) fn in_task() -> bool {
     !cpu.is_null() && unsafe { (*cpu).running == Running::Task }
 }
 
-/// Gives the thread back to the machine's owner; returns when the task is run again.
-pub(super) fn call_driver() {
-    // SAFETY: the handler takes a breakpoint in a task as this call; all registers are kept.
-    unsafe { core::arch::asm!("int3") };
+/// Gives the thread back to the machine's owner; returns when the task is run again, with all
+/// registers kept. Only for tasks: in one, the handler takes this breakpoint as the call.
+#[unsafe(naked)]
+pub(super) extern "C" fn call_driver() {
+    naked_asm!(".cfi_startproc", "int3", "ret", ".cfi_endproc")
+}
+
+/// Where a task stands that has executed the breakpoint, which is one byte long.
+fn after_call() -> u64 {
+    call_driver as *const () as u64 + 1
 }
 
 /// Handlers for the process, an alternate stack for the thread.
@@ -125,13 +138,15 @@ fn install_handlers() {
         static ALTERNATE_STACK: Cell<bool> = const { Cell::new(false) };
     }
     HANDLERS.call_once(|| {
-        for signal in SIGNALS {
+        for signal in SIGNALS.into_iter().chain([timer::SIGNAL]) {
             // SAFETY: all zero is a valid `sigaction`, filled in below; the handler has the
             // signature that SA_SIGINFO asks for.
             let installed = unsafe {
                 let mut action: libc::sigaction = core::mem::zeroed();
                 action.sa_sigaction = on_signal as *const () as usize;
-                action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+                action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
+                // What the handler saves is the task's context, never its own.
+                libc::sigaddset(&raw mut action.sa_mask, timer::SIGNAL);
                 libc::sigaction(signal, &raw const action, ptr::null_mut())
             };
             assert_eq!(installed, 0, "no handler for signal {signal}");
@@ -173,6 +188,8 @@ extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, frame: 
                 cpu.driver.load(frame);
                 cpu.running = Running::Driver;
             }
+            // The task that it was for has stopped already, or has not begun.
+            _ if signal == timer::SIGNAL => {}
             // Not a task's: the same thing happens again, and takes its usual course.
             _ => {
                 libc::signal(signal, libc::SIG_DFL);
@@ -194,15 +211,22 @@ impl Cpu {
     ) -> Option<Trap> {
         // SAFETY: this function's contract.
         let (code, registers) = unsafe { ((*info).si_code, &(*frame).uc_mcontext.gregs) };
-        if signal != libc::SIGTRAP {
+        let rip = registers[libc::REG_RIP as usize].cast_unsigned();
+        if signal == timer::SIGNAL {
+            // In a library the task may hold a lock that the machine's owner needs, such as the
+            // allocator's: the next signal will do.
+            return self.text.contains(&rip).then_some(Trap::Budget);
+        }
+        let is_step = signal == libc::SIGTRAP && code == TRAP_TRACE;
+        if signal == libc::SIGTRAP && !is_step && rip == after_call() {
+            return Some(Trap::Call);
+        }
+        if !is_step {
             return Some(Trap::Fault {
                 vector: registers[libc::REG_TRAPNO as usize] as u8,
                 error_code: registers[libc::REG_ERR as usize].cast_unsigned(),
                 address: registers[libc::REG_CR2 as usize].cast_unsigned(),
             });
-        }
-        if code != TRAP_TRACE {
-            return Some(Trap::Call);
         }
         match &mut self.budget {
             Some(budget) if *budget > 1 => {
