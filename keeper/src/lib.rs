@@ -30,15 +30,18 @@
 //! | [`Policy`], [`Verdict`], [`policy`] | who decides, what can be decided, and the ready-made ones |
 //! | [`Report`], [`Resource`] | what was found, and what was done |
 //! | [`unwind`] | walking frames from outside |
+//! | `hosted` | with the feature of that name: a kernel in a Linux process, to test policies in |
 //!
 //! `task-model` has the vocabulary, and `drop-registry` what tasks hold.
 
 #![no_std]
 
 extern crate alloc;
-#[cfg(test)]
+#[cfg(any(test, feature = "hosted"))]
 extern crate std;
 
+#[cfg(all(feature = "hosted", target_os = "linux", target_arch = "x86_64"))]
+pub mod hosted;
 mod keeper;
 mod mailbox;
 mod platform;

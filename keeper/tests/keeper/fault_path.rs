@@ -1,12 +1,13 @@
-//! What the fault path must not do: from the post to the verdict nothing is allocated.
+//! What the fault path must not do: from the trap to the verdict nothing is allocated.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use drop_registry::{Mutex, Shared, TrackedBox};
+use keeper::hosted::{Current, Kernel};
 use keeper::{Policy, Report, Verdict};
 
-use crate::machine::{Current, Machine, keeper, page_fault, serve};
+use crate::faults;
 
 /// Counts what the calling thread allocates and frees.
 struct Counting;
@@ -34,6 +35,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 thread_local! {
+    static CALLS_AT_FAULT: Cell<u64> = const { Cell::new(0) };
     static CALLS_AT_VERDICT: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
@@ -51,16 +53,16 @@ impl Policy for Noting {
 
 #[test]
 fn nothing_is_allocated_from_the_trap_to_the_verdict() {
-    let machine = Machine::new();
-    let lock = Mutex::<u32, Current>::new(1);
-    let task = machine.spawn(Some(&Noting), true, || {
-        std::mem::forget(TrackedBox::<_, Current>::new(7u64).unwrap());
-        std::mem::forget(Shared::<_, Current>::new(7u64).unwrap());
-        std::mem::forget(lock.lock().unwrap());
+    static LOCK: Mutex<u32, Current> = Mutex::new(1);
+    let kernel = Kernel::new();
+    // Tasks share the thread, so they share what it counts.
+    kernel.spawn_with_policy(&Noting, || {
+        let _block = TrackedBox::<_, Current>::new(7u64).unwrap();
+        let _share = Shared::<_, Current>::new(7u64).unwrap();
+        let _guard = LOCK.lock().unwrap();
+        CALLS_AT_FAULT.set(CALLS.get());
+        faults::invalid_opcode();
     });
-    let keeper = keeper(&machine);
-    let before = CALLS.get();
-    keeper.post(task, page_fault(), 0).unwrap();
-    serve(&keeper).unwrap();
-    assert_eq!(CALLS_AT_VERDICT.get(), Some(before));
+    assert_eq!(kernel.run().len(), 1);
+    assert_eq!(CALLS_AT_VERDICT.get(), Some(CALLS_AT_FAULT.get()));
 }

@@ -1,6 +1,7 @@
-//! The keeper, on a platform whose tasks are plain data.
-#![expect(unsafe_code, reason = "implements the traits that an embedder implements")]
+//! The keeper, and tasks that run and die, in a hosted kernel.
+#![expect(unsafe_code, reason = "tasks that fault, and an allocator that counts")]
 
+mod deaths;
 mod fault_path;
-mod machine;
+mod faults;
 mod verdicts;

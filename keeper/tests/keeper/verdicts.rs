@@ -1,118 +1,153 @@
 //! What becomes of a dead task under each policy.
 
-use drop_registry::{LockError, Mutex, Outcome, TrackedBox};
-use keeper::unwind::WalkEnd;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use drop_registry::{DropAfterTear, Mutex, Outcome, TrackedBox};
+use keeper::hosted::{Current, Kernel, Stop, yield_now};
 use keeper::{NoSuchTask, Verdict, policy};
-use task_model::FaultInfo;
+use task_model::{FaultInfo, FaultKind, TaskState};
 
-use crate::machine::{Current, Droppable, Machine, keeper, page_fault, serve};
+use crate::faults;
 
-#[test]
-fn a_faulted_task_exits_by_default_and_its_lock_is_free_but_marked() {
-    let (machine, lock) = (Machine::new(), Mutex::<u32, Current>::new(1));
-    let task = machine.spawn(None, true, || std::mem::forget(lock.lock().unwrap()));
-    let keeper = keeper(&machine);
-    keeper.post(task, page_fault(), 0).unwrap();
-    assert!(lock.is_locked());
-    let report = serve(&keeper).unwrap();
-    assert_eq!(report.verdict, Some(Verdict::Exit));
-    assert_eq!(report.resources.len(), 1);
-    assert_eq!(report.resources[0].outcome, Outcome::OwnerDied);
-    assert_eq!(report.resources[0].frame, None);
-    assert!(matches!(report.walk_end, WalkEnd::Partial(_)));
-    assert!(!lock.is_locked());
-    assert_eq!(machine.end(task), "retired");
-    machine.spawn(None, true, || assert!(matches!(lock.lock(), Err(LockError::OwnerDied(_)))));
-    assert!(!keeper.serve(|_| ()));
+fn forever() {
+    loop {
+        yield_now();
+    }
 }
 
 #[test]
-fn a_restarted_task_has_a_new_id_and_the_old_one_is_refused() {
-    let machine = Machine::new();
-    let task = machine.spawn(Some(&policy::Restart { at_most: 1 }), true, || ());
-    let keeper = keeper(&machine);
-    keeper.kill(task).unwrap();
-    let next = serve(&keeper).unwrap().restarted_as.unwrap();
+fn a_restarted_task_runs_again_and_stale_ids_are_refused() {
+    static LIVES: AtomicU32 = AtomicU32::new(0);
+    let kernel = Kernel::new();
+    let task = kernel.spawn_with_policy(&policy::Restart { at_most: 1 }, || {
+        LIVES.fetch_add(1, Ordering::Relaxed);
+        forever();
+    });
+    kernel.run_turns(1);
+    kernel.kill(task);
+    let next = kernel.serve().pop().unwrap().restarted_as.unwrap();
     assert_eq!(next, task.next_generation());
-    keeper.kill(task).unwrap();
-    assert_eq!(serve(&keeper).unwrap_err(), NoSuchTask(task));
-    keeper.kill(next).unwrap();
-    assert_eq!(serve(&keeper).unwrap().verdict, Some(Verdict::Exit));
-    assert_eq!(machine.end(next), "retired");
+    assert_eq!(LIVES.load(Ordering::Relaxed), 1);
+    kernel.run_turns(1);
+    assert_eq!(LIVES.load(Ordering::Relaxed), 2);
+
+    kernel.kill(task);
+    assert_eq!(kernel.serve_one().unwrap().unwrap_err(), NoSuchTask(task));
+    assert_eq!(kernel.state(next), TaskState::Ready);
+    kernel.kill(next);
+    let report = kernel.serve().pop().unwrap();
+    assert_eq!((report.verdict, report.restarted_as), (Some(Verdict::Exit), None));
+    assert_eq!(kernel.state(next), TaskState::Dead);
+    kernel.run_turns(1);
+    assert_eq!(LIVES.load(Ordering::Relaxed), 2);
 }
 
 #[test]
-fn a_task_without_an_entry_exits_instead_of_restarting() {
-    let machine = Machine::new();
-    let task = machine.spawn(Some(&policy::Restart { at_most: 9 }), false, || ());
-    let keeper = keeper(&machine);
-    keeper.kill(task).unwrap();
-    let report = serve(&keeper).unwrap();
+fn a_task_that_can_run_only_once_exits_instead_of_restarting() {
+    let kernel = Kernel::new().with_default_policy(&policy::Restart { at_most: 9 });
+    let owned = Box::new(7);
+    let task = kernel.spawn_once(move || {
+        drop(owned);
+        faults::invalid_opcode();
+    });
+    let report = kernel.run().pop().unwrap();
     assert_eq!((report.verdict, report.restarted_as), (Some(Verdict::Exit), None));
-    assert_eq!(machine.end(task), "retired");
+    assert_eq!(kernel.state(task), TaskState::Dead);
 }
+
+struct Droppable(u64);
+
+impl Drop for Droppable {
+    fn drop(&mut self) {
+        DROPS.fetch_add(self.0 as u32, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: its destructor looks at a number alone.
+unsafe impl DropAfterTear for Droppable {}
+
+static DROPS: AtomicU32 = AtomicU32::new(0);
 
 #[test]
 fn a_held_task_keeps_its_memory_until_it_is_released() {
-    let (machine, lock) = (Machine::new(), Mutex::<u32, Current>::new(1));
-    let task = machine.spawn(Some(&policy::Hold), true, || {
-        std::mem::forget(TrackedBox::<_, Current>::new_droppable(Droppable(7)).unwrap());
-        std::mem::forget(lock.lock().unwrap());
+    static LOCK: Mutex<u32, Current> = Mutex::new(1);
+    let kernel = Kernel::new();
+    let task = kernel.spawn_with_policy(&policy::Hold, || {
+        let _block = TrackedBox::<_, Current>::new_droppable(Droppable(7)).unwrap();
+        let _guard = LOCK.lock().unwrap();
+        faults::write_to_nowhere();
     });
-    let keeper = keeper(&machine);
-    keeper.post(task, page_fault(), 0).unwrap();
-    let report = serve(&keeper).unwrap();
+    let report = kernel.run().pop().unwrap();
     assert_eq!(report.verdict, Some(Verdict::Hold));
     assert_eq!((report.count(Outcome::Orphaned), report.count(Outcome::OwnerDied)), (1, 1));
-    assert!(!lock.is_locked());
-    assert_eq!(machine.end(task), "held");
+    assert!(!LOCK.is_locked());
+    assert_eq!(kernel.state(task), TaskState::Held);
+    assert_eq!(DROPS.load(Ordering::Relaxed), 0);
 
-    keeper.release(task).unwrap();
-    let report = serve(&keeper).unwrap();
+    kernel.release(task);
+    let report = kernel.serve().pop().unwrap();
     assert_eq!(report.count(Outcome::Reclaimed), 1);
-    assert_eq!(machine.end(task), "retired");
+    assert_eq!(kernel.state(task), TaskState::Dead);
+    assert_eq!(DROPS.load(Ordering::Relaxed), 7);
 }
 
 #[test]
 fn a_default_policy_rules_on_tasks_that_name_none() {
-    let machine = Machine::new();
-    let task = machine.spawn(None, true, || ());
-    let keeper = keeper(&machine).with_default_policy(&policy::Hold);
-    keeper.kill(task).unwrap();
-    assert_eq!(serve(&keeper).unwrap().verdict, Some(Verdict::Hold));
+    let kernel = Kernel::new().with_default_policy(&policy::Hold);
+    let task = kernel.spawn(faults::invalid_opcode);
+    assert_eq!(kernel.run().pop().unwrap().verdict, Some(Verdict::Hold));
+    assert_eq!(kernel.state(task), TaskState::Held);
 }
 
 #[test]
 fn a_kill_is_a_fault_of_its_own_kind_where_the_task_stood() {
-    let machine = Machine::new();
-    let task = machine.spawn(None, true, || ());
-    let keeper = keeper(&machine);
-    keeper.kill(task).unwrap();
-    assert_eq!(serve(&keeper).unwrap().fault, FaultInfo::killed(0));
+    let kernel = Kernel::new();
+    let task = kernel.spawn(forever);
+    assert_eq!(kernel.step(task, 100_000), Stop::Yielded);
+    kernel.kill(task);
+    let report = kernel.serve().pop().unwrap();
+    assert_eq!(report.fault, FaultInfo::killed(report.frames[0].address.address()));
+    let forever = forever as *const () as u64;
+    assert!(report.frames.iter().any(|frame| frame.function == Some(forever)), "{report}");
 }
 
 #[test]
-fn a_full_mailbox_is_an_error_of_the_post() {
-    let machine = Machine::new();
-    let task = machine.spawn(None, true, || ());
-    let keeper = keeper(&machine);
-    for _ in 0..4 {
-        keeper.kill(task).unwrap();
+fn a_task_can_be_killed_before_it_has_begun() {
+    static RUNS: AtomicU32 = AtomicU32::new(0);
+    let kernel = Kernel::new();
+    let task = kernel.spawn(|| {
+        RUNS.fetch_add(1, Ordering::Relaxed);
+    });
+    kernel.kill(task);
+    assert_eq!(kernel.run().len(), 1);
+    assert_eq!(RUNS.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_full_mailbox_is_an_error_of_the_kill_and_leaves_room_for_faults() {
+    let kernel = Kernel::new();
+    let (spinner, faulty) = (kernel.spawn(forever), kernel.spawn(faults::divide_by_zero));
+    for _ in 0..Kernel::MAX_TASKS {
+        kernel.keeper().kill(spinner).unwrap();
     }
-    assert_eq!(keeper.kill(task), Err(keeper::MailboxFull));
-    // The other half is for faults.
-    keeper.post(task, page_fault(), 0).unwrap();
+    assert_eq!(kernel.keeper().kill(spinner), Err(keeper::MailboxFull));
+    assert!(matches!(kernel.step(faulty, 100_000), Stop::Faulted(_)));
+    let kinds: Vec<_> = kernel.serve().iter().map(|report| report.fault.kind).collect();
+    assert_eq!(kinds, [FaultKind::Killed, FaultKind::DivideError]);
 }
 
 #[test]
 fn the_report_reads_line_by_line() {
-    let (machine, lock) = (Machine::new(), Mutex::<u32, Current>::new(1));
-    let task = machine.spawn(None, true, || std::mem::forget(lock.lock().unwrap()));
-    let keeper = keeper(&machine);
-    keeper.post(task, page_fault(), 0).unwrap();
-    let report = serve(&keeper).unwrap();
-    let text = report.to_string();
-    assert!(text.starts_with("task 0.0: page fault at 0x0, accessing 0xdead0000"), "{text}");
+    static LOCK: Mutex<u32, Current> = Mutex::new(1);
+    let kernel = Kernel::new();
+    kernel.spawn(|| {
+        let _guard = LOCK.lock().unwrap();
+        faults::write_to_nowhere();
+    });
+    let text = kernel.run().pop().unwrap().to_string();
+    assert!(text.starts_with("task 0.0: page fault at 0x"), "{text}");
+    assert!(text.contains(", accessing 0x40, error code 0x6"), "{text}");
     assert!(text.contains("mutex 0x") && text.contains("owner died"), "{text}");
+    assert!(text.contains("walk complete"), "{text}");
     assert!(text.lines().all(|line| line.len() <= 100), "{text}");
 }

@@ -1,0 +1,190 @@
+//! The kernel: a keeper, its tasks, and who runs them.
+
+use core::time::Duration;
+use std::vec::Vec;
+
+use drop_registry::hosted::Stop;
+use task_model::{TaskId, TaskState};
+
+use super::tables::unwind_tables;
+use super::tasks::{Tasks, Turn};
+use crate::{Keeper, NoSuchTask, Platform, Policy, Report};
+
+/// How long a task runs before it is the next one's turn.
+const SLICE: Duration = Duration::from_millis(1);
+
+/// A kernel of one CPU, which is the thread that made it, with a keeper for its tasks.
+///
+/// Nothing runs by itself: tasks run, and the keeper serves, while its owner calls
+/// [`run`](Self::run), [`run_turns`](Self::run_turns), [`step`](Self::step) or
+/// [`serve`](Self::serve).
+#[derive(Debug)]
+pub struct Kernel {
+    keeper: Keeper<Tasks>,
+}
+
+impl Kernel {
+    /// How many tasks there can be in a kernel's life, not counting restarts. The first 32 can
+    /// sleep (see [`Parker`](drop_registry::Parker)).
+    pub const MAX_TASKS: usize = 256;
+
+    /// A kernel for this thread, without tasks. A task that names no policy
+    /// [exits](crate::policy::Exit) when it dies.
+    ///
+    /// # Panics
+    /// If the thread has one already, or a [`Machine`](drop_registry::hosted::Machine).
+    #[expect(clippy::new_without_default, reason = "it attaches itself to the thread")]
+    pub fn new() -> Self {
+        Self { keeper: Keeper::new(Tasks::new(), unwind_tables(), 2 * Self::MAX_TASKS) }
+    }
+
+    /// Sets the policy of tasks that name none.
+    #[must_use]
+    pub fn with_default_policy(mut self, policy: &'static dyn Policy) -> Self {
+        self.keeper = self.keeper.with_default_policy(policy);
+        self
+    }
+
+    /// A task that will run `entry`, and again from its beginning if it is restarted. It does not
+    /// run yet.
+    ///
+    /// What `entry` owns is dropped with the kernel. What a dead task's frames own is leaked, but
+    /// for what is tracked.
+    ///
+    /// # Panics
+    /// If there have been [`Kernel::MAX_TASKS`] already.
+    pub fn spawn(&self, entry: impl Fn() + 'static) -> TaskId {
+        self.room().spawn(None, |machine| machine.spawn_restartable(entry))
+    }
+
+    /// As [`Kernel::spawn`], with the policy that rules if the task dies.
+    ///
+    /// # Panics
+    /// As [`Kernel::spawn`].
+    pub fn spawn_with_policy(
+        &self,
+        policy: &'static dyn Policy,
+        entry: impl Fn() + 'static,
+    ) -> TaskId {
+        self.room().spawn(Some(policy), |machine| machine.spawn_restartable(entry))
+    }
+
+    /// A task whose `entry` can run only once: it ends where another one would be restarted.
+    ///
+    /// # Panics
+    /// As [`Kernel::spawn`].
+    pub fn spawn_once(&self, entry: impl FnOnce() + 'static) -> TaskId {
+        self.room().spawn(None, |machine| machine.spawn(entry))
+    }
+
+    fn room(&self) -> &Tasks {
+        assert!(self.tasks().count() < Self::MAX_TASKS, "no room for another task");
+        self.tasks()
+    }
+
+    /// Runs all tasks in turn, and the keeper as soon as there is something for it, until no task
+    /// can go on: each has ended, is held, or sleeps. Returns what the keeper reported.
+    ///
+    /// It does not come back while some task goes on for ever: see [`Kernel::run_turns`].
+    pub fn run(&self) -> Vec<Report> {
+        let mut reports = Vec::new();
+        while self.run_once(&mut reports) {}
+        reports
+    }
+
+    /// As [`Kernel::run`], but every task has at most so many turns. A turn ends when the task
+    /// stops by itself, and at the latest after a millisecond of CPU time, or somewhat more: where
+    /// the system's clock ticks, and the task is not in the middle of a library's code.
+    pub fn run_turns(&self, turns: usize) -> Vec<Report> {
+        let mut reports = Vec::new();
+        for _ in 0..turns {
+            if !self.run_once(&mut reports) {
+                break;
+            }
+        }
+        reports
+    }
+
+    /// Gives every task that can run a turn. Returns whether there was anything to do.
+    fn run_once(&self, reports: &mut Vec<Report>) -> bool {
+        let mut served = self.serve();
+        let mut any_ran = !served.is_empty();
+        reports.append(&mut served);
+        for number in 0..self.tasks().count() {
+            let Some(task) = self.tasks().ready(number) else { continue };
+            self.turn(task, Turn::Slice(SLICE));
+            reports.append(&mut self.serve());
+            any_ran = true;
+        }
+        any_ran
+    }
+
+    /// Runs one task for at most so many instructions, and says why it stopped. If it died, the
+    /// keeper has not [served](Kernel::serve) that yet.
+    ///
+    /// # Panics
+    /// If the task has ended, or is in its keeper's hands.
+    pub fn step(&self, task: TaskId, instructions: u64) -> Stop {
+        assert_eq!(self.tasks().state(task), TaskState::Ready, "task {task} cannot run");
+        self.turn(task, Turn::Instructions(instructions))
+    }
+
+    /// Runs a task, and tells its keeper if it has died.
+    fn turn(&self, task: TaskId, turn: Turn) -> Stop {
+        let (stop, fault) = self.tasks().run(task, turn);
+        if let Some(fault) = fault {
+            let posted = self.keeper.post(task, fault, self.tasks().now());
+            posted.expect("half of the mailbox is for faults");
+        }
+        stop
+    }
+
+    /// Has the keeper deal with all that was posted to it, and returns what it reported. Notices
+    /// of tasks that are gone meanwhile are passed over.
+    pub fn serve(&self) -> Vec<Report> {
+        let mut reports = Vec::new();
+        while let Some(told) = self.serve_one() {
+            reports.extend(told.ok());
+        }
+        reports
+    }
+
+    /// Has the keeper deal with the next notice, if there is one.
+    pub fn serve_one(&self) -> Option<Result<Report, NoSuchTask>> {
+        let mut answer = None;
+        self.keeper.serve(|told| answer = Some(told.cloned()));
+        answer
+    }
+
+    /// Ends a task where it stands, at the latest by the next [`run`](Self::run) or
+    /// [`serve`](Self::serve).
+    ///
+    /// # Panics
+    /// If the keeper's mailbox is full.
+    pub fn kill(&self, task: TaskId) {
+        self.keeper.kill(task).expect("room in the keeper's mailbox");
+    }
+
+    /// Lets go of a task that is held, as [`Kernel::kill`] ends one.
+    ///
+    /// # Panics
+    /// As [`Kernel::kill`].
+    pub fn release(&self, task: TaskId) {
+        self.keeper.release(task).expect("room in the keeper's mailbox");
+    }
+
+    /// Where the task is in its life: `Ready` if it could run or sleeps, `Frozen` if its keeper has
+    /// it, `Held`, or `Dead`, which is also that of a stale id.
+    pub fn state(&self, task: TaskId) -> TaskState {
+        self.tasks().state(task)
+    }
+
+    /// The keeper.
+    pub fn keeper(&self) -> &Keeper<Tasks> {
+        &self.keeper
+    }
+
+    fn tasks(&self) -> &Tasks {
+        self.keeper.platform()
+    }
+}
