@@ -3,22 +3,15 @@
 
 use core::ffi::c_void;
 use core::ops::Range;
-use core::{ptr, slice};
-use std::vec::Vec;
+use core::{fmt, ptr, slice};
 
 /// The program that runs here: its code and its read-only data, without the libraries that it is
 /// linked with dynamically.
-#[derive(Debug)]
+#[derive(Clone, Copy)]
 pub struct Image {
-    segments: Vec<Segment>,
-    eh_frame_hdr: Range<u64>,
-}
-
-#[derive(Debug)]
-struct Segment {
-    range: Range<u64>,
-    executable: bool,
-    writable: bool,
+    /// What is added to the addresses in the headers.
+    bias: u64,
+    headers: &'static [libc::Elf64_Phdr],
 }
 
 impl Image {
@@ -27,7 +20,7 @@ impl Image {
     /// # Panics
     /// If it has no executable segment, which no program is without.
     pub fn running() -> Self {
-        let mut image = Self { segments: Vec::new(), eh_frame_hdr: 0..0 };
+        let mut image = Self { bias: 0, headers: &[] };
         // SAFETY: the callback has the signature asked for, and is given `image` alone, which
         // nobody else uses meanwhile.
         unsafe { libc::dl_iterate_phdr(Some(take_first), (&raw mut image).cast()) };
@@ -37,27 +30,47 @@ impl Image {
 
     /// The addresses of its code.
     pub fn text(&self) -> Range<u64> {
-        let mut code = self.segments.iter().filter(|it| it.executable).map(|it| it.range.clone());
-        code.next().unwrap_or(0..0)
+        self.range(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_X != 0)
     }
 
     /// Its `.eh_frame_hdr` section; empty if it has none.
     pub fn eh_frame_hdr(&self) -> &'static [u8] {
-        let header = &self.eh_frame_hdr;
-        self.read_only_from(header.start)
-            .get(..(header.end - header.start) as usize)
-            .unwrap_or_default()
+        let header = self.range(|header| header.p_type == libc::PT_GNU_EH_FRAME);
+        let len = (header.end - header.start) as usize;
+        self.read_only_from(header.start).get(..len).unwrap_or_default()
     }
 
     /// What lies in read-only memory from `address` to the end of its segment; empty if no
     /// read-only segment contains it.
     pub fn read_only_from(&self, address: u64) -> &'static [u8] {
-        let mut readable = self.segments.iter().filter(|it| !it.writable && !it.executable);
-        let Some(segment) = readable.find(|it| it.range.contains(&address)) else { return &[] };
+        let segment = self.range(|header| {
+            header.p_type == libc::PT_LOAD
+                && header.p_flags & (libc::PF_X | libc::PF_W) == 0
+                && self.range_of(header).contains(&address)
+        });
+        if segment.is_empty() {
+            return &[];
+        }
         let start = ptr::with_exposed_provenance(address as usize);
         // SAFETY: the rest of a segment of the program itself, which stays mapped, readable and
         // unchanged as long as the process lives.
-        unsafe { slice::from_raw_parts(start, (segment.range.end - address) as usize) }
+        unsafe { slice::from_raw_parts(start, (segment.end - address) as usize) }
+    }
+
+    /// The addresses of the first part that `is_it`; empty if there is none.
+    fn range(&self, is_it: impl Fn(&libc::Elf64_Phdr) -> bool) -> Range<u64> {
+        self.headers.iter().find(|it| is_it(it)).map_or(0..0, |header| self.range_of(header))
+    }
+
+    fn range_of(&self, header: &libc::Elf64_Phdr) -> Range<u64> {
+        let start = self.bias.wrapping_add(header.p_vaddr);
+        start..start + header.p_memsz
+    }
+}
+
+impl fmt::Debug for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Image").field("text", &self.text()).finish_non_exhaustive()
     }
 }
 
@@ -67,24 +80,12 @@ unsafe extern "C" fn take_first(
     _: libc::size_t,
     image: *mut c_void,
 ) -> libc::c_int {
-    // SAFETY: the loader passes a valid description, whose headers are as many as it says, and
-    // the image that `running` gave it.
-    let (object, image) = unsafe { (&*object, &mut *image.cast::<Image>()) };
-    // SAFETY: as above.
-    let headers =
-        unsafe { slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum)) };
-    for header in headers {
-        let start = object.dlpi_addr + header.p_vaddr;
-        let range = start..start + header.p_memsz;
-        match header.p_type {
-            libc::PT_LOAD => image.segments.push(Segment {
-                range,
-                executable: header.p_flags & libc::PF_X != 0,
-                writable: header.p_flags & libc::PF_W != 0,
-            }),
-            libc::PT_GNU_EH_FRAME => image.eh_frame_hdr = range,
-            _ => {}
-        }
+    // SAFETY: the loader passes a valid description, and the image that `running` gave it. The
+    // program's headers are as many as it says, and stay as long as the process lives.
+    unsafe {
+        let (object, image) = (&*object, &mut *image.cast::<Image>());
+        image.bias = object.dlpi_addr;
+        image.headers = slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum));
     }
     1
 }
