@@ -36,23 +36,34 @@
 
 #![no_std]
 
+#[cfg(feature = "alloc")]
 extern crate alloc;
 #[cfg(any(test, feature = "hosted"))]
 extern crate std;
 
 #[cfg(all(feature = "hosted", target_os = "linux", target_arch = "x86_64"))]
 pub mod hosted;
+#[cfg(feature = "alloc")]
 mod keeper;
+#[cfg(feature = "alloc")]
 mod mailbox;
+#[cfg(feature = "alloc")]
 mod platform;
+#[cfg(feature = "alloc")]
 pub mod policy;
+#[cfg(feature = "alloc")]
 mod report;
 pub mod unwind;
 
+#[cfg(feature = "alloc")]
 pub use keeper::Keeper;
+#[cfg(feature = "alloc")]
 pub use mailbox::{Cause, MailboxFull, Notice};
+#[cfg(feature = "alloc")]
 pub use platform::{CannotRestart, NoSuchTask, Platform, Stopped};
+#[cfg(feature = "alloc")]
 pub use policy::{Policy, Verdict};
+#[cfg(feature = "alloc")]
 pub use report::{Report, Resource};
 
 /// The workspace's README, so that its example is compiled.

@@ -88,6 +88,15 @@ pub enum TablesError {
     FdeOutOfRange(usize),
     /// The range of the text is empty.
     EmptyText,
+    /// The text has this size; compiled tables are for less than 4 GiB.
+    TextTooLarge(u64),
+    /// The memory to compile into is smaller than these numbers of rows and buckets.
+    NoRoom {
+        /// The rows that are needed.
+        rows: usize,
+        /// The slots of the index that are needed.
+        buckets: usize,
+    },
 }
 
 impl fmt::Display for TablesError {
@@ -112,6 +121,10 @@ impl fmt::Display for TablesError {
                 write!(f, "row {row} of the search table points outside .eh_frame")
             }
             Self::EmptyText => f.write_str("the range of the text is empty"),
+            Self::TextTooLarge(size) => write!(f, "{size} bytes of text are too many to compile"),
+            Self::NoRoom { rows, buckets } => {
+                write!(f, "compiled tables need room for {rows} rows and {buckets} buckets")
+            }
         }
     }
 }

@@ -36,6 +36,8 @@
 //!
 //! [`StackMemory`]: task_model::StackMemory
 
+mod compact;
+mod compile;
 mod eh_frame;
 mod error;
 mod expression;
@@ -45,6 +47,10 @@ mod step;
 mod tables;
 mod walk;
 
+pub use compact::{CompactRow, CompactRule};
+#[cfg(feature = "alloc")]
+pub use compile::CompiledMemory;
+pub use compile::CompiledSize;
 pub use eh_frame::EhFrameRules;
 pub use error::{TablesError, WalkError};
 pub use expression::Expression;

@@ -5,9 +5,9 @@ use core::fmt;
 use task_model::{Gpr, RegisterFile};
 
 /// The general-purpose registers of one frame, as far as they are known.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct UnwindRegisters {
-    /// In encoding order; an unknown register's value is 0, so that equality is that of meaning.
+    /// In encoding order; what stands for an unknown register means nothing.
     values: [u64; 16],
     /// Bit n: register n is known.
     known: u16,
@@ -31,13 +31,23 @@ impl UnwindRegisters {
                 self.values[n] = value;
                 self.known |= 1 << n;
             }
-            None => {
-                self.values[n] = 0;
-                self.known &= !(1 << n);
-            }
+            None => self.known &= !(1 << n),
         }
     }
+
+    /// These registers without those that a function may change and not give back.
+    pub(super) const fn callee_saved(self) -> Self {
+        Self { known: self.known & CALLEE_SAVED_MASK, ..self }
+    }
 }
+
+impl PartialEq for UnwindRegisters {
+    fn eq(&self, other: &Self) -> bool {
+        Gpr::ALL.into_iter().all(|gpr| self.get(gpr) == other.get(gpr))
+    }
+}
+
+impl Eq for UnwindRegisters {}
 
 impl From<&RegisterFile> for UnwindRegisters {
     fn from(registers: &RegisterFile) -> Self {
@@ -52,10 +62,23 @@ impl fmt::Debug for UnwindRegisters {
     }
 }
 
-/// Whether a function must give this register back as it got it (System V psABI for x86-64,
-/// figure 3.4). The stack pointer is too, but by way of the frame address.
-pub(super) const fn is_callee_saved(register: Gpr) -> bool {
-    matches!(register, Gpr::Rbx | Gpr::Rbp | Gpr::R12 | Gpr::R13 | Gpr::R14 | Gpr::R15)
+/// The registers that a function must give back as it got them (System V psABI for x86-64,
+/// figure 3.4). The stack pointer is one too, but by way of the frame address.
+pub(super) const CALLEE_SAVED: [Gpr; 6] =
+    [Gpr::Rbx, Gpr::Rbp, Gpr::R12, Gpr::R13, Gpr::R14, Gpr::R15];
+
+/// As in [`UnwindRegisters::known`].
+const CALLEE_SAVED_MASK: u16 = {
+    let (mut mask, mut n) = (0, 0);
+    while n < CALLEE_SAVED.len() {
+        mask |= 1 << CALLEE_SAVED[n] as u16;
+        n += 1;
+    }
+    mask
+};
+
+pub(super) fn is_callee_saved(register: Gpr) -> bool {
+    CALLEE_SAVED.contains(&register)
 }
 
 /// Where a frame stands in its function.

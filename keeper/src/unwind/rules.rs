@@ -2,10 +2,17 @@
 
 use task_model::Gpr;
 
-use super::{Expression, WalkError};
+use super::{CompactRule, Expression, WalkError};
 
 /// A source of unwind rules: the tables of one image, in some form.
 pub trait RuleSource {
+    /// The same rules as [`rules_at`](Self::rules_at) gives, in compact form, if the tables have
+    /// them so.
+    fn compact_rule_at(&mut self, address: u64) -> Option<CompactRule<'_>> {
+        let _ = address;
+        None
+    }
+
     /// The rules at `address`, which is a [lookup address](super::FrameAddress::lookup_address).
     ///
     /// Takes `&mut self` for the sake of decoders that work in storage of their own.
@@ -20,7 +27,7 @@ pub trait RuleSource {
 }
 
 /// How to get from a frame to its caller: one row of the tables (DWARF 5, section 6.4.1).
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameRules<'a> {
     /// The address at which the function's entry in the tables begins.
     pub function: u64,
@@ -36,7 +43,7 @@ pub struct FrameRules<'a> {
 }
 
 /// How to compute a frame's canonical frame address.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CfaRule<'a> {
     /// `register + offset`
     RegisterAndOffset(Gpr, i64),
@@ -45,7 +52,7 @@ pub enum CfaRule<'a> {
 }
 
 /// How to find what a register held in the caller.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RegisterRule<'a> {
     /// The tables do not mention it: the ABI decides.
     Unspecified,

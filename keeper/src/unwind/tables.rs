@@ -6,7 +6,8 @@
 
 use core::ops::Range;
 
-use super::TablesError;
+use super::compact::CompactRows;
+use super::{CompactRule, TablesError};
 
 /// A section's bytes and the address that they are linked (or loaded) to run at.
 ///
@@ -28,7 +29,8 @@ pub struct UnwindTables<'a> {
     header_address: u64,
     eh_frame: LoadedSection<'a>,
     text_start: u64,
-    text_end: u64,
+    text_size: u64,
+    compact: CompactRows<'a>,
 }
 
 const HEADER_SIZE: usize = 12;
@@ -68,7 +70,8 @@ impl<'a> UnwindTables<'a> {
             header_address: header.address,
             eh_frame,
             text_start: text.start,
-            text_end: text.end,
+            text_size: text.end - text.start,
+            compact: CompactRows::NONE,
         };
         let mut previous = i32::MIN;
         for (n, row) in rows.iter().enumerate() {
@@ -114,9 +117,40 @@ impl<'a> UnwindTables<'a> {
         self.eh_frame
     }
 
+    /// The same tables, with `compact` made from them.
+    pub(super) const fn with_compact<'m>(self, compact: CompactRows<'m>) -> UnwindTables<'m>
+    where
+        'a: 'm,
+    {
+        UnwindTables { compact, ..self }
+    }
+
+    /// The text.
+    pub(super) const fn text(&self) -> Range<u64> {
+        self.text_start..self.text_start + self.text_size
+    }
+
     /// Whether `address` lies in the text.
+    #[inline]
     pub const fn text_contains(&self, address: u64) -> bool {
-        self.text_start <= address && address < self.text_end
+        address.wrapping_sub(self.text_start) < self.text_size
+    }
+
+    /// The rule at `address`, if it is in the text and these tables have a compact one.
+    #[inline]
+    pub(super) fn compact_rule_at(&self, address: u64) -> Option<CompactRule<'a>> {
+        if !self.text_contains(address) {
+            return None;
+        }
+        let row = self.compact.find(address.wrapping_sub(self.text_start))?;
+        CompactRule::new(row, self.text_start)
+    }
+
+    /// Where function `n` of the search table begins, and its entry's offset in `.eh_frame`.
+    pub(super) fn function(&self, n: usize) -> Option<(u64, usize)> {
+        let row = self.rows.get(n)?;
+        let start = self.header_address.wrapping_add_signed(function_distance(row).into());
+        Some((start, usize::try_from(self.fde_offset(row)).ok()?))
     }
 
     /// The offset in `.eh_frame` of the last entry that begins at or before `address`.

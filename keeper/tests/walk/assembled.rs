@@ -127,14 +127,18 @@ global_asm!(
 
 /// All frames of a task with these registers, with what each frame's own registers hold.
 fn walk(registers: &RegisterFile, stack: &Stack) -> Vec<(Frame, UnwindRegisters)> {
-    let mut rules = EhFrameRules::new(image::tables());
-    let mut walk = Walk::new(registers, stack, &mut rules);
-    let mut frames = Vec::new();
-    while let Some(frame) = walk.next() {
-        frames.push((frame, *walk.registers()));
-    }
-    assert_eq!(walk.end(), Some(WalkEnd::Complete), "{frames:#x?}");
-    frames
+    let [straight, compiled] = image::both().map(|tables| {
+        let mut rules = EhFrameRules::new(tables);
+        let mut walk = Walk::new(registers, stack, &mut rules);
+        let mut frames = Vec::new();
+        while let Some(frame) = walk.next() {
+            frames.push((frame, *walk.registers()));
+        }
+        assert_eq!(walk.end(), Some(WalkEnd::Complete), "{frames:#x?}");
+        frames
+    });
+    assert_eq!(compiled, straight);
+    compiled
 }
 
 const RBX: u64 = 0x1003;

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use keeper::unwind::{EhFrameRules, Frame, FrameOrigin, UnwindTables, Walk, WalkEnd};
+use keeper::unwind::{CompactRow, EhFrameRules, Frame, FrameOrigin, UnwindTables, Walk, WalkEnd};
 use task_model::{Gpr, ReadError, RegisterFile, StackBounds, StackMemory};
 
 use crate::live;
@@ -27,8 +27,46 @@ impl StackMemory for Counted<'_> {
     }
 }
 
+/// The same tables straight and compiled.
+struct Sources<'a>([EhFrameRules<'a>; 2]);
+
+impl Sources<'static> {
+    fn of_this_binary() -> Self {
+        Self(image::both().map(EhFrameRules::new))
+    }
+}
+
+/// Memory to compile the tables of one [`Image`] after the other into.
+struct Memory {
+    rows: Vec<CompactRow>,
+    buckets: Vec<u32>,
+}
+
+impl Memory {
+    fn new() -> Self {
+        Self { rows: vec![CompactRow::EMPTY; 1000], buckets: vec![0; 1000] }
+    }
+
+    fn sources<'m>(&'m mut self, tables: UnwindTables<'m>) -> Sources<'m> {
+        let compiled = tables.compile_into(&mut self.rows, &mut self.buckets).unwrap();
+        Sources([tables, compiled].map(EhFrameRules::new))
+    }
+}
+
+/// Walks by both sources, and checks that they find the same.
+fn check(registers: &RegisterFile, stack: &Stack, sources: &mut Sources<'_>) -> WalkEnd {
+    let [straight, compiled] =
+        sources.0.each_mut().map(|rules| check_bounds(registers, stack, rules));
+    assert_eq!(straight, compiled);
+    straight.1
+}
+
 /// Walks, and checks what has to be true of any walk whatever it is given.
-fn check(registers: &RegisterFile, stack: &Stack, rules: &mut EhFrameRules<'_>) -> WalkEnd {
+fn check_bounds(
+    registers: &RegisterFile,
+    stack: &Stack,
+    rules: &mut EhFrameRules<'_>,
+) -> (Vec<Frame>, WalkEnd) {
     const LIMIT: usize = 64;
     let memory = Counted { stack, reads: Cell::new(0) };
     let mut walk = Walk::new(registers, &memory, rules).max_frames(LIMIT);
@@ -53,7 +91,7 @@ fn check(registers: &RegisterFile, stack: &Stack, rules: &mut EhFrameRules<'_>) 
     }
     // Seventeen registers, and expressions of at most 128 operations for each and for the CFA.
     assert!(memory.reads.get() <= frames.len() * 18 * 129);
-    end
+    (frames, end)
 }
 
 /// A copy of a real task's stack, eight frames or more, and its registers.
@@ -72,8 +110,8 @@ fn saved() -> (RegisterFile, Stack) {
 #[test]
 fn any_flipped_bit_of_a_saved_stack_leaves_the_walk_bounded() {
     let (registers, stack) = saved();
-    let mut rules = EhFrameRules::new(image::tables());
-    assert_eq!(check(&registers, &stack, &mut rules), WalkEnd::Complete);
+    let mut sources = Sources::of_this_binary();
+    assert_eq!(check(&registers, &stack, &mut sources), WalkEnd::Complete);
 
     let (mut partial, mut flips) = (0, 0);
     let mut flipped = stack.clone();
@@ -85,7 +123,7 @@ fn any_flipped_bit_of_a_saved_stack_leaves_the_walk_bounded() {
         for bit in 0..64 {
             flipped.words[word] ^= 1 << bit;
             flips += 1;
-            partial += usize::from(check(&registers, &flipped, &mut rules) != WalkEnd::Complete);
+            partial += usize::from(check(&registers, &flipped, &mut sources) != WalkEnd::Complete);
             flipped.words[word] ^= 1 << bit;
         }
     }
@@ -96,16 +134,16 @@ fn any_flipped_bit_of_a_saved_stack_leaves_the_walk_bounded() {
 #[test]
 fn any_flipped_bit_of_the_registers_leaves_the_walk_bounded() {
     let (registers, stack) = saved();
-    let mut rules = EhFrameRules::new(image::tables());
+    let mut sources = Sources::of_this_binary();
     for bit in 0..64 {
         for gpr in Gpr::ALL {
             let mut flipped = registers;
             flipped[gpr] ^= 1 << bit;
-            check(&flipped, &stack, &mut rules);
+            check(&flipped, &stack, &mut sources);
         }
         let mut flipped = registers;
         flipped.rip ^= 1 << bit;
-        check(&flipped, &stack, &mut rules);
+        check(&flipped, &stack, &mut sources);
     }
 }
 
@@ -127,9 +165,8 @@ impl Garbage {
 
 #[test]
 fn stacks_of_plausible_garbage_leave_the_walk_bounded() {
-    let tables = image::tables();
     let (saved, stack) = saved();
-    let mut rules = EhFrameRules::new(tables);
+    let mut sources = Sources::of_this_binary();
     let mut garbage = Garbage(1);
     for _ in 0..20_000 {
         // Words that are, by turns, stack addresses, code addresses and noise.
@@ -144,7 +181,7 @@ fn stacks_of_plausible_garbage_leave_the_walk_bounded() {
         let rip = saved.rip.wrapping_add(garbage.next() % 0x4_0000).wrapping_sub(0x2_0000);
         let mut registers = registers(rip, stack.address(garbage.below(33)));
         registers[Gpr::Rbp] = stack.address(garbage.below(33));
-        check(&registers, &stack, &mut rules);
+        check(&registers, &stack, &mut sources);
     }
 }
 
@@ -173,14 +210,15 @@ fn rich_stack() -> (RegisterFile, Stack) {
 fn any_flipped_bit_of_eh_frame_leaves_the_walk_bounded() {
     let image = rich_image();
     let (registers, stack) = rich_stack();
-    let end = check(&registers, &stack, &mut EhFrameRules::new(image.tables()));
+    let mut memory = Memory::new();
+    let end = check(&registers, &stack, &mut memory.sources(image.tables()));
     assert_eq!(end, WalkEnd::Complete, "the stack is meant to be walked by all of the tables");
     let mut partial = 0;
     for byte in 0..image.eh_frame.len() {
         for bit in 0..8 {
             let mut flipped = image.clone();
             flipped.eh_frame[byte] ^= 1 << bit;
-            let end = check(&registers, &stack, &mut EhFrameRules::new(flipped.tables()));
+            let end = check(&registers, &stack, &mut memory.sources(flipped.tables()));
             partial += usize::from(end != WalkEnd::Complete);
         }
     }
@@ -191,14 +229,15 @@ fn any_flipped_bit_of_eh_frame_leaves_the_walk_bounded() {
 fn random_bytes_in_eh_frame_leave_the_walk_bounded() {
     let (registers, stack) = rich_stack();
     let image = rich_image();
+    let mut memory = Memory::new();
     let mut garbage = Garbage(2);
-    for _ in 0..100_000 {
+    for _ in 0..20_000 {
         let mut damaged = image.clone();
         for _ in 0..1 + garbage.below(8) {
             let byte = garbage.below(damaged.eh_frame.len());
             damaged.eh_frame[byte] = garbage.next() as u8;
         }
-        check(&registers, &stack, &mut EhFrameRules::new(damaged.tables()));
+        check(&registers, &stack, &mut memory.sources(damaged.tables()));
     }
 }
 
@@ -206,6 +245,7 @@ fn random_bytes_in_eh_frame_leave_the_walk_bounded() {
 fn any_flipped_bit_of_eh_frame_hdr_is_refused_or_leaves_the_walk_bounded() {
     let image = rich_image();
     let (registers, stack) = rich_stack();
+    let mut memory = Memory::new();
     let mut refused = 0;
     for byte in 0..image.header.len() {
         for bit in 0..8 {
@@ -215,7 +255,7 @@ fn any_flipped_bit_of_eh_frame_hdr_is_refused_or_leaves_the_walk_bounded() {
             let eh_frame = flipped.eh_frame_section();
             match UnwindTables::new(flipped.header_section(), eh_frame, text) {
                 Ok(tables) => {
-                    check(&registers, &stack, &mut EhFrameRules::new(tables));
+                    check(&registers, &stack, &mut memory.sources(tables));
                 }
                 Err(_) => refused += 1,
             }

@@ -219,12 +219,14 @@ fn a_walk_gives_out_no_more_frames_than_its_limit() {
         (4, 4, WalkEnd::Complete),
         (usize::MAX, 4, WalkEnd::Complete),
     ] {
-        let mut rules = EhFrameRules::new(image.tables());
         let registers = registers(in_function(1), STACK);
-        let mut walk = Walk::new(&registers, &stack, &mut rules).max_frames(limit);
-        assert_eq!(walk.end(), None);
-        assert_eq!((walk.by_ref().count(), walk.end()), (frames, Some(end)), "limit {limit}");
-        assert_eq!(walk.next(), None);
+        image.both(|tables| {
+            let mut rules = EhFrameRules::new(tables);
+            let mut walk = Walk::new(&registers, &stack, &mut rules).max_frames(limit);
+            assert_eq!(walk.end(), None);
+            assert_eq!((walk.by_ref().count(), walk.end()), (frames, Some(end)), "limit {limit}");
+            assert_eq!(walk.next(), None);
+        });
     }
 }
 
@@ -281,11 +283,13 @@ fn walk_after_page_fault(
     let image = Image::new(&[ENTRY, LEAF]);
     let unrelated = StackBounds::new(0x10000, 0x20000, 0).unwrap();
     let fault = FaultInfo::from_trap(14, 0, accessed, rip, &unrelated);
-    let mut rules = EhFrameRules::new(image.tables());
     let registers = registers(rip, stack.bounds().base());
-    let mut walk = Walk::new(&registers, stack, &mut rules).stopped_by(&fault);
-    let frames = (&mut walk).collect();
-    (frames, walk.end().unwrap())
+    image.both(|tables| {
+        let mut rules = EhFrameRules::new(tables);
+        let mut walk = Walk::new(&registers, stack, &mut rules).stopped_by(&fault);
+        let frames = (&mut walk).collect();
+        (frames, walk.end().unwrap())
+    })
 }
 
 #[test]

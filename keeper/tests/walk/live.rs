@@ -120,13 +120,17 @@ pub(crate) extern "C" fn entry(switch: *mut Switch) -> ! {
 fn every_frame_of_a_live_stack_is_what_libgcc_says() {
     let mut task = StoppedTask::run(entry);
     let frozen = task.frozen();
-    let mut rules = EhFrameRules::new(image::tables());
-    let mut walk = Walk::new(frozen.registers(), &frozen, &mut rules);
-    let mut ours = Vec::new();
-    while let Some(frame) = walk.next() {
-        ours.push((frame, *walk.registers()));
-    }
-    assert_eq!(walk.end(), Some(WalkEnd::Complete));
+    let [ours, compiled] = image::both().map(|tables| {
+        let mut rules = EhFrameRules::new(tables);
+        let mut walk = Walk::new(frozen.registers(), &frozen, &mut rules);
+        let mut frames = Vec::new();
+        while let Some(frame) = walk.next() {
+            frames.push((frame, *walk.registers()));
+        }
+        assert_eq!(walk.end(), Some(WalkEnd::Complete));
+        frames
+    });
+    assert_eq!(ours, compiled);
     let theirs = task.notes();
 
     // Ours begins in `stop_task`, which theirs has not seen; `bottom` called both, so that its own
@@ -149,7 +153,7 @@ fn every_frame_of_a_live_stack_is_what_libgcc_says() {
 fn frames_meet_without_gap_or_overlap() {
     let mut task = StoppedTask::run(entry);
     let frozen = task.frozen();
-    let mut rules = EhFrameRules::new(image::tables());
+    let mut rules = EhFrameRules::new(image::compiled());
     let frames: Vec<_> = Walk::new(frozen.registers(), &frozen, &mut rules).collect();
     for pair in frames.windows(2) {
         assert_eq!(pair[0].cfa, Some(pair[1].sp));

@@ -1,6 +1,10 @@
 //! Hand-made images and stacks, at any address.
 
-use keeper::unwind::{EhFrameRules, Frame, LoadedSection, UnwindTables, Walk, WalkEnd};
+use std::fmt::Debug;
+
+use keeper::unwind::{
+    CompiledMemory, EhFrameRules, Frame, LoadedSection, UnwindTables, Walk, WalkEnd,
+};
 use task_model::{Gpr, ReadError, RegisterFile, StackBounds, StackMemory};
 
 /// A kernel's usual place, in the higher half.
@@ -112,10 +116,21 @@ impl Image {
         registers: &RegisterFile,
         stack: &Stack,
     ) -> (Vec<Frame>, WalkEnd) {
-        let mut rules = EhFrameRules::new(self.tables());
-        let mut walk = Walk::new(registers, stack, &mut rules);
-        let frames = (&mut walk).collect();
-        (frames, walk.end().unwrap())
+        self.both(|tables| {
+            let mut rules = EhFrameRules::new(tables);
+            let mut walk = Walk::new(registers, stack, &mut rules);
+            let frames = (&mut walk).collect();
+            (frames, walk.end().unwrap())
+        })
+    }
+
+    /// What `f` makes of the tables, as they are and compiled: the same.
+    pub(crate) fn both<T: PartialEq + Debug>(&self, f: impl Fn(UnwindTables<'_>) -> T) -> T {
+        let straight = f(self.tables());
+        let mut memory = CompiledMemory::new(&self.tables().compiled_size().unwrap());
+        let compiled = f(self.tables().compile(&mut memory).unwrap());
+        assert_eq!(compiled, straight);
+        straight
     }
 }
 

@@ -1,6 +1,6 @@
 //! Tables that do not fit together are refused at start-up, with the reason.
 
-use keeper::unwind::{LoadedSection, TablesError, UnwindTables};
+use keeper::unwind::{CompactRow, LoadedSection, TablesError, UnwindTables};
 
 use crate::synthetic::{EH_FRAME, ENTRY, HEADER, Image, LEAF, TEXT};
 
@@ -108,4 +108,32 @@ fn an_empty_text_is_refused() {
             TablesError::EmptyText
         );
     }
+}
+
+#[test]
+fn memory_too_small_to_compile_into_is_refused_and_enough_is_enough() {
+    let image = image();
+    let size = image.tables().compiled_size().unwrap();
+    let compile = |rows: usize, buckets: usize| {
+        let (mut rows, mut buckets) = (vec![CompactRow::EMPTY; rows], vec![0; buckets]);
+        image.tables().compile_into(&mut rows, &mut buckets).err()
+    };
+    let refusal = TablesError::NoRoom { rows: size.rows, buckets: size.buckets };
+    assert_eq!(compile(size.rows, size.buckets), None);
+    assert_eq!(compile(size.rows - 1, size.buckets), Some(refusal));
+    assert_eq!(compile(size.rows, size.buckets - 1), Some(refusal));
+    assert_eq!(compile(0, 0), Some(refusal));
+    assert_eq!(size.bytes(), 16 * size.rows + 4 * size.buckets);
+}
+
+#[test]
+fn a_text_too_large_to_compile_is_refused() {
+    let image = image();
+    let text = TEXT..TEXT + (1 << 30);
+    let tables =
+        |text| UnwindTables::new(image.header_section(), image.eh_frame_section(), text).unwrap();
+    assert_eq!(tables(text).compiled_size().err(), None);
+    let all = tables(0..u64::MAX);
+    assert_eq!(all.compiled_size(), Err(TablesError::TextTooLarge(u64::MAX)));
+    assert_eq!(all.compile_into(&mut [], &mut []).err(), Some(TablesError::TextTooLarge(u64::MAX)));
 }

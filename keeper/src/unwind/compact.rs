@@ -1,0 +1,245 @@
+//! Rules in sixteen bytes, and how the one for an address is found.
+//!
+//! ```text
+//!  address - text.start = offset
+//!  buckets[offset / 128] ──► the last row that begins at or before the bucket
+//!                            rows[…], sorted by start: 1.8 of them to a bucket, on average
+//! ```
+//! The idea is that of Linux's ORC (Poimboeuf, "Reliable and fast DWARF-less unwinding", 2017):
+//! most of what DWARF can say, compilers never do. A row that would have to say more says only
+//! that `.eh_frame` is to be asked.
+
+use task_model::Gpr;
+
+use super::registers::CALLEE_SAVED;
+use super::{CfaRule, FrameRules, RegisterRule};
+
+/// The rules that hold from one address of an image's text up to the next row's, in compact form.
+///
+/// For callers of [`UnwindTables::compile_into`](super::UnwindTables::compile_into), who provide
+/// the memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+// As one load finds all of it in one cache line.
+#[repr(C, align(16))]
+pub struct CompactRow {
+    /// Where it begins, as a distance from the start of the text.
+    start: u32,
+    /// Bits 0-23: how far into its function it begins. 24-27: the CFA's register. 28-31: [`Kind`].
+    packed: u32,
+    /// The CFA is the register plus eight times this.
+    cfa_words: u16,
+    /// For each of [`CALLEE_SAVED`]: 0, the register is live; or it is at the CFA minus eight times
+    /// this.
+    saved: [u8; CALLEE_SAVED.len()],
+}
+
+/// What a row says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    /// The return address is just below the CFA, the registers are where the row says.
+    Caller = 0,
+    /// There is no caller.
+    Entry = 1,
+    /// Something that only `.eh_frame` can say.
+    AskEhFrame = 2,
+    /// No function is here.
+    Gap = 3,
+}
+
+/// How much of the text one slot of the index stands for.
+pub(super) const BUCKET_SIZE: u64 = 128;
+
+const MAX_FUNCTION_DISTANCE: u64 = (1 << 24) - 1;
+
+impl CompactRow {
+    /// A row that says nothing, for memory that is yet to be compiled into.
+    pub const EMPTY: Self = Self::other(0, Kind::Gap);
+
+    const fn other(start: u32, kind: Kind) -> Self {
+        Self { start, packed: (kind as u32) << 28, cfa_words: 0, saved: [0; CALLEE_SAVED.len()] }
+    }
+
+    /// A row that says that no function is here.
+    pub(super) const fn gap(start: u32) -> Self {
+        Self::other(start, Kind::Gap)
+    }
+
+    /// A row that says to ask `.eh_frame`.
+    pub(super) const fn ask(start: u32) -> Self {
+        Self::other(start, Kind::AskEhFrame)
+    }
+
+    /// The row for `rules`, which hold from `start`, at `into_function` bytes in their function.
+    pub(super) fn new(start: u32, into_function: u64, rules: &FrameRules<'_>) -> Self {
+        Self::compact(start, into_function, rules).unwrap_or(Self::ask(start))
+    }
+
+    fn compact(start: u32, into_function: u64, rules: &FrameRules<'_>) -> Option<Self> {
+        if into_function > MAX_FUNCTION_DISTANCE || rules.signal_frame {
+            return None;
+        }
+        let row = |kind: Kind| Self {
+            start,
+            packed: into_function as u32 | (kind as u32) << 28,
+            ..Self::EMPTY
+        };
+        match rules.return_address {
+            RegisterRule::Undefined => return Some(row(Kind::Entry)),
+            RegisterRule::Offset(-8) => {}
+            _ => return None,
+        }
+        let CfaRule::RegisterAndOffset(register, offset) = rules.cfa else { return None };
+        let mut row = row(Kind::Caller);
+        row.packed |= (register as u32) << 24;
+        row.cfa_words = words(offset)?.try_into().ok()?;
+        for gpr in Gpr::ALL {
+            let rule = rules.registers[gpr as usize];
+            match CALLEE_SAVED.iter().position(|saved| *saved == gpr) {
+                Some(n) => {
+                    row.saved[n] = match rule {
+                        RegisterRule::Unspecified | RegisterRule::SameValue => 0,
+                        RegisterRule::Offset(offset) if offset < 0 => {
+                            words(offset.checked_neg()?)?.try_into().ok()?
+                        }
+                        _ => return None,
+                    };
+                }
+                None if matches!(rule, RegisterRule::Unspecified) => {}
+                None => return None,
+            }
+        }
+        Some(row)
+    }
+
+    /// Whether both rows say the same of any address that they hold for.
+    pub(super) fn says_the_same(&self, other: &Self) -> bool {
+        let has_rules = self.packed >> 28 <= Kind::Entry as u32;
+        self.packed >> 24 == other.packed >> 24
+            && self.cfa_words == other.cfa_words
+            && self.saved == other.saved
+            && (!has_rules || self.function() == other.function())
+    }
+
+    /// Whether it says to ask `.eh_frame`.
+    pub(super) const fn asks(&self) -> bool {
+        self.packed >> 28 == Kind::AskEhFrame as u32
+    }
+
+    pub(super) const fn start(&self) -> u32 {
+        self.start
+    }
+
+    /// Where its function begins, as a distance from the start of the text; it may begin before.
+    const fn function(&self) -> i64 {
+        self.start as i64 - (self.packed & MAX_FUNCTION_DISTANCE as u32) as i64
+    }
+}
+
+/// `offset` in words, if it is a whole number of them.
+fn words(offset: i64) -> Option<u64> {
+    let offset = u64::try_from(offset).ok()?;
+    offset.is_multiple_of(8).then_some(offset / 8)
+}
+
+/// The rows of one image and the index into them; empty if it has not been compiled.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CompactRows<'a> {
+    pub(super) rows: &'a [CompactRow],
+    /// For each [`BUCKET_SIZE`] bytes of text, and once more at its end.
+    pub(super) buckets: &'a [u32],
+}
+
+/// More rows than this between two buckets are searched by halves.
+const SCANNED: usize = 8;
+
+impl<'a> CompactRows<'a> {
+    pub(super) const NONE: Self = Self { rows: &[], buckets: &[] };
+
+    /// The row for `offset`, a distance from the start of the text.
+    #[inline]
+    pub(super) fn find(&self, offset: u64) -> Option<&'a CompactRow> {
+        let bucket = usize::try_from(offset / BUCKET_SIZE).ok()?;
+        let [first, last] = *self.buckets.get(bucket..)?.first_chunk::<2>()?;
+        let rows = self.rows.get(first as usize..=last as usize)?;
+        let after = if rows.len() > SCANNED {
+            rows.partition_point(|row| u64::from(row.start) <= offset)
+        } else {
+            // The first begins at or before the bucket.
+            1 + rows.iter().skip(1).take_while(|row| u64::from(row.start) <= offset).count()
+        };
+        rows.get(after.wrapping_sub(1))
+    }
+}
+
+/// A row's rules, and its place.
+#[derive(Debug, Clone, Copy)]
+pub struct CompactRule<'a> {
+    row: &'a CompactRow,
+    text_start: u64,
+}
+
+impl<'a> CompactRule<'a> {
+    /// The rule in `row`, or `None` if it has none.
+    #[inline]
+    pub(super) fn new(row: &'a CompactRow, text_start: u64) -> Option<Self> {
+        (row.packed >> 28 <= Kind::Entry as u32).then_some(Self { row, text_start })
+    }
+
+    /// Where the function's entry in the tables begins.
+    #[inline]
+    pub fn function(&self) -> u64 {
+        self.text_start.wrapping_add_signed(self.row.function())
+    }
+
+    /// Whether there is no caller.
+    #[inline]
+    pub const fn is_entry(&self) -> bool {
+        self.row.packed >> 28 == Kind::Entry as u32
+    }
+
+    /// The register that the CFA is computed from.
+    #[inline]
+    pub const fn cfa_register(&self) -> Gpr {
+        Gpr::ALL[(self.row.packed >> 24 & 0xf) as usize]
+    }
+
+    /// What is to be added to [`cfa_register`](Self::cfa_register), in bytes.
+    #[inline]
+    pub const fn cfa_offset(&self) -> u64 {
+        self.row.cfa_words as u64 * 8
+    }
+
+    /// The six registers that a function must give back, each with its slot's distance below the
+    /// CFA in bytes, or `None` if the row does not say that it was saved.
+    #[inline]
+    pub fn saved(&self) -> impl Iterator<Item = (Gpr, Option<u64>)> + use<> {
+        let saved = self.row.saved;
+        CALLEE_SAVED
+            .into_iter()
+            .zip(saved)
+            .map(|(gpr, words)| (gpr, (words != 0).then_some(u64::from(words) * 8)))
+    }
+}
+
+impl From<CompactRule<'_>> for FrameRules<'static> {
+    /// The same rules, in full.
+    fn from(rule: CompactRule<'_>) -> Self {
+        let mut rules = Self {
+            function: rule.function(),
+            signal_frame: false,
+            cfa: CfaRule::RegisterAndOffset(rule.cfa_register(), rule.cfa_offset().cast_signed()),
+            return_address: RegisterRule::Offset(-8),
+            registers: [RegisterRule::Unspecified; 16],
+        };
+        if rule.is_entry() {
+            rules.return_address = RegisterRule::Undefined;
+        }
+        for (gpr, slot) in rule.saved() {
+            if let Some(distance) = slot {
+                rules.registers[gpr as usize] = RegisterRule::Offset(-distance.cast_signed());
+            }
+        }
+        rules
+    }
+}
