@@ -25,11 +25,12 @@
 //! | [`RwLock`] | a lock for many readers or one writer |
 //! | [`Condvar`], [`Semaphore`] | waiting for what a lock protects, and for one of so many |
 //! | [`WaitQueue`] | waiting asleep for anything, with wake-ups that no death loses |
-//! | [`Shared`], [`Slot`] | a counted pointer, and a place that keeps one beyond its task |
+//! | [`Shared`] | a counted pointer |
 //! | [`TrackedBox`] | a heap block that its task's death frees |
 //! | [`Heap`] | a heap without a lock, so that nobody can die holding it |
 //! | [`ArenaHeap`] | a heap for all sizes, of which a death inside the allocator costs one arena |
 //! | [`Obligation`] | anything else that must be put back |
+//! | [`Slot`] | a place that keeps one of these three beyond its task ([`HandOver`]) |
 //! | [`WindowTable`] | where the windows are |
 //! | [`settle`], [`reclaim`] | putting a dead task's resources in order, in two steps |
 //! | [`DropAfterTear`] | the promise that lets a value of a dead task be dropped |
@@ -60,6 +61,7 @@ mod arch;
 mod arena_heap;
 mod condvar;
 mod current;
+mod hand_over;
 mod heap;
 mod ledger;
 mod lock_error;
@@ -92,6 +94,7 @@ mod testing;
 pub use arena_heap::{Arena, ArenaAllocator, ArenaHeap};
 pub use condvar::Condvar;
 pub use current::{CurrentLedger, TrackedHeap};
+pub use hand_over::HandOver;
 pub use heap::{AllocError, Heap, HeapMemory};
 pub use ledger::{Entry, Ledger, LedgerFull};
 pub use lock_error::{LockError, LockResult, MaybeTorn, TryLockError, TryLockResult};

@@ -5,6 +5,7 @@ use core::fmt;
 use core::marker::PhantomData;
 
 use crate::arch;
+use crate::hand_over::sealed::Sealed;
 use crate::operations::Marked;
 use crate::{CurrentLedger, Entry, Ledger, LedgerFull, Operations, Outcome, ResourceKind};
 
@@ -78,6 +79,29 @@ impl<D: Undo, L: CurrentLedger> Obligation<D, L> {
         // SAFETY: `data` lives for ever, and `Undo` lets it be undone at any time from now on.
         unsafe { ledger.record(resource, Self::OPERATIONS, arch::frame_address()) }?;
         Ok(Self { data, context: PhantomData, not_send: PhantomData })
+    }
+}
+
+// SAFETY: `Undo`: any task may meet it. Its word is the address of the data, which is not 0.
+unsafe impl<D: Undo, L: CurrentLedger> Sealed for Obligation<D, L> {
+    type Context = L;
+
+    fn listed<'l>(&self, ledger: &'l Ledger) -> (&'l Entry, u64) {
+        let data = core::ptr::from_ref(self.data).cast_mut();
+        (ledger.own(Marked::OBLIGATION.mark(data)), data.expose_provenance() as u64)
+    }
+
+    #[inline(always)]
+    fn under(word: u64) -> (*mut (), &'static Operations) {
+        let data = core::ptr::with_exposed_provenance_mut::<D>(word as usize);
+        (Marked::OBLIGATION.mark(data), Self::OPERATIONS)
+    }
+
+    #[inline(always)]
+    unsafe fn from_word(word: u64) -> Self {
+        // SAFETY: a word of `listed` is the address of a `&'static D`.
+        let data = unsafe { &*core::ptr::with_exposed_provenance(word as usize) };
+        Self { data, context: PhantomData, not_send: PhantomData }
     }
 }
 

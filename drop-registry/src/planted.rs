@@ -41,11 +41,13 @@ pub enum Bug {
     DropAgain,
     /// An arena is used on after a death inside its allocator.
     TornArenaUsed,
+    /// A clone is handed over without being counted.
+    UncountedHandedOver,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::RecordOutsideWindow,
         Self::EraseOutsideWindow,
         Self::ZeroFlagIgnored,
@@ -62,6 +64,7 @@ impl Bug {
         Self::CopyCounts,
         Self::DropAgain,
         Self::TornArenaUsed,
+        Self::UncountedHandedOver,
     ];
 }
 

@@ -9,6 +9,7 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::arch;
+use crate::hand_over::sealed::Sealed;
 use crate::operations::Marked;
 use crate::{
     AllocError, DropAfterTear, Entry, Ledger, LedgerFull, Operations, Outcome, ResourceKind,
@@ -135,16 +136,6 @@ impl<T, L: TrackedHeap> Shared<T, L> {
         reclaim: quarantine,
     };
 
-    /// # Safety
-    /// The current ledger has an entry for this share, which nothing else answers for.
-    pub(crate) unsafe fn from_recorded(block: NonNull<Counted<T>>) -> Self {
-        Self { block, context: PhantomData }
-    }
-
-    pub(crate) fn block(this: &Self) -> NonNull<Counted<T>> {
-        this.block
-    }
-
     /// Takes another share.
     ///
     /// # Errors
@@ -186,9 +177,9 @@ impl<T, L: TrackedHeap> Shared<T, L> {
     ///
     /// # Panics
     /// If the count is 2^63.
-    pub(crate) fn counted_entry<'l>(&self, ledger: &'l Ledger) -> &'l Entry {
+    fn counted_entry<'l>(&self, ledger: &'l Ledger) -> &'l Entry {
         let entry = ledger.own(self.block.as_ptr().cast());
-        if entry.has(&ALSO) {
+        if entry.has(&ALSO) && !planted!(UncountedHandedOver) {
             // SAFETY: this handle is a share, so the block is alive; the entry is this task's.
             let counted =
                 unsafe { arch::increment_listed(&self.block.as_ref().count, Self::SHARE, entry) };
@@ -246,6 +237,28 @@ impl<T, L: TrackedHeap> Shared<T, L> {
         // SAFETY: the entry lists the block, whose value is gone.
         unsafe { L::heap().release(entry) };
         ledger.trim();
+    }
+}
+
+// SAFETY: a share may be used and dropped by any task, as for `Arc`. Its word is the address of the
+// block, which says by itself how it is to be destroyed.
+unsafe impl<T: Send + Sync, L: TrackedHeap> Sealed for Shared<T, L> {
+    type Context = L;
+
+    fn listed<'l>(&self, ledger: &'l Ledger) -> (&'l Entry, u64) {
+        (self.counted_entry(ledger), self.block.as_ptr().expose_provenance() as u64)
+    }
+
+    #[inline(always)]
+    fn under(word: u64) -> (*mut (), &'static Operations) {
+        (ptr::with_exposed_provenance_mut(word as usize), Self::SHARE)
+    }
+
+    #[inline(always)]
+    unsafe fn from_word(word: u64) -> Self {
+        let block = ptr::with_exposed_provenance_mut(word as usize);
+        // SAFETY: a word of `listed` is the address of a block.
+        Self { block: unsafe { NonNull::new_unchecked(block) }, context: PhantomData }
     }
 }
 

@@ -8,6 +8,7 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::{self, NonNull};
 
 use crate::arch;
+use crate::hand_over::sealed::Sealed;
 use crate::operations::Marked;
 use crate::{
     AllocError, DropAfterTear, Entry, Heap, Ledger, Operations, Outcome, ResourceKind, TrackedHeap,
@@ -20,8 +21,13 @@ use crate::{
 /// instant at which a death would leak it or free it twice.
 pub struct TrackedBox<T, L: TrackedHeap> {
     value: NonNull<T>,
+    /// Whether the value may be dropped from outside.
+    droppable: bool,
     context: PhantomData<(fn() -> L, T)>,
 }
+
+/// In the word of a box that is handed over, beside the address of its block.
+const DROPPABLE: u64 = 1;
 
 impl<T, L: TrackedHeap> TrackedBox<T, L> {
     /// The block has no value, or one without drop glue.
@@ -57,9 +63,7 @@ impl<T, L: TrackedHeap> TrackedBox<T, L> {
     /// If there is no block for it, or the task's ledger is full. The value is dropped.
     #[inline(always)]
     pub fn new(value: T) -> Result<Self, AllocError> {
-        let operations =
-            const { if core::mem::needs_drop::<T>() { Self::QUARANTINE } else { Self::FREE } };
-        Self::allocate(value, operations, arch::frame_address())
+        Self::allocate(value, false, arch::frame_address())
     }
 
     /// As [`TrackedBox::new`], for a value that may be dropped even after a tear.
@@ -71,10 +75,20 @@ impl<T, L: TrackedHeap> TrackedBox<T, L> {
     where
         T: DropAfterTear,
     {
-        Self::allocate(value, Self::DROP_AND_FREE, arch::frame_address())
+        Self::allocate(value, true, arch::frame_address())
     }
 
-    fn allocate(value: T, operations: &'static Operations, frame: u64) -> Result<Self, AllocError> {
+    /// What the entry of a box says while its value is whole.
+    const fn owned(droppable: bool) -> &'static Operations {
+        match droppable {
+            true => Self::DROP_AND_FREE,
+            false if core::mem::needs_drop::<T>() => Self::QUARANTINE,
+            false => Self::FREE,
+        }
+    }
+
+    #[inline(always)]
+    fn allocate(value: T, droppable: bool, frame: u64) -> Result<Self, AllocError> {
         // SAFETY: `CurrentLedger`: the ledger is this task's.
         let ledger = unsafe { L::current().as_ref() };
         // SAFETY: until the value is there, the block needs nothing but to be freed.
@@ -83,8 +97,33 @@ impl<T, L: TrackedHeap> TrackedBox<T, L> {
         let block = block.cast::<T>();
         // SAFETY: the block is new and fits `T`.
         unsafe { block.write(value) };
-        entry.convert(operations);
-        Ok(Self { value: block, context: PhantomData })
+        entry.convert(Self::owned(droppable));
+        Ok(Self { value: block, droppable, context: PhantomData })
+    }
+}
+
+// SAFETY: a box with a value that is `Send` may be used and dropped by any task. Blocks are aligned
+// to 16 bytes, so the word has room to say whether the value may be dropped from outside.
+unsafe impl<T: Send, L: TrackedHeap> Sealed for TrackedBox<T, L> {
+    type Context = L;
+
+    fn listed<'l>(&self, ledger: &'l Ledger) -> (&'l Entry, u64) {
+        let address = self.value.as_ptr().expose_provenance() as u64;
+        (ledger.own(Marked::BOX.mark(self.value.as_ptr())), address | u64::from(self.droppable))
+    }
+
+    #[inline(always)]
+    fn under(word: u64) -> (*mut (), &'static Operations) {
+        let block = ptr::with_exposed_provenance_mut::<T>((word & !DROPPABLE) as usize);
+        (Marked::BOX.mark(block), Self::owned(word & DROPPABLE != 0))
+    }
+
+    #[inline(always)]
+    unsafe fn from_word(word: u64) -> Self {
+        let block = ptr::with_exposed_provenance_mut((word & !DROPPABLE) as usize);
+        // SAFETY: a word of `listed` has the address of a block.
+        let value = unsafe { NonNull::new_unchecked(block) };
+        Self { value, droppable: word & DROPPABLE != 0, context: PhantomData }
     }
 }
 

@@ -29,7 +29,7 @@ impl Drop for Value {
 unsafe impl DropAfterTear for Value {}
 
 /// Where the two tasks find the value.
-static PUBLISHED: Mutex<Slot<Value, Kernel>> = Mutex::new(Slot::new());
+static PUBLISHED: Mutex<Slot<Shared<Value, Kernel>>> = Mutex::new(Slot::new());
 
 fn share() -> Option<Shared<Value, Kernel>> {
     PUBLISHED.lock().ok()?.share().ok()?

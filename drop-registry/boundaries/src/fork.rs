@@ -8,8 +8,9 @@ use anyhow::{Result, bail};
 
 use crate::operation::Findings;
 
-/// How many seconds a child may take before it counts as stuck.
-const TIME_LIMIT: libc::c_uint = 10;
+/// How many seconds of CPU time a child may take before it counts as stuck. Not of the clock: that
+/// goes on while a busy machine runs something else.
+const TIME_LIMIT: libc::rlim_t = 10;
 
 /// Children that are on their way, at most `jobs` of them.
 #[derive(Debug)]
@@ -34,8 +35,9 @@ impl<B> Children<B> {
         match unsafe { libc::fork() } {
             -1 => bail!("no child process: {}", std::io::Error::last_os_error()),
             0 => {
-                // SAFETY: ends this child if it takes too long.
-                unsafe { libc::alarm(TIME_LIMIT) };
+                let limit = libc::rlimit { rlim_cur: TIME_LIMIT, rlim_max: libc::RLIM_INFINITY };
+                // SAFETY: ends this child, by SIGXCPU, if it takes too long.
+                unsafe { libc::setrlimit(libc::RLIMIT_CPU, &raw const limit) };
                 let findings = body();
                 // SAFETY: ends the child without running the parent's exit handlers.
                 unsafe { libc::_exit(findings.bits().into()) }
@@ -55,7 +57,7 @@ impl<B> Children<B> {
         }
         let findings = if libc::WIFEXITED(status) {
             Findings::from_bits(libc::WEXITSTATUS(status) as u8)
-        } else if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGALRM {
+        } else if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGXCPU {
             Findings::STUCK
         } else {
             Findings::CRASHED

@@ -222,7 +222,7 @@ impl World for Mixed {
 }
 
 struct HandedOver {
-    lock: &'static Lock<Slot<Value, Hosted>>,
+    lock: &'static Lock<Slot<Shared<Value, Hosted>>>,
     drops: &'static Drops,
     heap_before: usize,
 }

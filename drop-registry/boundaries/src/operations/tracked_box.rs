@@ -72,7 +72,8 @@ impl World for Boxed {
 }
 
 /// A flag that is raised for a while.
-struct Flag(AtomicU64);
+#[derive(Debug, Default)]
+pub(super) struct Flag(pub(super) AtomicU64);
 
 #[expect(unsafe_code, reason = "promises that undoing twice is undoing once")]
 // SAFETY: one store.
@@ -87,7 +88,7 @@ struct Owed {
 }
 
 fn owed() -> Box<dyn World> {
-    Box::new(Owed { flag: leak(Flag(AtomicU64::new(0))) })
+    Box::new(Owed { flag: leak(Flag::default()) })
 }
 
 impl World for Owed {
