@@ -22,6 +22,7 @@
 //! | [`CurrentLedger`] | how a guard finds its task's ledger: the one trait to implement |
 //! | [`Parker`] | how a task sleeps and is woken: to be implemented for what waits asleep |
 //! | [`Mutex`] | a lock whose next owner is told when its owner died; its waiters spin or sleep |
+//! | [`RollbackMutex`] | a lock whose value is again what it was when its owner dies |
 //! | [`RwLock`] | a lock for many readers or one writer |
 //! | [`Condvar`], [`Semaphore`] | waiting for what a lock protects, and for one of so many |
 //! | [`WaitQueue`] | waiting asleep for anything, with wake-ups that no death loses |
@@ -71,6 +72,8 @@ mod operations;
 mod owner_died;
 mod owner_word;
 mod parker;
+mod raw_lock;
+mod rollback_mutex;
 mod rwlock;
 mod semaphore;
 mod settle;
@@ -97,12 +100,15 @@ pub use current::{CurrentLedger, TrackedHeap};
 pub use hand_over::HandOver;
 pub use heap::{AllocError, Heap, HeapMemory};
 pub use ledger::{Entry, Ledger, LedgerFull};
-pub use lock_error::{LockError, LockResult, MaybeTorn, TryLockError, TryLockResult};
+pub use lock_error::{
+    LockError, LockResult, MaybeTorn, TryLockError, TryLockResult, TryWaitError, WaitError,
+};
 pub use mutex::{Mutex, MutexGuard};
 pub use obligation::{Obligation, Undo};
 pub use operations::{Operations, Outcome, ResourceKind};
 pub use owner_died::{Exclusive, OwnerDied};
 pub use parker::Parker;
+pub use rollback_mutex::{RollbackGuard, RollbackMutex};
 pub use rwlock::{ReadError, ReadGuard, RwLock, TryReadError, WriteGuard};
 pub use semaphore::{AddPermitsError, Permit, Semaphore, TryAcquireError};
 pub use settle::{Settled, reclaim, settle, take_over};

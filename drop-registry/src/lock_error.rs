@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::owner_word::Refused;
+use crate::owner_word::{Refused, TryRefused};
 use crate::{Exclusive, LedgerFull, OwnerDied};
 
 /// What waiting for a lock gives: a plain guard, or why not.
@@ -77,14 +77,87 @@ impl<G: Exclusive> From<LedgerFull> for LockError<G> {
     }
 }
 
-impl<G: Exclusive> From<Refused> for TryLockError<G> {
+impl<G: Exclusive> From<Refused> for LockError<G> {
     fn from(refused: Refused) -> Self {
-        Self::Lock(match refused {
-            Refused::WouldBlock => return Self::WouldBlock,
-            Refused::NotRecoverable => LockError::NotRecoverable,
-            Refused::Recursive => LockError::Recursive,
-            Refused::LedgerFull => LockError::LedgerFull,
-        })
+        match refused {
+            Refused::Closed => Self::NotRecoverable,
+            Refused::Recursive => Self::Recursive,
+            Refused::LedgerFull => Self::LedgerFull,
+        }
+    }
+}
+
+impl<G: Exclusive> From<TryRefused> for TryLockError<G> {
+    fn from(refused: TryRefused) -> Self {
+        match refused {
+            TryRefused::WouldBlock => Self::WouldBlock,
+            TryRefused::Refused(why) => Self::Lock(why.into()),
+        }
+    }
+}
+
+/// Why waiting was refused for what a death leaves whole. Nothing is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitError {
+    /// The calling task would wait for itself.
+    Recursive,
+    /// The calling task's ledger has no room to say what it holds.
+    LedgerFull,
+}
+
+/// Why [`RollbackMutex::try_lock`](crate::RollbackMutex::try_lock) did not return a guard. Nothing
+/// is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TryWaitError {
+    /// Another task holds it.
+    WouldBlock,
+    /// As when waiting for it.
+    Wait(WaitError),
+}
+
+impl fmt::Display for WaitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Recursive => f.write_str("the task would wait for itself"),
+            Self::LedgerFull => LedgerFull.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for TryWaitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WouldBlock => f.write_str("another task holds the lock"),
+            Self::Wait(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for WaitError {}
+impl core::error::Error for TryWaitError {}
+
+impl From<LedgerFull> for WaitError {
+    fn from(_: LedgerFull) -> Self {
+        Self::LedgerFull
+    }
+}
+
+impl From<Refused> for WaitError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Recursive => Self::Recursive,
+            Refused::LedgerFull => Self::LedgerFull,
+            Refused::Closed => unreachable!("what a death leaves whole is never given up"),
+        }
+    }
+}
+
+impl From<TryRefused> for TryWaitError {
+    fn from(refused: TryRefused) -> Self {
+        match refused {
+            TryRefused::WouldBlock => Self::WouldBlock,
+            TryRefused::Refused(why) => Self::Wait(why.into()),
+        }
     }
 }
 

@@ -11,10 +11,11 @@ use spin::relax::Spin;
 
 use crate::arch;
 use crate::owner_died::sealed::Sealed;
-use crate::owner_word::{FREE, NOT_RECOVERABLE, OwnerWord, State, Taken};
+use crate::owner_word::{FREE, NOT_RECOVERABLE, OWNER_DIED, State, Taken};
+use crate::raw_lock::{OnDeath, RawLock};
 use crate::{
-    CurrentLedger, Ledger, LockError, LockResult, MaybeTorn, OwnerDied, TryLockError,
-    TryLockResult, WaitStrategy,
+    CurrentLedger, LockError, LockResult, MaybeTorn, Outcome, OwnerDied, ResourceKind,
+    TryLockError, TryLockResult, WaitStrategy,
 };
 
 /// A mutual exclusion lock that survives the death of its owner.
@@ -47,14 +48,22 @@ use crate::{
 ///     Err(error) => panic!("{error}"),
 /// }
 /// ```
-#[repr(C)]
 pub struct Mutex<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L> = Spin> {
-    /// The owner's ledger, and the two marks.
-    pub(crate) word: OwnerWord,
-    pub(crate) waiters: R::Waiters,
-    context: PhantomData<fn() -> (L, R)>,
+    pub(crate) raw: RawLock<L, R>,
     /// Dropped by `Drop` alone, which knows whether it is whole.
     value: UnsafeCell<ManuallyDrop<T>>,
+}
+
+/// The next owner is told that the value may be torn.
+pub(crate) enum TellNext {}
+
+impl OnDeath for TellNext {
+    const KIND: ResourceKind = ResourceKind::Mutex;
+    const OUTCOME: Outcome = Outcome::OwnerDied;
+
+    fn word_after(_: u64) -> u64 {
+        if planted!(SilentRelease) { FREE } else { OWNER_DIED }
+    }
 }
 
 // SAFETY: the lock hands the value to one task at a time, so it needs to be `Send` alone.
@@ -65,12 +74,7 @@ unsafe impl<T: ?Sized + Send, L: CurrentLedger, R: WaitStrategy<L>> Send for Mut
 impl<T, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
     /// A free lock around `value`.
     pub const fn new(value: T) -> Self {
-        Self {
-            word: OwnerWord::new(),
-            waiters: R::NOBODY,
-            context: PhantomData,
-            value: UnsafeCell::new(ManuallyDrop::new(value)),
-        }
+        Self { raw: RawLock::new(), value: UnsafeCell::new(ManuallyDrop::new(value)) }
     }
 }
 
@@ -84,11 +88,15 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
         // SAFETY: `CurrentLedger`: the ledger is this task's and lives as long as it.
         let ledger = unsafe { L::current().as_ref() };
         let depth = ledger.room()?;
-        // SAFETY: to own the word is what `R::HELD` means; the ledger is this task's.
-        if unsafe { self.word.take_free(R::HELD, ledger, depth) } {
+        // SAFETY: the ledger is this task's, and whoever comes next is told if it dies.
+        if unsafe { self.raw.take_from::<TellNext>(FREE, ledger, depth) } {
             return Ok(MutexGuard::new(self));
         }
-        self.lock_contended(ledger, arch::frame_address())
+        // SAFETY: as above.
+        match unsafe { self.raw.take::<TellNext>(ledger, arch::frame_address()) } {
+            Ok(taken) => self.guard(taken),
+            Err(refused) => Err(refused.into()),
+        }
     }
 
     /// Takes the lock if nobody holds it.
@@ -99,42 +107,29 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
     pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T, L, R>> {
         // SAFETY: as in `lock`.
         let ledger = unsafe { L::current().as_ref() };
-        self.attempt(ledger, arch::frame_address())
+        // SAFETY: as in `lock`.
+        let taken = unsafe { self.raw.try_take::<TellNext>(ledger, arch::frame_address()) }?;
+        self.guard(taken).map_err(TryLockError::Lock)
     }
 
     /// Whether somebody holds it: of use to a check or a report, and stale at once.
     pub fn is_locked(&self) -> bool {
-        self.word.is_owned()
+        self.raw.word.is_owned()
     }
 
     /// What its word says: stale at once.
     pub(crate) fn state(&self) -> State {
-        self.word.state()
+        self.raw.word.state()
     }
 
-    #[cold]
-    #[inline(never)]
-    fn lock_contended(&self, ledger: &Ledger, frame: u64) -> LockResult<MutexGuard<'_, T, L, R>> {
-        ledger.set_waiting(self.word.as_resource());
-        let result = R::wait_until(&self.waiters, frame, || match self.attempt(ledger, frame) {
-            Ok(guard) => Some(Ok(guard)),
-            Err(TryLockError::Lock(error)) => Some(Err(error)),
-            Err(TryLockError::WouldBlock) => None,
-        });
-        ledger.set_waiting(core::ptr::null_mut());
-        result
-    }
-
-    fn attempt(&self, ledger: &Ledger, frame: u64) -> TryLockResult<MutexGuard<'_, T, L, R>> {
-        // SAFETY: as in `lock`.
-        let taken = unsafe { self.word.take(R::HELD, ledger, frame) }?;
+    /// What the calling task gets, which has taken the lock.
+    #[inline(always)]
+    fn guard(&self, taken: Taken) -> LockResult<MutexGuard<'_, T, L, R>> {
         let guard = MutexGuard::new(self);
-        match taken {
-            Taken::Whole => Ok(guard),
-            Taken::OwnerDied => {
-                Err(TryLockError::Lock(LockError::OwnerDied(OwnerDied::new(guard))))
-            }
+        if taken.owner_died() {
+            return Err(LockError::OwnerDied(OwnerDied::new(guard)));
         }
+        Ok(guard)
     }
 
     /// The value, through an exclusive reference to the lock: no locking needed.
@@ -142,7 +137,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
     /// # Errors
     /// If its last owner died, or it was given up: the value may be torn.
     pub fn get_mut(&mut self) -> Result<&mut T, MaybeTorn> {
-        if self.word.is_whole() { Ok(self.value.get_mut()) } else { Err(MaybeTorn) }
+        if self.raw.word.is_whole() { Ok(self.value.get_mut()) } else { Err(MaybeTorn) }
     }
 }
 
@@ -153,7 +148,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
 /// only if the guard was forgotten. The panic does not unwind.
 impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Drop for Mutex<T, L, R> {
     fn drop(&mut self) {
-        if self.word.retire::<L>() {
+        if self.raw.word.retire::<L>() {
             // SAFETY: dropped once, here; nobody has a guard, since it would borrow the lock.
             unsafe { ManuallyDrop::drop(self.value.get_mut()) };
         }
@@ -162,9 +157,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Drop for Mutex<T, L, R> {
 
 impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug for Mutex<T, L, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut lock = f.debug_struct("Mutex");
-        self.word.describe(&mut lock);
-        lock.field("waiters", &self.waiters).finish()
+        self.raw.describe("Mutex", f)
     }
 }
 
@@ -194,11 +187,8 @@ impl<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> MutexGuard<'a, T, L, R
 
     #[inline(always)]
     fn unlock(&self, word: u64) {
-        // SAFETY: `CurrentLedger`: the ledger is this task's, and the guard is not `Send`, so it
-        // is the one that the lock was recorded in.
-        let ledger = unsafe { L::current().as_ref() };
-        // SAFETY: this guard holds the lock, which was recorded as `R::HELD`.
-        unsafe { R::unlock(self.lock.word.get(), word, &self.lock.waiters, ledger) };
+        // SAFETY: this guard holds the lock, and it is not `Send`, so this is the task that does.
+        unsafe { self.lock.raw.release(word) };
     }
 }
 
@@ -211,7 +201,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Sealed for MutexGuard<'_, 
     }
 
     fn clear_mark(&self) {
-        self.lock.word.clear_mark();
+        self.lock.raw.word.clear_mark();
     }
 
     fn give_up(self) {
@@ -257,11 +247,11 @@ impl<T: ?Sized + fmt::Debug, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Outcome;
+    use crate::Ledger;
     use crate::testing::{TestTask, kill, on_fresh_ledger};
     use core::sync::atomic::{AtomicU64, Ordering};
 
-    const HELD: &crate::Operations = <Spin as WaitStrategy<TestTask>>::HELD;
+    const HELD: &crate::Operations = RawLock::<TestTask, Spin>::held::<TellNext>();
 
     type TestMutex<T> = Mutex<T, TestTask>;
 
@@ -423,7 +413,7 @@ mod tests {
             // SAFETY: this task's own ledger; the entry claims what the task does not hold, which
             // is what the test is about.
             unsafe {
-                TestTask::current().as_ref().record(lock.word.as_resource(), HELD, 0).unwrap();
+                TestTask::current().as_ref().record(lock.raw.word.as_resource(), HELD, 0).unwrap();
             }
         });
         assert_eq!(outcomes, [Outcome::Disowned]);

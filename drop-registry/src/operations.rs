@@ -8,7 +8,7 @@ use crate::{Entry, Ledger};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ResourceKind {
-    /// A held [`Mutex`](crate::Mutex).
+    /// A held [`Mutex`](crate::Mutex) or [`RollbackMutex`](crate::RollbackMutex).
     Mutex,
     /// A [`RwLock`](crate::RwLock), for reading.
     ReadLock,
@@ -81,6 +81,8 @@ pub enum Outcome {
     Released,
     /// It is free, and the next owner is told that the value may be torn.
     OwnerDied,
+    /// It is free, and its value is what it was when the dead task took it.
+    RolledBack,
     /// Nobody holds it any more; its value and memory are for [`reclaim`](crate::reclaim).
     Orphaned,
     /// Its value was dropped, where it needed that, and its memory freed.
@@ -97,6 +99,7 @@ impl fmt::Display for Outcome {
         f.pad(match self {
             Self::Released => "released",
             Self::OwnerDied => "owner died",
+            Self::RolledBack => "rolled back",
             Self::Orphaned => "orphaned",
             Self::Reclaimed => "reclaimed",
             Self::Quarantined => "quarantined",

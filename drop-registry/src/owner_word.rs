@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "takes a lock in a window")]
 
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
 use crate::arch;
 use crate::{CurrentLedger, Ledger, LedgerFull, Operations};
@@ -13,6 +13,8 @@ pub(crate) const FREE: u64 = 0;
 pub(crate) const OWNER_DIED: u64 = 1;
 /// Somebody who was told gave up. For good.
 pub(crate) const NOT_RECOVERABLE: u64 = 2;
+/// Of a value's two copies the second one counts. Alone, or beside an owner.
+pub(crate) const SECOND: u64 = 4;
 /// The rest of the word: the address of the owner's ledger.
 pub(crate) const OWNER: u64 = !(Ledger::ALIGNMENT - 1);
 
@@ -25,19 +27,22 @@ pub(crate) fn owner(ledger: &Ledger) -> u64 {
 #[repr(transparent)]
 pub(crate) struct OwnerWord(AtomicU64);
 
-/// That the word has been taken; and whether the last owner died, and nobody has put that right.
-pub(crate) enum Taken {
-    Whole,
-    OwnerDied,
-}
+/// That the word has been taken, with the marks that it had, which stay beside the owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Taken(u64);
 
 impl Taken {
+    /// From [`FREE`].
+    pub(crate) const WHOLE: Self = Self(FREE);
+
     /// What the word said before.
-    pub(crate) const fn mark(&self) -> u64 {
-        match self {
-            Self::Whole => FREE,
-            Self::OwnerDied => OWNER_DIED,
-        }
+    pub(crate) const fn marks(self) -> u64 {
+        self.0
+    }
+
+    /// Whether the last owner died, and nobody has put that right.
+    pub(crate) const fn owner_died(self) -> bool {
+        self.0 & OWNER_DIED != 0
     }
 }
 
@@ -51,12 +56,19 @@ pub(crate) enum State {
     NotRecoverable,
 }
 
-/// Why the word has not been taken.
+/// Why the word has not been taken, and will not be by waiting.
 pub(crate) enum Refused {
-    WouldBlock,
-    NotRecoverable,
+    /// Nobody will ever own it again.
+    Closed,
     Recursive,
     LedgerFull,
+}
+
+/// Why the word has not been taken.
+pub(crate) enum TryRefused {
+    /// Another task owns it.
+    WouldBlock,
+    Refused(Refused),
 }
 
 impl From<LedgerFull> for Refused {
@@ -65,55 +77,74 @@ impl From<LedgerFull> for Refused {
     }
 }
 
+impl From<Refused> for TryRefused {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
 impl OwnerWord {
     pub(crate) const fn new() -> Self {
         Self(AtomicU64::new(FREE))
     }
 
-    /// Takes the word if it is free and unmarked. `depth` is from [`Ledger::room`].
+    /// Takes the word if it says `marks` and nothing else. `depth` is from [`Ledger::room`].
     ///
     /// # Safety
     /// To own the word is what `operations` undo; `ledger` is the calling task's own.
     #[inline(always)]
-    pub(crate) unsafe fn take_free(
+    pub(crate) unsafe fn take_from(
         &self,
+        marks: u64,
         operations: &'static Operations,
         ledger: &Ledger,
         depth: u64,
     ) -> bool {
+        let desired = owner(ledger) | marks;
         // SAFETY: this function's contract.
-        unsafe { arch::acquire(&self.0, FREE, owner(ledger), operations, ledger, depth) }
+        unsafe { arch::acquire(&self.0, marks, desired, operations, ledger, depth) }
     }
 
     /// Takes the word if nobody owns it, for the frame at stack pointer `frame`.
     ///
     /// # Safety
-    /// As [`OwnerWord::take_free`].
+    /// As [`OwnerWord::take_from`].
     pub(crate) unsafe fn take(
         &self,
         operations: &'static Operations,
         ledger: &Ledger,
         frame: u64,
-    ) -> Result<Taken, Refused> {
-        let taken = match self.state() {
-            State::NotRecoverable => return Err(Refused::NotRecoverable),
-            State::Owned(by) if by == owner(ledger) => return Err(Refused::Recursive),
-            State::Owned(_) => return Err(Refused::WouldBlock),
-            State::Free => Taken::Whole,
-            State::OwnerDied => Taken::OwnerDied,
+    ) -> Result<Taken, TryRefused> {
+        // Acquire as in `state`.
+        let marks = match self.0.load(Ordering::Acquire) {
+            NOT_RECOVERABLE => return Err(Refused::Closed.into()),
+            word if word & OWNER == owner(ledger) => return Err(Refused::Recursive.into()),
+            word if word & OWNER != 0 => return Err(TryRefused::WouldBlock),
+            marks => marks,
         };
-        let (depth, mark, word) = (ledger.room()?, taken.mark(), self.as_resource());
-        let desired = owner(ledger) | mark;
-        // SAFETY: this function's contract; the mark stays beside the owner.
+        let depth = ledger.room().map_err(Refused::from)?;
+        let (taken, word) = (Taken(marks), self.as_resource());
+        let desired = owner(ledger) | marks;
+        // SAFETY: this function's contract.
         let done =
-            unsafe { arch::claim(&self.0, mark, desired, word, operations, ledger, depth, frame) };
-        if done { Ok(taken) } else { Err(Refused::WouldBlock) }
+            unsafe { arch::claim(&self.0, marks, desired, word, operations, ledger, depth, frame) };
+        if done { Ok(taken) } else { Err(TryRefused::WouldBlock) }
     }
 
     /// Takes the mark of a death off, for the owner.
     pub(crate) fn clear_mark(&self) {
         // Relaxed: the word is this task's until the unlock, whose store publishes it.
         self.0.fetch_and(!OWNER_DIED, Ordering::Relaxed);
+    }
+
+    /// Changes a mark, for the owner.
+    pub(crate) fn flip(&self, mark: u64) {
+        let word = self.0.load(Ordering::Relaxed);
+        // One store, between what the program says before it and after it: if the owner dies, the
+        // settler acts on it.
+        compiler_fence(Ordering::SeqCst);
+        self.0.store(word ^ mark, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
     }
 
     /// What it says: stale at once, but for its owner.

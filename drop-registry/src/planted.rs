@@ -43,11 +43,15 @@ pub enum Bug {
     TornArenaUsed,
     /// A clone is handed over without being counted.
     UncountedHandedOver,
+    /// Changes count from the first of them on, before the unlock.
+    CommittedEarly,
+    /// What a dead owner was writing becomes the value.
+    RestoredFromScratch,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::RecordOutsideWindow,
         Self::EraseOutsideWindow,
         Self::ZeroFlagIgnored,
@@ -65,6 +69,8 @@ impl Bug {
         Self::DropAgain,
         Self::TornArenaUsed,
         Self::UncountedHandedOver,
+        Self::CommittedEarly,
+        Self::RestoredFromScratch,
     ];
 }
 

@@ -11,11 +11,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use spin::relax::RelaxStrategy;
 
 use crate::arch;
-use crate::owner_word::{FREE, OWNER, OWNER_DIED, owner};
-use crate::{
-    CurrentLedger, Entry, Ledger, LedgerFull, Mutex, Operations, Outcome, Parker, ResourceKind,
-    WaitQueue,
-};
+use crate::owner_word::{OWNER, owner};
+use crate::raw_lock::{OnDeath, RawLock};
+use crate::{CurrentLedger, Entry, Ledger, LedgerFull, Outcome, Parker, WaitQueue};
 
 /// How waiters for a [`Mutex`] or a [`RwLock`](crate::RwLock) wait: by one of spin's relax strategies ([`Spin`](spin::Spin), the
 /// default), or asleep by [`Park`]. Not for implementing.
@@ -26,8 +24,6 @@ pub trait WaitStrategy<L: CurrentLedger>: sealed::Sealed {
     const NOBODY: Self::Waiters;
     /// Whether waiters sleep, and so are to be told when it is worth looking again.
     const SLEEPS: bool;
-    /// What the entry of a held lock says.
-    const HELD: &'static Operations;
 
     /// Calls `attempt` until it returns something. `frame` is the stack pointer of whose wait it is.
     ///
@@ -46,8 +42,17 @@ pub trait WaitStrategy<L: CurrentLedger>: sealed::Sealed {
     ///
     /// # Safety
     /// `ledger` is the calling task's own; the task holds the lock of `word` and `waiters`, and the
-    /// ledger lists it with [`HELD`](Self::HELD).
+    /// ledger lists it.
     unsafe fn unlock(word: &AtomicU64, value: u64, waiters: &Self::Waiters, ledger: &Ledger);
+
+    /// Gives up a dead task's lock, and erases its entry: [`Operations::release`].
+    ///
+    /// The word names the owner, so that this is right however often it runs: a word that does not
+    /// name the dead task is not touched.
+    ///
+    /// # Safety
+    /// As [`Operations::release`]; the entry lists the word of a lock of this strategy.
+    unsafe fn release<D: OnDeath>(ledger: &Ledger, entry: &Entry) -> Outcome;
 }
 
 mod sealed {
@@ -60,12 +65,6 @@ impl<L: CurrentLedger, R: RelaxStrategy> WaitStrategy<L> for R {
     type Waiters = ();
     const NOBODY: () = ();
     const SLEEPS: bool = false;
-    const HELD: &'static Operations = &Operations {
-        kind: ResourceKind::Mutex,
-        bytes: 0,
-        release: release_spinning,
-        reclaim: nothing,
-    };
 
     fn wait_until<T, E: From<LedgerFull>>(
         (): &(),
@@ -90,6 +89,24 @@ impl<L: CurrentLedger, R: RelaxStrategy> WaitStrategy<L> for R {
             None => unlock_out_of_order(word, value, ledger),
         }
     }
+
+    unsafe fn release<D: OnDeath>(ledger: &Ledger, entry: &Entry) -> Outcome {
+        // SAFETY: this function's contract: the entry lists a live lock, so its word.
+        let word = unsafe { AtomicU64::from_ptr(entry.resource().cast()) };
+        let held = word.load(Ordering::Relaxed);
+        if planted!(EraseFirst) {
+            entry.erase();
+        }
+        let (left, is_dead_ones) = (D::word_after(held), held & OWNER == owner(ledger));
+        // SAFETY: the word names the dead task as its owner, and `entry` is what says so in its
+        // ledger. The exchange is a full barrier: Release for the next locker's Acquire, so that
+        // what the dead task wrote before its freeze was acknowledged is visible to that one.
+        if is_dead_ones && unsafe { arch::exchange(word, held, left, entry) } {
+            return D::OUTCOME;
+        }
+        entry.erase();
+        Outcome::Disowned
+    }
 }
 
 #[cold]
@@ -104,28 +121,6 @@ fn unlock_out_of_order(word: &AtomicU64, value: u64, ledger: &Ledger) {
     ledger.trim();
 }
 
-/// Frees a dead task's lock and leaves the mark.
-///
-/// The word names the owner, so that this is right however often it runs: a word that does not
-/// name the dead task is not touched.
-unsafe fn release_spinning(ledger: &Ledger, entry: &Entry) -> Outcome {
-    // SAFETY: `Operations::release`: the entry lists a live mutex, so its word.
-    let word = unsafe { AtomicU64::from_ptr(entry.resource().cast()) };
-    let held = word.load(Ordering::Relaxed);
-    if planted!(EraseFirst) {
-        entry.erase();
-    }
-    let mark = if planted!(SilentRelease) { FREE } else { OWNER_DIED };
-    // SAFETY: the word names the dead task as its owner, and `entry` is what says so in its
-    // ledger. The exchange is a full barrier: Release for the next locker's Acquire, so that what
-    // the dead task wrote before its freeze was acknowledged is visible to the one who is told.
-    if held & OWNER == owner(ledger) && unsafe { arch::exchange(word, held, mark, entry) } {
-        return Outcome::OwnerDied;
-    }
-    entry.erase();
-    Outcome::Disowned
-}
-
 /// Waiters sleep, by the context's [`Parker`]: `Mutex<T, L, Park>`.
 ///
 /// `WORDS` is that of the lock's [`WaitQueue`].
@@ -137,12 +132,6 @@ impl<L: Parker, const WORDS: usize> WaitStrategy<L> for Park<WORDS> {
     #[expect(clippy::declare_interior_mutable_const, reason = "what every new lock begins with")]
     const NOBODY: Self::Waiters = WaitQueue::new();
     const SLEEPS: bool = true;
-    const HELD: &'static Operations = &Operations {
-        kind: ResourceKind::Mutex,
-        bytes: 0,
-        release: release_parking::<L, WORDS>,
-        reclaim: nothing,
-    };
 
     fn wait_until<T, E: From<LedgerFull>>(
         waiters: &Self::Waiters,
@@ -167,34 +156,19 @@ impl<L: Parker, const WORDS: usize> WaitStrategy<L> for Park<WORDS> {
         entry.erase();
         ledger.trim();
     }
-}
-
-/// Frees a dead task's lock, if it still held it, leaves the mark, and wakes a waiter.
-unsafe fn release_parking<L: Parker, const WORDS: usize>(
-    ledger: &Ledger,
-    entry: &Entry,
-) -> Outcome {
-    // SAFETY: `Operations::release`: the entry lists a live mutex of this strategy. Its value is of
-    // another type, but `repr(C)` puts what comes before that in the same place for all.
-    let lock = unsafe { &*entry.resource().cast_const().cast::<Mutex<(), L, Park<WORDS>>>() };
-    let held = lock.word.get().load(Ordering::Relaxed);
-    let mut outcome = Outcome::Released;
-    // SeqCst as in `unlock`. A word that does not name the dead task is not touched, so this is
-    // right however often it runs.
-    if held & OWNER == owner(ledger)
-        && lock
-            .word
-            .get()
-            .compare_exchange(held, OWNER_DIED, Ordering::SeqCst, Ordering::Relaxed)
-            .is_ok()
-    {
-        outcome = Outcome::OwnerDied;
+    unsafe fn release<D: OnDeath>(ledger: &Ledger, entry: &Entry) -> Outcome {
+        // SAFETY: this function's contract: the entry lists the word that a live lock of this
+        // strategy begins with.
+        let lock = unsafe { &*entry.resource().cast_const().cast::<RawLock<L, Self>>() };
+        let word = lock.word.get();
+        let held = word.load(Ordering::Relaxed);
+        let left = D::word_after(held);
+        // SeqCst as in `unlock`. It may have been given up before the task died, and the wake-up
+        // not: the entry stood for that.
+        let freed = held & OWNER == owner(ledger)
+            && word.compare_exchange(held, left, Ordering::SeqCst, Ordering::Relaxed).is_ok();
+        lock.waiters.pass_on();
+        entry.erase();
+        if freed { D::OUTCOME } else { Outcome::Released }
     }
-    lock.waiters.pass_on();
-    entry.erase();
-    outcome
-}
-
-unsafe fn nothing(_: &Entry) -> Outcome {
-    Outcome::Released
 }

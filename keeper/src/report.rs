@@ -82,7 +82,7 @@ impl Report {
 
     /// How many resources are free again, in whatever way.
     pub fn freed(&self) -> usize {
-        [Outcome::Released, Outcome::OwnerDied, Outcome::Reclaimed]
+        [Outcome::Released, Outcome::OwnerDied, Outcome::RolledBack, Outcome::Reclaimed]
             .into_iter()
             .map(|outcome| self.count(outcome))
             .sum()

@@ -60,6 +60,8 @@ impl Findings {
     pub(crate) const UNTOLD: Self = Self(16);
     /// Memory is left alone, because a destructor was on its way: reported, and no fault.
     pub(crate) const QUARANTINED: Self = Self(64);
+    /// A value was handed out as good that was half old and half new, or older than it should be.
+    pub(crate) const TORN: Self = Self(128);
     /// The child that settled and audited did not come to an end of its own.
     pub(crate) const CRASHED: Self = Self(32);
 
@@ -89,12 +91,13 @@ impl BitOrAssign for Findings {
 
 impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const NAMES: [(Findings, &str); 6] = [
+        const NAMES: [(Findings, &str); 7] = [
             (Findings::LEAKED, "leaked"),
             (Findings::DOUBLED, "doubled"),
             (Findings::STOLEN, "stolen"),
             (Findings::STUCK, "stuck"),
             (Findings::UNTOLD, "untold"),
+            (Findings::TORN, "torn"),
             (Findings::CRASHED, "crashed"),
         ];
         let found = NAMES.iter().filter(|(finding, _)| self.contains(*finding));

@@ -52,8 +52,8 @@ impl fmt::Display for Sweep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "executed={} killed={} leaked={} doubled={} stolen={} stuck={} untold={} crashed={} \
-             quarantined={}",
+            "executed={} killed={} leaked={} doubled={} stolen={} stuck={} untold={} torn={} \
+             crashed={} quarantined={}",
             self.executed,
             self.killed,
             self.count(Findings::LEAKED),
@@ -61,6 +61,7 @@ impl fmt::Display for Sweep {
             self.count(Findings::STOLEN),
             self.count(Findings::STUCK),
             self.count(Findings::UNTOLD),
+            self.count(Findings::TORN),
             self.count(Findings::CRASHED),
             self.quarantined,
         )

@@ -23,6 +23,7 @@ fn where_it_shows(bug: Bug) -> &'static [&'static str] {
         Bug::NoTakeOver => &["--settler", "shared clone, drop"],
         Bug::CopyCounts => &["ledger"],
         Bug::TornArenaUsed => &["arena heap"],
+        Bug::CommittedEarly | Bug::RestoredFromScratch => &["rollback mutex lock, write"],
         Bug::DropAgain => &["box"],
         Bug::LastIsOrdinary | Bug::OrdinaryIsLast => &["shared"],
         _ => &["mutex", "shared", "slot", "rwlock"],

@@ -29,7 +29,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use spin::relax::Spin;
 
 use crate::arch;
-use crate::owner_word::{self, OwnerWord, Refused, State, Taken};
+use crate::owner_word::{self, FREE, OwnerWord, State, Taken, TryRefused};
 use crate::{
     CurrentLedger, Ledger, LedgerFull, LockError, LockResult, MaybeTorn, OwnerDied, TryLockError,
     TryLockResult, WaitStrategy,
@@ -258,8 +258,8 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
         let ledger = unsafe { L::current().as_ref() };
         let depth = ledger.room()?;
         // SAFETY: to own the word is what `DRAINS` means; the ledger is this task's.
-        if unsafe { self.word.take_free(Self::DRAINS, ledger, depth) } {
-            return self.drain(Taken::Whole, ledger, arch::frame_address());
+        if unsafe { self.word.take_from(FREE, Self::DRAINS, ledger, depth) } {
+            return self.drain(Taken::WHOLE, ledger, arch::frame_address());
         }
         self.write_contended(ledger, arch::frame_address())
     }
@@ -296,16 +296,15 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
         // SAFETY: as in `write`.
         let taken = R::wait_until(&self.waiters, frame, || unsafe {
             match self.word.take(Self::DRAINS, ledger, frame) {
-                Err(Refused::WouldBlock) => None,
-                result => Some(result),
+                Ok(taken) => Some(Ok(taken)),
+                Err(TryRefused::WouldBlock) => None,
+                Err(TryRefused::Refused(why)) => Some(Err(why)),
             }
         });
         ledger.set_waiting(core::ptr::null_mut());
         match taken {
             Ok(taken) => self.drain(taken, ledger, frame),
-            Err(Refused::NotRecoverable) => Err(LockError::NotRecoverable),
-            Err(Refused::Recursive) => Err(LockError::Recursive),
-            Err(Refused::LedgerFull | Refused::WouldBlock) => Err(LockError::LedgerFull),
+            Err(refused) => Err(refused.into()),
         }
     }
 
@@ -355,17 +354,17 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     fn begin_writing(&self, taken: Taken, ledger: &Ledger) -> LockResult<WriteGuard<'_, T, L, R>> {
         ledger.own(self.word.as_resource()).convert(Self::WRITES);
         let guard = WriteGuard::new(self);
-        match taken {
-            Taken::Whole => Ok(guard),
-            Taken::OwnerDied => Err(LockError::OwnerDied(OwnerDied::new(guard))),
+        if taken.owner_died() {
+            return Err(LockError::OwnerDied(OwnerDied::new(guard)));
         }
+        Ok(guard)
     }
 
     /// Gives the word back as it was, before anything has been written.
     #[cold]
     fn step_back(&self, taken: Taken, ledger: &Ledger) {
         // SAFETY: the word is this task's.
-        unsafe { self.unlock_write(taken.mark(), ledger) };
+        unsafe { self.unlock_write(taken.marks(), ledger) };
     }
 
     /// # Safety

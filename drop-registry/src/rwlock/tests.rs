@@ -99,7 +99,7 @@ fn a_writer_that_dies_before_the_readers_have_left_has_torn_nothing() {
         // SAFETY: this task's own ledger, and the word is free.
         assert!(unsafe {
             let ledger = ledger.as_ref();
-            lock.word.take_free(TestLock::<u32>::DRAINS, ledger, ledger.room().unwrap())
+            lock.word.take_from(FREE, TestLock::<u32>::DRAINS, ledger, ledger.room().unwrap())
         });
     });
     assert_eq!((outcomes, readers.len()), (std::vec![Outcome::Released], 1));
@@ -115,7 +115,7 @@ fn a_task_that_reads_may_read_again_while_a_writer_waits_but_not_write() {
         on_fresh_ledger(|ledger| {
             // SAFETY: this task's own ledger, and the word is free.
             unsafe {
-                lock.word.take_free(TestLock::<u32>::DRAINS, ledger, ledger.room().unwrap());
+                lock.word.take_from(FREE, TestLock::<u32>::DRAINS, ledger, ledger.room().unwrap());
             }
         });
         let second = lock.read().unwrap();

@@ -4,6 +4,7 @@ mod arena_heap;
 mod composites;
 mod ledger;
 mod mutex;
+mod rollback_mutex;
 mod rwlock;
 mod shared;
 mod slot;
@@ -15,6 +16,7 @@ use crate::operation::Operation;
 pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
     [
         mutex::OPERATIONS,
+        rollback_mutex::OPERATIONS,
         rwlock::OPERATIONS,
         shared::OPERATIONS,
         slot::OPERATIONS,

@@ -1,0 +1,127 @@
+//! What every lock begins with that one task holds at a time: its word, and those who wait for it.
+#![expect(unsafe_code, reason = "takes locks, and gives them up, for the living and for the dead")]
+
+use core::fmt;
+use core::marker::PhantomData;
+
+use crate::owner_word::{OwnerWord, Refused, Taken, TryRefused};
+use crate::{CurrentLedger, Entry, Ledger, Operations, Outcome, ResourceKind, WaitStrategy};
+
+/// What a settlement does about the word of a dead owner, and so about the value behind it.
+///
+/// The settler changes nothing but the word, in one instruction: so this is all that there is to
+/// choose, and it takes no time in the fault path.
+pub trait OnDeath: 'static {
+    /// What was held, for reports.
+    const KIND: ResourceKind;
+    /// What is reported of it.
+    const OUTCOME: Outcome;
+    /// What the word is to say, by what it said while the dead task owned it: nobody owns it.
+    fn word_after(held: u64) -> u64;
+}
+
+/// The word and the waiters.
+///
+/// An entry lists the address of the word, which is that of the whole.
+#[repr(C)]
+pub(crate) struct RawLock<L: CurrentLedger, R: WaitStrategy<L>> {
+    /// The owner's ledger, and the marks.
+    pub(crate) word: OwnerWord,
+    pub(crate) waiters: R::Waiters,
+    context: PhantomData<fn() -> (L, R)>,
+}
+
+/// A held lock whose owner's death means `D`.
+struct Held<L, R, D>(PhantomData<(L, R, D)>);
+
+impl<L: CurrentLedger, R: WaitStrategy<L>, D: OnDeath> Held<L, R, D> {
+    const OPERATIONS: &'static Operations =
+        &Operations { kind: D::KIND, bytes: 0, release: R::release::<D>, reclaim: nothing };
+}
+
+impl<L: CurrentLedger, R: WaitStrategy<L>> RawLock<L, R> {
+    /// Nobody holds it, and nobody waits.
+    pub(crate) const fn new() -> Self {
+        Self { word: OwnerWord::new(), waiters: R::NOBODY, context: PhantomData }
+    }
+
+    /// What the entry of its owner says.
+    pub(crate) const fn held<D: OnDeath>() -> &'static Operations {
+        Held::<L, R, D>::OPERATIONS
+    }
+
+    /// Takes the lock if the word says `marks` and nothing else. `depth` is from [`Ledger::room`].
+    ///
+    /// # Safety
+    /// `ledger` is the calling task's own, and `D` is right for what the task is going to do.
+    #[inline(always)]
+    pub(crate) unsafe fn take_from<D: OnDeath>(
+        &self,
+        marks: u64,
+        ledger: &Ledger,
+        depth: u64,
+    ) -> bool {
+        // SAFETY: this function's contract; to own the word is what `held` undoes.
+        unsafe { self.word.take_from(marks, Self::held::<D>(), ledger, depth) }
+    }
+
+    /// Takes the lock if nobody holds it, for the frame at stack pointer `frame`.
+    ///
+    /// # Safety
+    /// As [`RawLock::take_from`].
+    pub(crate) unsafe fn try_take<D: OnDeath>(
+        &self,
+        ledger: &Ledger,
+        frame: u64,
+    ) -> Result<Taken, TryRefused> {
+        // SAFETY: as in `take_from`.
+        unsafe { self.word.take(Self::held::<D>(), ledger, frame) }
+    }
+
+    /// Takes the lock, waiting for it as long as somebody holds it.
+    ///
+    /// # Safety
+    /// As [`RawLock::take_from`].
+    #[cold]
+    #[inline(never)]
+    pub(crate) unsafe fn take<D: OnDeath>(
+        &self,
+        ledger: &Ledger,
+        frame: u64,
+    ) -> Result<Taken, Refused> {
+        ledger.set_waiting(self.word.as_resource());
+        // SAFETY: this function's contract.
+        let result = R::wait_until(&self.waiters, frame, || unsafe {
+            match self.try_take::<D>(ledger, frame) {
+                Ok(taken) => Some(Ok(taken)),
+                Err(TryRefused::WouldBlock) => None,
+                Err(TryRefused::Refused(why)) => Some(Err(why)),
+            }
+        });
+        ledger.set_waiting(core::ptr::null_mut());
+        result
+    }
+
+    /// Gives the lock up: the word says `marks` from then on.
+    ///
+    /// # Safety
+    /// The calling task holds it.
+    #[inline(always)]
+    pub(crate) unsafe fn release(&self, marks: u64) {
+        // SAFETY: `CurrentLedger`: the ledger is this task's; it lists what the task holds.
+        let ledger = unsafe { L::current().as_ref() };
+        // SAFETY: the task holds the lock, and its ledger lists that.
+        unsafe { R::unlock(self.word.get(), marks, &self.waiters, ledger) };
+    }
+
+    /// Shows a lock of this name by what its word says and who waits.
+    pub(crate) fn describe(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lock = f.debug_struct(name);
+        self.word.describe(&mut lock);
+        lock.field("waiters", &self.waiters).finish()
+    }
+}
+
+unsafe fn nothing(_: &Entry) -> Outcome {
+    Outcome::Released
+}
