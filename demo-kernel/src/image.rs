@@ -31,4 +31,6 @@ ranges! {
     eh_frame_hdr = __eh_frame_hdr_start..__eh_frame_hdr_end;
     /// The unwind tables.
     eh_frame = __eh_frame_start..__eh_frame_end;
+    /// The language tables: where the libraries have landing pads.
+    gcc_except_table = __gcc_except_table_start..__gcc_except_table_end;
 }

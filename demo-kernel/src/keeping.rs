@@ -67,7 +67,8 @@ pub(crate) fn start() {
         section(image::eh_frame()),
         image::text(),
     )
-    .expect("the linker made the unwind tables");
+    .expect("the linker made the unwind tables")
+    .with_language_tables(section(image::gcc_except_table()));
     // One fault and one kill of every task: the mailbox cannot overflow.
     KEEPER.call_once(|| Keeper::new(Kernel, tables, 2 * tasks::CAPACITY));
     REPORTS.call_once(|| ArrayQueue::new(REPORTS_KEPT));

@@ -144,7 +144,7 @@ impl<P: Platform> Keeper<P> {
             .max_frames(DEEPEST);
         // Frames beyond the report's room are walked all the same: a resource may be theirs.
         for (depth, frame) in (&mut walk).enumerate() {
-            report.walked(depth, frame);
+            report.walked(depth, frame, || self.tables.landing(frame.address));
         }
         report.walk_end = walk.end().unwrap_or(WalkEnd::Partial(WalkError::TooDeep));
     }

@@ -28,7 +28,7 @@
 //! | [`Keeper`] | posts and serves |
 //! | [`Platform`], [`Stopped`] | what an embedder provides: the one unsafe trait |
 //! | [`Policy`], [`Verdict`], [`policy`] | who decides, what can be decided, and the ready-made ones |
-//! | [`Report`], [`Resource`] | what was found, and what was done |
+//! | [`Report`], [`FrameReport`], [`Resource`] | what was found, and what was done |
 //! | [`unwind`] | walking frames from outside |
 //! | `hosted` | with the feature of that name: a kernel in a Linux process, to test policies in |
 //!
@@ -64,7 +64,7 @@ pub use platform::{CannotRestart, NoSuchTask, Platform, Stopped};
 #[cfg(feature = "alloc")]
 pub use policy::{Policy, Verdict};
 #[cfg(feature = "alloc")]
-pub use report::{Report, Resource};
+pub use report::{FrameCoverage, FrameReport, Report, Resource};
 
 /// The workspace's README, so that its example is compiled.
 #[cfg(doctest)]

@@ -7,7 +7,17 @@ use heapless::Vec;
 use task_model::{FaultInfo, TaskId};
 
 use crate::Verdict;
-use crate::unwind::{Frame, FrameOrigin, MAX_FRAMES, WalkEnd};
+use crate::unwind::{Frame, FrameOrigin, Landing, MAX_FRAMES, WalkEnd};
+
+/// A frame of the dead task, and what the compiler knows of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameReport {
+    /// The frame.
+    pub frame: Frame,
+    /// What an unwinder would find for the instruction that the frame stands at. It is here to be
+    /// reported: no landing pad is run.
+    pub landing: Landing,
+}
 
 /// A resource of the dead task, and what was done with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +49,7 @@ pub struct Report {
     /// Why it stopped.
     pub fault: FaultInfo,
     /// Its frames, innermost first: as many as there is room for of those that the walk found.
-    pub frames: Vec<Frame, MAX_FRAMES>,
+    pub frames: Vec<FrameReport, MAX_FRAMES>,
     /// How the walk ended.
     pub walk_end: WalkEnd,
     /// What it held, innermost first.
@@ -111,7 +121,7 @@ impl Report {
     }
 
     /// Notes a frame of the walk, and finds which resources are its own.
-    pub(crate) fn walked(&mut self, depth: usize, frame: Frame) {
+    pub(crate) fn walked(&mut self, depth: usize, frame: Frame, landing: impl FnOnce() -> Landing) {
         if let Some(cfa) = frame.cfa {
             for resource in &mut self.resources {
                 if (frame.sp..cfa).contains(&resource.stack_pointer) {
@@ -120,11 +130,51 @@ impl Report {
             }
         }
         // Full after MAX_FRAMES: the innermost are the ones to show.
-        let _ = self.frames.push(frame);
+        if !self.frames.is_full() {
+            let _ = self.frames.push(FrameReport { frame, landing: landing() });
+        }
+    }
+
+    /// How many frames the registry, the compiler, or neither could clean up.
+    pub fn coverage(&self) -> FrameCoverage {
+        let mut coverage = FrameCoverage::default();
+        for (depth, frame) in self.frames.iter().enumerate() {
+            let registry = self.resources_of(depth).next().is_some();
+            let compiler = matches!(frame.landing, Landing::Pad { .. });
+            coverage.registry += usize::from(registry);
+            coverage.landing_pad += usize::from(compiler);
+            coverage.neither += usize::from(!registry && !compiler);
+        }
+        coverage
     }
 
     fn resources_of(&self, depth: usize) -> impl Iterator<Item = &Resource> {
         self.resources.iter().filter(move |resource| resource.frame == Some(depth))
+    }
+}
+
+/// How many of a report's frames could be cleaned up, and by what.
+///
+/// A frame may count for both. One that counts for neither owned nothing that the registry tracks,
+/// and the compiler has no landing pad for its instruction: if it owned anything else, nobody
+/// knows of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FrameCoverage {
+    /// Frames of which the ledger listed a resource.
+    pub registry: usize,
+    /// Frames that stand at an instruction for which there is a [landing pad](Landing::Pad).
+    pub landing_pad: usize,
+    /// All others.
+    pub neither: usize,
+}
+
+impl fmt::Display for FrameCoverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { registry, landing_pad, neither } = self;
+        write!(
+            f,
+            "frames with entries {registry}, with a landing pad {landing_pad}, with neither {neither}"
+        )
     }
 }
 
@@ -137,7 +187,7 @@ impl fmt::Display for Report {
                 writeln!(f, "        {resource}")?;
             }
         }
-        writeln!(f, "  walk {}", self.walk_end)?;
+        writeln!(f, "  walk {}; {}", self.walk_end, self.coverage())?;
         let unseen = |resource: &&Resource| resource.frame.is_none_or(|n| n >= self.frames.len());
         for resource in self.resources.iter().filter(unseen) {
             match resource.frame {
@@ -160,7 +210,8 @@ impl fmt::Display for Report {
     }
 }
 
-fn write_frame(f: &mut fmt::Formatter<'_>, index: usize, frame: &Frame) -> fmt::Result {
+fn write_frame(f: &mut fmt::Formatter<'_>, index: usize, report: &FrameReport) -> fmt::Result {
+    let FrameReport { frame, landing } = report;
     let address = frame.address.address();
     write!(f, "  #{index:<2} {address:#x}")?;
     if let Some(function) = frame.function {
@@ -172,8 +223,13 @@ fn write_frame(f: &mut fmt::Formatter<'_>, index: usize, frame: &Frame) -> fmt::
         FrameOrigin::Stopped | FrameOrigin::Caller => {}
     }
     match frame.cfa {
-        Some(cfa) => writeln!(f, ", stack {:#x}..{cfa:#x}", frame.sp),
-        None => writeln!(f, ", stack {:#x}..?", frame.sp),
+        Some(cfa) => writeln!(f, ", stack {:#x}..{cfa:#x}", frame.sp)?,
+        None => writeln!(f, ", stack {:#x}..?", frame.sp)?,
+    }
+    match landing {
+        // The same for every frame, so it tells nothing of this one.
+        Landing::Unknown => Ok(()),
+        landing => writeln!(f, "        {landing}"),
     }
 }
 

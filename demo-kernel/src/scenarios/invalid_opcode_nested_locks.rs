@@ -46,7 +46,7 @@ fn is_of(report: &Report, n: usize, lock: &Mutex<u32>, function: u64) -> bool {
             && resource
                 .frame
                 .and_then(|frame| report.frames.get(frame))
-                .is_some_and(|frame| frame.function == Some(function))
+                .is_some_and(|found| found.frame.function == Some(function))
     })
 }
 

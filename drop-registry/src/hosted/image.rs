@@ -43,6 +43,13 @@ impl Image {
     /// What lies in read-only memory from `address` to the end of its segment; empty if no
     /// read-only segment contains it.
     pub fn read_only_from(&self, address: u64) -> &'static [u8] {
+        let segment = self.read_only_around(address);
+        let start = segment.as_ptr().addr() as u64;
+        segment.get(address.wrapping_sub(start) as usize..).unwrap_or_default()
+    }
+
+    /// The read-only segment that contains `address`; empty if none does.
+    pub fn read_only_around(&self, address: u64) -> &'static [u8] {
         let segment = self.range(|header| {
             header.p_type == libc::PT_LOAD
                 && header.p_flags & (libc::PF_X | libc::PF_W) == 0
@@ -51,10 +58,10 @@ impl Image {
         if segment.is_empty() {
             return &[];
         }
-        let start = ptr::with_exposed_provenance(address as usize);
-        // SAFETY: the rest of a segment of the program itself, which stays mapped, readable and
-        // unchanged as long as the process lives.
-        unsafe { slice::from_raw_parts(start, (segment.end - address) as usize) }
+        let start = ptr::with_exposed_provenance(segment.start as usize);
+        // SAFETY: a segment of the program itself, which stays mapped, readable and unchanged as
+        // long as the process lives.
+        unsafe { slice::from_raw_parts(start, (segment.end - segment.start) as usize) }
     }
 
     /// The addresses of the first part that `is_it`; empty if there is none.

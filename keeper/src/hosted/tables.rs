@@ -18,5 +18,9 @@ pub fn unwind_tables() -> UnwindTables<'static> {
     let eh_frame = UnwindTables::eh_frame_address(header)
         .map(|address| loaded(image.read_only_from(address)))
         .expect("the program has an .eh_frame_hdr section");
-    UnwindTables::new(header, eh_frame, image.text()).expect("the linker made the unwind tables")
+    // Linkers put them beside the others, before or after; no header tells where.
+    let language_tables = loaded(image.read_only_around(header.address));
+    UnwindTables::new(header, eh_frame, image.text())
+        .expect("the linker made the unwind tables")
+        .with_language_tables(language_tables)
 }

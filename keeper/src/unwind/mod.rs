@@ -19,6 +19,7 @@
 //! | [`EhFrameRules`] | that source over `.eh_frame`, decoded by gimli in fixed storage |
 //! | [`step()`] | from one frame to its caller: pure, and the place of all checks |
 //! | [`Walk`], [`Frame`], [`WalkEnd`] | the steps in a row; how it ended is a part of the answer |
+//! | [`Lsda`], [`Landing`] | the language tables: where the compiler itself can clean a frame up |
 //!
 //! A walk *fails closed*. It is [`WalkEnd::Complete`] only if it reached a function whose return
 //! address the tables call undefined, which is what the task's entry must say
@@ -41,6 +42,7 @@ mod compile;
 mod eh_frame;
 mod error;
 mod expression;
+mod language;
 mod registers;
 mod rules;
 mod step;
@@ -54,6 +56,9 @@ pub use compile::CompiledSize;
 pub use eh_frame::EhFrameRules;
 pub use error::{TablesError, WalkError};
 pub use expression::Expression;
+pub use language::{
+    Action, Actions, CallSite, CallSites, Landing, Lsda, LsdaError, PadKind, TypeInfo,
+};
 pub use registers::{FrameAddress, FrameState, UnwindRegisters};
 pub use rules::{CfaRule, FrameRules, RegisterRule, RuleSource};
 pub use step::{Step, step};

@@ -31,6 +31,7 @@ pub struct UnwindTables<'a> {
     text_start: u64,
     text_size: u64,
     compact: CompactRows<'a>,
+    language_tables: Option<LoadedSection<'a>>,
 }
 
 const HEADER_SIZE: usize = 12;
@@ -72,6 +73,7 @@ impl<'a> UnwindTables<'a> {
             text_start: text.start,
             text_size: text.end - text.start,
             compact: CompactRows::NONE,
+            language_tables: None,
         };
         let mut previous = i32::MIN;
         for (n, row) in rows.iter().enumerate() {
@@ -84,6 +86,13 @@ impl<'a> UnwindTables<'a> {
             }
         }
         Ok(tables)
+    }
+
+    /// Adds the image's language tables, `.gcc_except_table`, for [`landing`](Self::landing). It may
+    /// have bytes before and after the section. A walk does not need it.
+    #[must_use]
+    pub const fn with_language_tables(self, section: LoadedSection<'a>) -> Self {
+        Self { language_tables: Some(section), ..self }
     }
 
     /// Where the `.eh_frame` is that this `.eh_frame_hdr` was made for.
@@ -128,6 +137,11 @@ impl<'a> UnwindTables<'a> {
     /// The text.
     pub(super) const fn text(&self) -> Range<u64> {
         self.text_start..self.text_start + self.text_size
+    }
+
+    /// `.gcc_except_table`, if it is known.
+    pub(super) const fn language_tables(&self) -> Option<LoadedSection<'a>> {
+        self.language_tables
     }
 
     /// Whether `address` lies in the text.

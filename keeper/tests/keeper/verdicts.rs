@@ -106,9 +106,9 @@ fn a_kill_is_a_fault_of_its_own_kind_where_the_task_stood() {
     assert_eq!(kernel.step(task, 100_000), Stop::Yielded);
     kernel.kill(task);
     let report = kernel.serve().pop().unwrap();
-    assert_eq!(report.fault, FaultInfo::killed(report.frames[0].address.address()));
+    assert_eq!(report.fault, FaultInfo::killed(report.frames[0].frame.address.address()));
     let forever = forever as *const () as u64;
-    assert!(report.frames.iter().any(|frame| frame.function == Some(forever)), "{report}");
+    assert!(report.frames.iter().any(|found| found.frame.function == Some(forever)), "{report}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod assembled;
 mod corrupted;
 mod errors;
 mod image;
+mod language;
 mod live;
 mod synthetic;
 mod tables;
