@@ -1,0 +1,103 @@
+//! `cargo fuzz-targets`: builds the fuzzer with the flags that it needs on stable, and runs targets.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `cli` | the command line |
+//! | `build` | builds the fuzzer, in a target directory of its own |
+//! | `places` | where inputs are kept |
+//! | `job` | one process of it, and what it says |
+//! | `fuzz` | the jobs of one target, side by side |
+
+#![forbid(unsafe_code)]
+
+mod build;
+mod cli;
+mod fuzz;
+mod job;
+mod places;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context as _, bail};
+use clap::Parser as _;
+use console::style;
+use fuzz_targets::{TARGETS, Target};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::cli::Cli;
+use crate::fuzz::Fuzz;
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{} {error:#}", style("error:").for_stderr().red().bold());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Returns whether nothing was found.
+fn run(cli: &Cli) -> anyhow::Result<bool> {
+    let targets = select(&cli.targets)?;
+    if cli.list {
+        for target in targets {
+            println!("{:<16}{}", target.name, target.about);
+        }
+        return Ok(true);
+    }
+    let places = places::Places::new()?;
+    let fuzzer = build::build(&places)?;
+    if let Some(file) = &cli.replay {
+        let [target] = targets[..] else { bail!("--replay takes the name of one target") };
+        return job::replay(&fuzzer, target, file);
+    }
+
+    let cancelled = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&cancelled))
+            .context("cannot listen for signals")?;
+    }
+    let mut found_nothing = true;
+    for target in targets {
+        let fuzz = Fuzz { fuzzer: &fuzzer, target, places: &places, effort: cli.effort() };
+        found_nothing &= fuzz.run(cli.jobs(), &cancelled)?;
+        // Relaxed: the flag carries nothing but itself.
+        if cancelled.load(Ordering::Relaxed) {
+            bail!("interrupted");
+        }
+    }
+    Ok(found_nothing)
+}
+
+/// The targets with these names; all if there are none.
+fn select(names: &[String]) -> anyhow::Result<Vec<&'static Target>> {
+    if names.is_empty() {
+        return Ok(TARGETS.iter().collect());
+    }
+    let find = |name: &String| {
+        fuzz_targets::find(name)
+            .with_context(|| format!("there is no target `{name}`; --list shows all"))
+    };
+    names.iter().map(find).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_targets_are_meant_if_none_is_named() {
+        assert_eq!(select(&[]).unwrap().len(), TARGETS.len());
+        assert_eq!(select(&["walk".to_owned()]).unwrap()[0].name, "walk");
+    }
+
+    #[test]
+    fn an_unknown_target_is_refused_by_name() {
+        let error = select(&["wlak".to_owned()]).unwrap_err();
+        assert_eq!(error.to_string(), "there is no target `wlak`; --list shows all");
+    }
+}

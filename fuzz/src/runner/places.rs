@@ -1,0 +1,54 @@
+//! Where things are kept.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use cargo_metadata::MetadataCommand;
+
+/// The directories of seeds, of what fuzzing adds to them, and of what failed.
+#[derive(Debug)]
+pub(crate) struct Places {
+    /// Of the fuzzer's build, and of everything that is not in the repository.
+    pub(crate) target_directory: PathBuf,
+}
+
+/// The cargo that runs this program.
+pub(crate) fn cargo() -> OsString {
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+impl Places {
+    /// # Errors
+    /// If cargo cannot say where it builds.
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let workspace = MetadataCommand::new()
+            .cargo_path(cargo())
+            .current_dir(Self::package())
+            .no_deps()
+            .exec()
+            .context("cannot read the workspace")?;
+        Ok(Self { target_directory: workspace.target_directory.join("fuzz").into() })
+    }
+
+    /// The directory of this package.
+    pub(crate) fn package() -> &'static Path {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+    }
+
+    /// Inputs in the repository, to begin with and to keep.
+    pub(crate) fn kept(target: &str) -> [PathBuf; 2] {
+        ["seeds", "regressions"].map(|kind| Self::package().join(kind).join(target))
+    }
+
+    /// Inputs that reached something new.
+    pub(crate) fn corpus(&self, target: &str) -> PathBuf {
+        self.target_directory.join("corpus").join(target)
+    }
+
+    /// Inputs that failed.
+    pub(crate) fn failures(&self, target: &str) -> PathBuf {
+        self.target_directory.join("failures").join(target)
+    }
+}

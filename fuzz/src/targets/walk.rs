@@ -1,0 +1,49 @@
+//! Registers and a stack, walked by the tables of a good image.
+
+use keeper::unwind::EhFrameRules;
+use task_model::{FaultInfo, RegisterFile};
+
+use super::checked_walk::checked_walk;
+use super::image::{self, TEXT};
+use super::stack::{STACK, Stack, WORDS};
+use crate::Target;
+use crate::input::Input;
+
+/// One flag byte, then the instruction pointer, the sixteen registers and the stack's words.
+///
+/// Each word takes two bytes, of which the upper two bits tell what it is: a small number, an
+/// address in or near the text, one in or near the stack, or whatever the next eight bytes say.
+/// Words of eight bytes alone would hardly ever be addresses.
+pub const WALK: Target = Target {
+    name: "walk",
+    about: "registers and stack words, walked by a good image's tables",
+    max_len: 1 + 10 * (17 + WORDS),
+    run,
+};
+
+fn run(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let fetch_failed = input.u8() & 1 != 0;
+    let mut registers = RegisterFile::new();
+    registers.rip = word(&mut input);
+    registers.gpr.fill_with(|| word(&mut input));
+    let mut words = [0; WORDS];
+    words.fill_with(|| word(&mut input));
+
+    let mut fault = FaultInfo::killed(registers.rip);
+    fault.address = fetch_failed.then_some(registers.rip);
+    let mut rules = EhFrameRules::new(image::tables());
+    checked_walk(&registers, &fault, &Stack::new(words), &mut rules);
+}
+
+fn word(input: &mut Input<'_>) -> u64 {
+    let short = input.u16();
+    let low = u64::from(short & 0x3fff);
+    match short >> 14 {
+        0 => low,
+        1 => TEXT + low,
+        // From the guard page to well above the top, and aligned as often as not.
+        2 => STACK - 0x40 + (low >> 3 << (low & 3)),
+        _ => input.u64(),
+    }
+}
