@@ -24,6 +24,7 @@
 //! | [`Mutex`] | a lock whose next owner is told when its owner died; its waiters spin or sleep |
 //! | [`RollbackMutex`] | a lock whose value is again what it was when its owner dies |
 //! | [`RwLock`] | a lock for many readers or one writer |
+//! | [`Once`], [`Lazy`] | a value that is made once, by whoever lives to finish it |
 //! | [`Condvar`], [`Semaphore`] | waiting for what a lock protects, and for one of so many |
 //! | [`WaitQueue`] | waiting asleep for anything, with wake-ups that no death loses |
 //! | [`Shared`] | a counted pointer |
@@ -64,10 +65,12 @@ mod condvar;
 mod current;
 mod hand_over;
 mod heap;
+mod lazy;
 mod ledger;
 mod lock_error;
 mod mutex;
 mod obligation;
+mod once;
 mod operations;
 mod owner_died;
 mod owner_word;
@@ -99,12 +102,14 @@ pub use condvar::Condvar;
 pub use current::{CurrentLedger, TrackedHeap};
 pub use hand_over::HandOver;
 pub use heap::{AllocError, Heap, HeapMemory};
+pub use lazy::Lazy;
 pub use ledger::{Entry, Ledger, LedgerFull};
 pub use lock_error::{
     LockError, LockResult, MaybeTorn, TryLockError, TryLockResult, TryWaitError, WaitError,
 };
 pub use mutex::{Mutex, MutexGuard};
 pub use obligation::{Obligation, Undo};
+pub use once::Once;
 pub use operations::{Operations, Outcome, ResourceKind};
 pub use owner_died::{Exclusive, OwnerDied};
 pub use parker::Parker;

@@ -22,6 +22,8 @@ pub enum ResourceKind {
     Obligation,
     /// One of a [`Semaphore`](crate::Semaphore)'s permits.
     Permit,
+    /// A value in the making, of a [`Once`](crate::Once).
+    Once,
     /// A place in a [`WaitQueue`](crate::WaitQueue), or a wake-up owed to those who wait there.
     WaitQueue,
 }
@@ -36,6 +38,7 @@ impl fmt::Display for ResourceKind {
             Self::Box => "box",
             Self::Obligation => "obligation",
             Self::Permit => "permit",
+            Self::Once => "once",
             Self::WaitQueue => "wait queue",
         })
     }

@@ -13,6 +13,8 @@ pub(crate) const FREE: u64 = 0;
 pub(crate) const OWNER_DIED: u64 = 1;
 /// Somebody who was told gave up. For good.
 pub(crate) const NOT_RECOVERABLE: u64 = 2;
+/// The same for the word of an initialisation: it is done.
+pub(crate) const DONE: u64 = NOT_RECOVERABLE;
 /// Of a value's two copies the second one counts. Alone, or beside an owner.
 pub(crate) const SECOND: u64 = 4;
 /// The rest of the word: the address of the owner's ledger.
@@ -162,6 +164,13 @@ impl OwnerWord {
     /// Whether somebody owns it: stale at once.
     pub(crate) fn is_owned(&self) -> bool {
         self.0.load(Ordering::Relaxed) & OWNER != 0
+    }
+
+    /// Whether it says [`DONE`].
+    #[inline(always)]
+    pub(crate) fn is_done(&self) -> bool {
+        // Acquire pairs with the Release of the one who stored it.
+        self.0.load(Ordering::Acquire) == DONE
     }
 
     /// Whether nobody holds it, and no death has left a mark.

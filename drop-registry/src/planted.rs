@@ -47,11 +47,15 @@ pub enum Bug {
     CommittedEarly,
     /// What a dead owner was writing becomes the value.
     RestoredFromScratch,
+    /// A value counts as made before it is whole.
+    DoneBeforeWhole,
+    /// A value whose maker died counts as made.
+    DeathCompletes,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::RecordOutsideWindow,
         Self::EraseOutsideWindow,
         Self::ZeroFlagIgnored,
@@ -71,6 +75,8 @@ impl Bug {
         Self::UncountedHandedOver,
         Self::CommittedEarly,
         Self::RestoredFromScratch,
+        Self::DoneBeforeWhole,
+        Self::DeathCompletes,
     ];
 }
 

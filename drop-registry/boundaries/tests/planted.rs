@@ -24,6 +24,7 @@ fn where_it_shows(bug: Bug) -> &'static [&'static str] {
         Bug::CopyCounts => &["ledger"],
         Bug::TornArenaUsed => &["arena heap"],
         Bug::CommittedEarly | Bug::RestoredFromScratch => &["rollback mutex lock, write"],
+        Bug::DoneBeforeWhole | Bug::DeathCompletes => &["once call_once"],
         Bug::DropAgain => &["box"],
         Bug::LastIsOrdinary | Bug::OrdinaryIsLast => &["shared"],
         _ => &["mutex", "shared", "slot", "rwlock"],

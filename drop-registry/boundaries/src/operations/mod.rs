@@ -4,6 +4,7 @@ mod arena_heap;
 mod composites;
 mod ledger;
 mod mutex;
+mod once;
 mod rollback_mutex;
 mod rwlock;
 mod shared;
@@ -17,6 +18,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
     [
         mutex::OPERATIONS,
         rollback_mutex::OPERATIONS,
+        once::OPERATIONS,
         rwlock::OPERATIONS,
         shared::OPERATIONS,
         slot::OPERATIONS,

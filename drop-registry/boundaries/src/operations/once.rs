@@ -1,0 +1,229 @@
+//! A value that is made once, alone and with others who want it too.
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use drop_registry::hosted::{Hosted, yield_now};
+use drop_registry::{Lazy, Once, WaitError};
+
+use super::leak;
+use super::mutex::{self, Answer, Turns, next_answer};
+use crate::operation::{Audit, Findings, Operation, World, begin, end};
+
+/// Several words, written one by one, so that a value that is not whole shows.
+type Value = [u64; 12];
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation { name: "once call_once", world: || alone(make) },
+    Operation { name: "once call_once twice", world: || alone(make_twice) },
+    Operation { name: "once inside itself (refused)", world: || alone(make_recursively) },
+    Operation { name: "once call_once with a lock", world: || alone(make_under_a_lock) },
+    Operation { name: "once call_once, another makes it", world: || with_others(make, after_it) },
+    Operation { name: "once call_once, others wait", world: || with_others(make_long, before_it) },
+    Operation { name: "lazy force", world: || world(LAZY, force, None) },
+];
+
+/// Who made a value is what its words are.
+const VICTIM: u64 = 1;
+const OTHER: u64 = 2;
+const AUDITOR: u64 = 3;
+
+struct Site {
+    once: Once<Value, Hosted, Turns>,
+    lazy: Lazy<Value, Hosted, Turns>,
+    /// Taken while the value is made.
+    lock: mutex::Lock<u64>,
+    /// How many others have got the value.
+    served: AtomicU64,
+    /// Whether somebody got one that was not whole, or not the one that the others got.
+    wrong: AtomicBool,
+    /// What the first one got.
+    first: AtomicU64,
+}
+
+impl Site {
+    /// Notes what somebody got.
+    fn got(&self, value: &Value) {
+        let by = value[0];
+        if value.iter().any(|word| *word != by) || !(VICTIM..=AUDITOR).contains(&by) {
+            self.wrong.store(true, Relaxed);
+        }
+        match self.first.load(Relaxed) {
+            0 => self.first.store(by, Relaxed),
+            first if first != by => self.wrong.store(true, Relaxed),
+            _ => {}
+        }
+    }
+}
+
+fn value(by: u64) -> Value {
+    let mut value = [0; 12];
+    for word in &mut value {
+        // One store each.
+        *black_box(word) = by;
+    }
+    value
+}
+
+/// What the victim does.
+type Use = fn(&'static Site);
+
+fn make(site: &'static Site) {
+    let made = site.once.call_once(|| value(VICTIM)).expect("it is not being made by itself");
+    site.got(made);
+}
+
+fn make_twice(site: &'static Site) {
+    make(site);
+    make(site);
+}
+
+fn make_recursively(site: &'static Site) {
+    let made = site.once.call_once(|| {
+        let inner = site.once.call_once(|| value(OTHER));
+        assert_eq!(inner, Err(WaitError::Recursive));
+        value(VICTIM)
+    });
+    site.got(made.expect("the outer one is as any"));
+}
+
+fn make_under_a_lock(site: &'static Site) {
+    let made = site.once.call_once(|| match site.lock.lock() {
+        Ok(mut count) => {
+            *count += 1;
+            value(VICTIM)
+        }
+        Err(_) => unreachable!("nobody has died yet"),
+    });
+    site.got(made.expect("it is not being made by itself"));
+}
+
+fn make_long(site: &'static Site) {
+    let made = site.once.call_once(|| {
+        yield_now();
+        let value = value(VICTIM);
+        yield_now();
+        value
+    });
+    site.got(made.expect("it is not being made by itself"));
+}
+
+fn force(site: &'static Site) {
+    site.got(Lazy::force(&site.lazy).expect("it is not being made by itself"));
+}
+
+/// Others who want the value: each gets one, in the end.
+type Others = fn(&'static Site) -> Vec<Box<dyn FnOnce()>>;
+
+/// One who makes it first, and takes a while.
+fn after_it(site: &'static Site) -> Vec<Box<dyn FnOnce()>> {
+    vec![Box::new(move || {
+        let made = site.once.call_once(|| {
+            for _ in 0..3 {
+                yield_now();
+            }
+            value(OTHER)
+        });
+        site.got(made.expect("it comes first"));
+        site.served.fetch_add(1, Relaxed);
+    })]
+}
+
+/// Two who come while it is made.
+fn before_it(site: &'static Site) -> Vec<Box<dyn FnOnce()>> {
+    let waiter = move || {
+        yield_now();
+        site.got(site.once.call_once(|| value(OTHER)).expect("it waits for others alone"));
+        site.served.fetch_add(1, Relaxed);
+    };
+    vec![Box::new(waiter), Box::new(waiter)]
+}
+
+/// How a value is asked for.
+struct Ask {
+    get: fn(&'static Site) -> Option<&'static Value>,
+    /// Makes it, if it is not there.
+    force: fn(&'static Site, u64) -> Result<&'static Value, WaitError>,
+}
+
+const ONCE: Ask =
+    Ask { get: |site| site.once.get(), force: |site, by| site.once.call_once(|| value(by)) };
+
+const LAZY: Ask =
+    Ask { get: |site| Lazy::get(&site.lazy), force: |site, _| Lazy::force(&site.lazy) };
+
+struct Maker {
+    site: &'static Site,
+    ask: Ask,
+    operation: Use,
+    others: Option<Others>,
+    there_at_death: bool,
+    lock_held_at_death: bool,
+}
+
+fn world(ask: Ask, operation: Use, others: Option<Others>) -> Box<dyn World> {
+    let site = leak(Site {
+        once: Once::new(),
+        lazy: Lazy::new(|| value(VICTIM)),
+        lock: mutex::Lock::new(0),
+        served: AtomicU64::new(0),
+        wrong: AtomicBool::new(false),
+        first: AtomicU64::new(0),
+    });
+    let (there_at_death, lock_held_at_death) = (false, false);
+    Box::new(Maker { site, ask, operation, others, there_at_death, lock_held_at_death })
+}
+
+fn alone(operation: Use) -> Box<dyn World> {
+    world(ONCE, operation, None)
+}
+
+fn with_others(operation: Use, others: Others) -> Box<dyn World> {
+    world(ONCE, operation, Some(others))
+}
+
+impl World for Maker {
+    fn victim(&self) -> Box<dyn FnOnce()> {
+        let (site, operation) = (self.site, self.operation);
+        Box::new(move || {
+            begin();
+            operation(site);
+            end();
+        })
+    }
+
+    fn bystanders(&self) -> Vec<Box<dyn FnOnce()>> {
+        self.others.map_or_else(Vec::new, |others| others(self.site))
+    }
+
+    fn bystanders_run_before_settlement(&self) -> bool {
+        false
+    }
+
+    fn at_death(&mut self) {
+        let site = self.site;
+        self.there_at_death = (self.ask.get)(site).is_some();
+        self.lock_held_at_death = site.lock.is_locked();
+    }
+
+    fn audit(&mut self, audit: &mut Audit<'_>) {
+        let site = self.site;
+        // A value that was there stays there, and one that was not is not there by a death.
+        let there = (self.ask.get)(site);
+        audit.require(there.is_some() == self.there_at_death, Findings::TORN);
+        if let Some(value) = there {
+            site.got(value);
+        }
+        let others = self.bystanders().len() as u64;
+        audit.finish_bystanders();
+        audit.require(site.served.load(Relaxed) == others, Findings::STUCK);
+        let force = self.ask.force;
+        let made = audit.run(move || force(site, AUDITOR).map(|value| site.got(value)));
+        audit.require(made == Some(Ok(())), Findings::LEAKED);
+        audit.require(!site.wrong.load(Relaxed), Findings::TORN);
+        audit.require(!site.lock.is_locked(), Findings::LEAKED);
+        let expected = if self.lock_held_at_death { Answer::OwnerDied } else { Answer::Held };
+        let answer = audit.run(move || next_answer(&site.lock, 0));
+        audit.require(answer == Some(expected), Findings::UNTOLD);
+    }
+}
