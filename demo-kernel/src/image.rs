@@ -21,6 +21,8 @@ macro_rules! ranges {
 ranges! {
     /// What is mapped read-only: constants, tables and code, up to a 2 MiB boundary.
     read_only = __image_start..__data_start;
+    /// Constants alone, of those: read-only, and no code.
+    constants = __image_start..__text_start;
     /// Data up to the end of the image, from a 2 MiB boundary.
     data = __data_start..__image_end;
     /// The trap stubs: an interrupted instruction in here is part of a trap, not of a task.

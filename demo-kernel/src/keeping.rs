@@ -1,11 +1,14 @@
 //! The kernel as its keeper sees it, and the keeper's own task.
 #![expect(unsafe_code, reason = "promises what `Platform` asks for, and names the image's tables")]
 
+use core::array;
 use core::fmt::{self, Write};
+use core::iter;
 use core::ops::Range;
 use core::slice;
 
 use crossbeam_queue::ArrayQueue;
+use drop_registry::{Domain, WindowTable};
 use keeper::unwind::{LoadedSection, UnwindTables};
 use keeper::{CannotRestart, Keeper, NoSuchTask, Platform, Report, Stopped};
 use log::{error, info, warn};
@@ -13,7 +16,7 @@ use spin::Once;
 use task_model::{FaultInfo, TaskId};
 
 use crate::tasks::{self, Class, Spawn};
-use crate::{image, timer};
+use crate::{image, stacks, timer};
 
 static KEEPER: Once<Keeper<Kernel>> = Once::new();
 static KEEPER_TASK: Once<TaskId> = Once::new();
@@ -70,10 +73,24 @@ pub(crate) fn start() {
     .expect("the linker made the unwind tables")
     .with_language_tables(section(image::gcc_except_table()));
     // One fault and one kill of every task: the mailbox cannot overflow.
-    KEEPER.call_once(|| Keeper::new(Kernel, tables, 2 * tasks::CAPACITY));
+    KEEPER.call_once(|| Keeper::new(Kernel, domain(), tables, 2 * tasks::CAPACITY));
     REPORTS.call_once(|| ArrayQueue::new(REPORTS_KEPT));
     let task = Spawn::new("keeper", serve).class(Class::Urgent).start();
     KEEPER_TASK.call_once(|| task.expect("room for the keeper"));
+}
+
+/// What ledgers may speak of: the image's variables, its heaps among them, and the stacks.
+fn domain() -> Domain<'static> {
+    static RANGES: Once<([Range<u64>; 1], [Range<u64>; stacks::COUNT + 1])> = Once::new();
+    let (constants, data) = RANGES.call_once(|| {
+        let stacks = stacks::all().map(|stack| stack.base()..stack.top());
+        // The variables first: most of what a ledger lists is there.
+        let mut data = iter::once(image::data()).chain(stacks);
+        ([image::constants()], array::from_fn(|_| data.next().unwrap_or_default()))
+    });
+    // SAFETY: the constants are mapped read-only, and hold what the linker put there; the variables
+    // and the stacks are mapped, to be written, for ever.
+    unsafe { Domain::new(WindowTable::linked(), constants, data) }
 }
 
 fn bytes(range: &Range<u64>) -> &'static [u8] {

@@ -24,7 +24,7 @@ pub(crate) const SIZE: u64 = 64 * 1024;
 const SLOT_SIZE: u64 = PAGE + SIZE;
 
 /// A stack for each task, one for each trap stack, and some that may stay quarantined.
-const COUNT: usize = 56;
+pub(crate) const COUNT: usize = 56;
 
 #[repr(C, align(4096))]
 struct Memory(UnsafeCell<[[u8; SIZE as usize]; COUNT]>);
@@ -83,6 +83,11 @@ pub(crate) fn allocate() -> Option<Stack> {
 pub(crate) fn free(stack: Stack) {
     // Release: see `allocate`.
     IN_USE.fetch_and(!(1 << stack.0), Ordering::Release);
+}
+
+/// Where all stacks lie, without their guards.
+pub(crate) fn all() -> impl Iterator<Item = StackBounds> {
+    (0..COUNT).map(|n| Stack(n).bounds())
 }
 
 /// How many stacks are in use.

@@ -19,7 +19,7 @@ use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::arch;
 use crate::operations::Marked;
-use crate::{Entry, Ledger, LedgerFull, Operations};
+use crate::{Entry, Ledger, LedgerFull, Operations, Outcome};
 
 /// The largest block, and what a chunk is.
 const CHUNK_BYTES: usize = 4096;
@@ -127,6 +127,7 @@ struct Place<'a> {
     word: &'a AtomicU64,
     bit: u64,
     block: NonNull<u8>,
+    bytes: usize,
 }
 
 impl Heap {
@@ -184,6 +185,29 @@ impl Heap {
         }
     }
 
+    /// Gives back what a dead task's `entry` lists, if that is a block of this heap at all. The
+    /// entry is gone in either case.
+    ///
+    /// # Safety
+    /// As [`Heap::release`], if it is.
+    pub(crate) unsafe fn release_for_dead(&self, entry: &Entry, layout: Layout) -> Outcome {
+        if !self.has_given_out(Self::block_of(entry), layout) {
+            entry.erase();
+            return Outcome::Disowned;
+        }
+        // SAFETY: this function's contract.
+        unsafe { self.release(entry) };
+        Outcome::Reclaimed
+    }
+
+    /// Whether `block` is one of this heap's, large enough for `layout`, and taken.
+    pub(crate) fn has_given_out(&self, block: *mut u8, layout: Layout) -> bool {
+        self.place_of(block).is_some_and(|place| {
+            place.bytes >= layout.size().max(layout.align())
+                && place.word.load(Ordering::Relaxed) & place.bit != 0
+        })
+    }
+
     /// The block that `entry` lists.
     pub(crate) fn block_of(entry: &Entry) -> *mut u8 {
         Marked::plain(entry.resource()).cast()
@@ -230,7 +254,7 @@ impl Heap {
                     let block = unsafe {
                         NonNull::new_unchecked(self.base.add(index * CHUNK_BYTES + offset))
                     };
-                    if set(&Place { word, bit, block }, taken) {
+                    if set(&Place { word, bit, block, bytes: 1 << shift }, taken) {
                         return Ok(block);
                     }
                 }
@@ -245,12 +269,13 @@ impl Heap {
         let chunk = self.chunks.get(offset / CHUNK_BYTES)?;
         let shift = chunk.block_shift.load(Ordering::Relaxed);
         let within = offset % CHUNK_BYTES;
-        if shift == 0 || !within.is_multiple_of(1 << shift) {
+        let bytes = 1usize.checked_shl(shift.into()).filter(|bytes| *bytes >= SMALLEST_BLOCK)?;
+        if !within.is_multiple_of(bytes) {
             return None;
         }
         let number = within >> shift;
         let block = NonNull::new(block)?;
-        Some(Place { word: &chunk.taken[number / 64], bit: 1 << (number % 64), block })
+        Some(Place { word: &chunk.taken[number / 64], bit: 1 << (number % 64), block, bytes })
     }
 }
 

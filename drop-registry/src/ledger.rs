@@ -50,6 +50,11 @@ impl Entry {
         unsafe { self.operations.load(Ordering::Relaxed).as_ref() }
     }
 
+    /// The same, as it stands there: not to be followed before a `Domain` has seen it.
+    pub(crate) fn operations_ptr(&self) -> *const Operations {
+        self.operations.load(Ordering::Relaxed)
+    }
+
     /// The stack pointer of the frame that acquired it.
     #[inline]
     pub fn frame(&self) -> u64 {
@@ -71,8 +76,13 @@ impl Entry {
 
     /// Changes the entry's state, by one store.
     pub(crate) fn convert(&self, operations: &'static Operations) {
+        self.convert_to(ptr::from_ref(operations).cast_mut());
+    }
+
+    /// The same, by what a window's register held.
+    pub(crate) fn convert_to(&self, operations: *mut Operations) {
         compiler_fence(Ordering::SeqCst);
-        self.operations.store(ptr::from_ref(operations).cast_mut(), Ordering::Relaxed);
+        self.operations.store(operations, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
     }
 }
@@ -390,8 +400,10 @@ impl Ledger {
         let moving = self.moving.load(Ordering::Relaxed);
         let from = (moving >> 32) as usize;
         let to = (moving & 0xffff_ffff) as usize;
-        let target = self.entries.get(to.checked_sub(1)?)?;
-        (!target.resource().is_null()).then_some(from.checked_sub(1)?)
+        let (from, to) = (from.checked_sub(1)?, to.checked_sub(1)?);
+        let (source, target) = (self.entries.get(from)?, self.entries.get(to)?);
+        // A copy: what else stands in `moving` was not written by `close_gaps`.
+        (source.resource() == target.resource() && from != to).then_some(from)
     }
 }
 

@@ -33,7 +33,7 @@
 //! | [`ArenaHeap`] | a heap for all sizes, of which a death inside the allocator costs one arena |
 //! | [`Obligation`] | anything else that must be put back |
 //! | [`Slot`] | a place that keeps one of these three beyond its task ([`HandOver`]) |
-//! | [`WindowTable`] | where the windows are |
+//! | [`WindowTable`], [`Domain`] | where the windows are, and what a ledger may speak of |
 //! | [`settle`], [`reclaim`] | putting a dead task's resources in order, in two steps |
 //! | [`DropAfterTear`] | the promise that lets a value of a dead task be dropped |
 //!
@@ -63,6 +63,8 @@ mod arch;
 mod arena_heap;
 mod condvar;
 mod current;
+mod domain;
+mod extent;
 mod hand_over;
 mod heap;
 mod lazy;
@@ -88,7 +90,7 @@ mod wait_queue;
 mod wait_strategy;
 mod window;
 
-#[cfg(all(feature = "hosted", target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(any(test, feature = "hosted"), target_os = "linux", target_arch = "x86_64"))]
 pub mod hosted;
 
 #[cfg(feature = "planted-bugs")]
@@ -100,6 +102,8 @@ mod testing;
 pub use arena_heap::{Arena, ArenaAllocator, ArenaHeap};
 pub use condvar::Condvar;
 pub use current::{CurrentLedger, TrackedHeap};
+pub use domain::Domain;
+pub use extent::Extent;
 pub use hand_over::HandOver;
 pub use heap::{AllocError, Heap, HeapMemory};
 pub use lazy::Lazy;

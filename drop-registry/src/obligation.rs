@@ -7,7 +7,7 @@ use core::marker::PhantomData;
 use crate::arch;
 use crate::hand_over::sealed::Sealed;
 use crate::operations::Marked;
-use crate::{CurrentLedger, Entry, Ledger, LedgerFull, Operations, Outcome, ResourceKind};
+use crate::{CurrentLedger, Entry, Extent, Ledger, LedgerFull, Operations, Outcome, ResourceKind};
 
 /// Something that a task has changed for a while and must put back: interrupts masked on a
 /// device, a slot taken in a table, a flag raised.
@@ -62,6 +62,7 @@ impl<D: Undo, L: CurrentLedger> Obligation<D, L> {
     const OPERATIONS: &'static Operations = &Operations {
         kind: ResourceKind::Obligation,
         bytes: 0,
+        extent: Extent::of::<D>().marked(Marked::OBLIGATION),
         release: release::<D>,
         reclaim: nothing,
     };

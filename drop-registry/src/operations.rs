@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::{Entry, Ledger};
+use crate::{Entry, Extent, Ledger};
 
 /// What kind of thing an entry stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,6 +26,8 @@ pub enum ResourceKind {
     Once,
     /// A place in a [`WaitQueue`](crate::WaitQueue), or a wake-up owed to those who wait there.
     WaitQueue,
+    /// What an entry says that cannot be one.
+    Unknown,
 }
 
 impl fmt::Display for ResourceKind {
@@ -40,6 +42,7 @@ impl fmt::Display for ResourceKind {
             Self::Permit => "permit",
             Self::Once => "once",
             Self::WaitQueue => "wait queue",
+            Self::Unknown => "unknown entry",
         })
     }
 }
@@ -62,6 +65,11 @@ impl Marked {
     /// The address of `resource`, marked.
     pub(crate) fn mark<T>(self, resource: *mut T) -> *mut () {
         resource.map_addr(|address| address ^ self.0).cast()
+    }
+
+    /// The address that was marked so.
+    pub(crate) fn take_off(self, resource: *mut ()) -> *mut () {
+        resource.map_addr(|address| address ^ self.0)
     }
 
     /// The plain address of any resource.
@@ -95,6 +103,9 @@ pub enum Outcome {
     Quarantined,
     /// The resource does not agree that the dead task held it. It was not touched.
     Disowned,
+    /// The entry cannot be one: its operations are none, or what it lists lies outside of the
+    /// [`Domain`](crate::Domain). Nothing was touched, and the entry is gone.
+    Refused,
 }
 
 impl fmt::Display for Outcome {
@@ -107,6 +118,7 @@ impl fmt::Display for Outcome {
             Self::Reclaimed => "reclaimed",
             Self::Quarantined => "quarantined",
             Self::Disowned => "disowned",
+            Self::Refused => "refused",
         })
     }
 }
@@ -121,12 +133,16 @@ pub struct Operations {
     pub kind: ResourceKind,
     /// The bytes of heap memory that the resource owns, for the books of a quarantine.
     pub bytes: usize,
+    /// The memory that these operations touch, around the resource's address.
+    pub extent: Extent,
     /// Gives the resource up, in the fault path: no allocation, no lock, no blocking, no panic,
-    /// bounded. Removes the entry in the same window, unless it returns [`Outcome::Orphaned`].
+    /// bounded. Removes the entry in the same window, unless it returns [`Outcome::Orphaned`]. The
+    /// entry may have taken on other operations then, which are called next.
     ///
     /// # Safety
     /// The entry is one of the ledger's and lists a live resource of these operations; the task
-    /// that wrote it is frozen for good, and its pending window has been resolved.
+    /// that wrote it is frozen for good, and its pending window has been resolved. (What is known
+    /// of the resource for certain is that its [extent](Self::extent) lies in the domain.)
     pub release: unsafe fn(&Ledger, &Entry) -> Outcome,
     /// Drops and frees what `release` left [`Outcome::Orphaned`]. Runs in the keeper's own time:
     /// it may allocate and take locks.

@@ -69,11 +69,9 @@ pub unsafe trait Parker: CurrentLedger {
     /// How many numbers there are: each task's is below it.
     const TASKS: usize;
 
-    /// The number of the task whose ledger this is. Also called in the fault path, for the ledger
-    /// of a dead task that waited.
-    ///
-    /// # Panics
-    /// It may, if the task has no number, because it is not one that may wait.
+    /// The number of the task whose ledger this is; [`TASKS`](Self::TASKS) or more if it has none,
+    /// because it is not one that may wait. Also called in the fault path, for the ledger of a dead
+    /// task that waited, or that seems to have: it does not panic.
     fn index(ledger: &Ledger) -> usize;
 
     /// Sleeps until the calling task's token is set, and takes it. It may also return without.

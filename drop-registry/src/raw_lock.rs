@@ -5,7 +5,9 @@ use core::fmt;
 use core::marker::PhantomData;
 
 use crate::owner_word::{OwnerWord, Refused, Taken, TryRefused};
-use crate::{CurrentLedger, Entry, Ledger, Operations, Outcome, ResourceKind, WaitStrategy};
+use crate::{
+    CurrentLedger, Entry, Extent, Ledger, Operations, Outcome, ResourceKind, WaitStrategy,
+};
 
 /// What a settlement does about the word of a dead owner, and so about the value behind it.
 ///
@@ -35,8 +37,13 @@ pub(crate) struct RawLock<L: CurrentLedger, R: WaitStrategy<L>> {
 struct Held<L, R, D>(PhantomData<(L, R, D)>);
 
 impl<L: CurrentLedger, R: WaitStrategy<L>, D: OnDeath> Held<L, R, D> {
-    const OPERATIONS: &'static Operations =
-        &Operations { kind: D::KIND, bytes: 0, release: R::release::<D>, reclaim: nothing };
+    const OPERATIONS: &'static Operations = &Operations {
+        kind: D::KIND,
+        bytes: 0,
+        extent: Extent::of::<RawLock<L, R>>(),
+        release: R::release::<D>,
+        reclaim: nothing,
+    };
 }
 
 impl<L: CurrentLedger, R: WaitStrategy<L>> RawLock<L, R> {

@@ -7,7 +7,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::arch;
 use crate::wait_queue::Wake;
-use crate::{Entry, Ledger, LedgerFull, Operations, Outcome, Parker, ResourceKind, WaitQueue};
+use crate::{
+    Entry, Extent, Ledger, LedgerFull, Operations, Outcome, Parker, ResourceKind, WaitQueue,
+};
 
 /// A number of permits, each of which is with the semaphore or in some task's ledger.
 ///
@@ -106,6 +108,7 @@ impl<L: Parker, const WORDS: usize> Semaphore<L, WORDS> {
     const PERMIT: &'static Operations = &Operations {
         kind: ResourceKind::Permit,
         bytes: 0,
+        extent: Extent::of::<Self>(),
         release: release_permit::<L, WORDS>,
         reclaim: nothing,
     };
@@ -114,6 +117,7 @@ impl<L: Parker, const WORDS: usize> Semaphore<L, WORDS> {
     const GIVEN_BACK: &'static Operations = &Operations {
         kind: ResourceKind::Permit,
         bytes: 0,
+        extent: Extent::of::<Self>(),
         release: wake_for_dead::<L, WORDS>,
         reclaim: nothing,
     };

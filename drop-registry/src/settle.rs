@@ -6,6 +6,9 @@
 //!
 //! Both may stop at any instruction, and be called again from the start: an entry is erased in
 //! the same window in which its resource is given up, so the ledger itself says how far they came.
+//!
+//! And both take whatever they find in the ledger for no more than a claim, which the [`Domain`]
+//! looks at first: a ledger that somebody else has written over is refused entry by entry.
 #![expect(unsafe_code, reason = "calls the operations")]
 
 use core::sync::atomic::{Ordering, compiler_fence};
@@ -13,12 +16,13 @@ use core::sync::atomic::{Ordering, compiler_fence};
 use task_model::{FrozenTask, RegisterFile};
 
 use crate::ledger::{ENTRY_BYTES, HEADER_BYTES};
-use crate::{Entry, Ledger, Operations, Outcome, Pending, ResourceKind, WindowTable};
+use crate::{Domain, Entry, Ledger, Outcome, Pending, ResourceKind};
 
 /// What [`settle`] or [`reclaim`] did about one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settled {
-    /// The entry's number in the ledger, from 0: the same in both steps.
+    /// The entry's number in the ledger, from 0: the same in both steps. [`Ledger::CAPACITY`] for
+    /// an entry that a window was about to write, and for which the ledger has no place.
     pub entry: usize,
     /// What kind of resource it is.
     pub kind: ResourceKind,
@@ -40,59 +44,92 @@ const RESOLVED: u64 = 1;
 /// Gives up everything that a dead task holds, innermost first, and tells `each` of it.
 ///
 /// Allocates nothing, takes no lock, waits for nothing; the time is bounded by the capacity of a
-/// ledger and the length of the window table.
+/// ledger, the length of the window table, and the number of ranges in the domain.
+///
+/// Nothing but the ledger is touched on the word of an entry that does not fit the domain, be its
+/// bytes, and those of the locks, what they may: it is told of as [`Outcome::Refused`].
 ///
 /// # Safety
 /// - `task` is frozen for good: it will never execute again, not even after a resume.
 /// - `ledger` is its ledger, and nobody else is settling it.
-/// - Every resource that the ledger lists is still alive.
+/// - Every resource that the task has put into the ledger is still alive. (An entry that fits the
+///   domain, and was put there by a wild write, is believed: see [`Domain`].)
 pub unsafe fn settle(
     task: &FrozenTask<'_>,
     ledger: &Ledger,
-    windows: &WindowTable,
+    domain: &Domain<'_>,
     mut each: impl FnMut(Settled),
 ) {
-    resolve(ledger, windows, task.registers());
     let stack_pointer = task.registers().rsp();
+    resolve(ledger, domain, task.registers(), |resource, frame| {
+        each(Settled {
+            entry: Ledger::CAPACITY,
+            kind: ResourceKind::Unknown,
+            resource,
+            frame,
+            escaped: frame < stack_pointer,
+            outcome: Outcome::Refused,
+        });
+    });
     let stale = if planted!(CopyCounts) { None } else { ledger.moved_entry() };
     for (index, entry) in ledger.used().iter().enumerate().rev() {
         if Some(index) == stale {
             entry.erase();
             continue;
         }
-        let Some(operations) = live(entry) else { continue };
+        if entry.resource().is_null() {
+            continue;
+        }
         let (resource, frame) = (entry.place().addr() as u64, entry.frame());
-        // SAFETY: this function's contract is that of `release`, for each entry.
-        let outcome = unsafe { (operations.release)(ledger, entry) };
-        each(Settled {
-            entry: index,
-            kind: operations.kind,
-            resource,
-            frame,
-            escaped: frame < stack_pointer,
-            outcome,
-        });
+        // SAFETY: this function's contract.
+        let (kind, outcome) = unsafe { release(ledger, entry, domain) };
+        let escaped = frame < stack_pointer;
+        each(Settled { entry: index, kind, resource, frame, escaped, outcome });
+        if outcome == Outcome::Refused {
+            // Told first, erased after, as in `reclaim`.
+            entry.erase();
+        }
     }
+}
+
+/// Gives up what `entry` lists, if it is an entry.
+///
+/// # Safety
+/// That of [`settle`]; the entry is one of the ledger's, and has not been erased.
+unsafe fn release(ledger: &Ledger, entry: &Entry, domain: &Domain<'_>) -> (ResourceKind, Outcome) {
+    let mut kind = ResourceKind::Unknown;
+    // Twice, because the last share of a value becomes the duty to destroy that, under operations
+    // that are looked at in their turn.
+    for _ in 0..2 {
+        let Some(operations) = domain.operations(entry) else { break };
+        kind = operations.kind;
+        // SAFETY: this function's contract is that of `release`, for each entry; and the domain
+        // has found operations that are some, and a resource that can be one.
+        let outcome = unsafe { (operations.release)(ledger, entry) };
+        if outcome != Outcome::Orphaned || entry.has(operations) {
+            return (kind, outcome);
+        }
+    }
+    (kind, Outcome::Refused)
 }
 
 /// Drops and frees what [`settle`] left orphaned, and tells `each` of it. May allocate and lock.
 ///
 /// # Safety
 /// [`settle`] has returned for this ledger, under the same conditions, which still hold.
-pub unsafe fn reclaim(ledger: &Ledger, mut each: impl FnMut(Settled)) {
+pub unsafe fn reclaim(ledger: &Ledger, domain: &Domain<'_>, mut each: impl FnMut(Settled)) {
     for (index, entry) in ledger.used().iter().enumerate().rev() {
-        let Some(operations) = live(entry) else { continue };
+        if entry.resource().is_null() {
+            continue;
+        }
         let (resource, frame) = (entry.place().addr() as u64, entry.frame());
-        // SAFETY: an entry that `settle` has not erased is orphaned, which is `reclaim`'s contract.
-        let outcome = unsafe { (operations.reclaim)(entry) };
-        each(Settled {
-            entry: index,
-            kind: operations.kind,
-            resource,
-            frame,
-            escaped: false,
-            outcome,
-        });
+        let (kind, outcome) = match domain.operations(entry) {
+            // SAFETY: an entry that `settle` has not erased is orphaned, which is `reclaim`'s
+            // contract; and the domain has found operations that are some.
+            Some(operations) => (operations.kind, unsafe { (operations.reclaim)(entry) }),
+            None => (ResourceKind::Unknown, Outcome::Refused),
+        };
+        each(Settled { entry: index, kind, resource, frame, escaped: false, outcome });
         // Told first, erased after: if this dies in between, a quarantine is told of twice, and
         // not forgotten.
         entry.erase();
@@ -108,8 +145,8 @@ pub unsafe fn reclaim(ledger: &Ledger, mut each: impl FnMut(Settled)) {
 /// # Safety
 /// `settler` is frozen for good, and died in [`settle`] or [`reclaim`] of this ledger; the
 /// conditions of [`settle`] hold for it.
-pub unsafe fn take_over(settler: &FrozenTask<'_>, ledger: &Ledger, windows: &WindowTable) {
-    match windows.pending(settler.registers()) {
+pub unsafe fn take_over(settler: &FrozenTask<'_>, ledger: &Ledger, domain: &Domain<'_>) {
+    match domain.windows().pending(settler.registers()) {
         _ if planted!(NoTakeOver) => {}
         Some(Pending::Erase { entry }) => {
             if let Some(entry) = own_entry(ledger, entry) {
@@ -125,26 +162,24 @@ pub unsafe fn take_over(settler: &FrozenTask<'_>, ledger: &Ledger, windows: &Win
 
 /// Changes the state of one of this ledger's entries, by what a window's registers held.
 fn convert(ledger: &Ledger, entry: u64, operations: u64) {
-    if let Some(entry) = own_entry(ledger, entry)
-        // SAFETY: the window's register holds what its inputs were: a `&'static Operations`.
-        && let Some(operations) = unsafe { pointer::<Operations>(operations).as_ref() }
-    {
-        entry.convert(operations);
+    if let Some(entry) = own_entry(ledger, entry) {
+        entry.convert_to(pointer(operations));
     }
-}
-
-/// The operations of an entry that has not been erased.
-fn live(entry: &Entry) -> Option<&'static Operations> {
-    if entry.resource().is_null() { None } else { entry.operations() }
 }
 
 /// Completes the ledger of a task that stopped inside a window: once, however often it is called.
 ///
-/// Nothing is released before it is done, so that doing it again cannot bring an entry back.
-fn resolve(ledger: &Ledger, windows: &WindowTable, registers: &RegisterFile) {
+/// Nothing is released before it is done, so that doing it again cannot bring an entry back. What
+/// was acquired and has no place in the ledger is given to `refuse`, with its frame.
+fn resolve(
+    ledger: &Ledger,
+    domain: &Domain<'_>,
+    registers: &RegisterFile,
+    refuse: impl FnOnce(u64, u64),
+) {
     let watermark = ledger.resolution.load(Ordering::Relaxed);
     let watermark = if planted!(NoWatermark) { UNRESOLVED } else { watermark };
-    match (watermark, windows.pending(registers)) {
+    match (watermark, domain.windows().pending(registers)) {
         (RESOLVED, _) | (_, None) => {}
         (_, Some(Pending::Erase { entry })) => {
             if let Some(entry) = own_entry(ledger, entry) {
@@ -178,13 +213,15 @@ fn resolve(ledger: &Ledger, windows: &WindowTable, registers: &RegisterFile) {
             convert(ledger, entry, operations);
         }
         (progress, Some(Pending::Record { resource, operations, ledger: into, frame })) => {
-            if into == address(ledger) {
-                let index = if progress == UNRESOLVED {
-                    let used = ledger.depth.load(Ordering::Relaxed).saturating_sub(HEADER_BYTES);
-                    used / ENTRY_BYTES
-                } else {
-                    progress - 2
-                };
+            let index = if progress == UNRESOLVED {
+                let used = ledger.depth.load(Ordering::Relaxed).saturating_sub(HEADER_BYTES);
+                used / ENTRY_BYTES
+            } else {
+                progress - 2
+            };
+            if into != address(ledger) || index >= Ledger::CAPACITY as u64 {
+                refuse(resource, frame);
+            } else {
                 // Where the entry goes is written down first: once the depth has grown, it can no
                 // longer be told from it.
                 set_resolution(ledger, index + 2);
@@ -218,9 +255,14 @@ fn pointer<T>(address: u64) -> *mut T {
 mod tests {
     use super::*;
     use crate::arch::WindowKind;
-    use crate::testing::{NOTHING, frozen};
+    use crate::mutex::TellNext;
+    use crate::raw_lock::RawLock;
+    use crate::shared::Counted;
+    use crate::testing::{NOTHING, TestTask, domain, frozen};
+    use crate::{Operations, Shared, WindowTable};
     use core::ptr::NonNull;
     use core::sync::atomic::AtomicU64;
+    use spin::relax::Spin;
     use std::vec::Vec;
     use task_model::{Gpr, StackBounds, TaskId};
 
@@ -230,7 +272,7 @@ mod tests {
         // SAFETY: nothing runs with these registers, and the stack is never read.
         let task = unsafe { FrozenTask::new(TaskId::first(0), NonNull::from(registers), stack) };
         // SAFETY: the ledger lists `NOTHING`, which may be released at any time.
-        unsafe { settle(&task, ledger, &WindowTable::linked(), |settled| all.push(settled)) };
+        unsafe { settle(&task, ledger, &domain(), |settled| all.push(settled)) };
         all
     }
 
@@ -246,6 +288,69 @@ mod tests {
         unsafe { ledger.record(pointer(8), &NOTHING, 0x1800).unwrap() };
         assert_eq!(settle_at(&ledger, &mut RegisterFile::new()).len(), 1);
         assert!(settle_at(&ledger, &mut RegisterFile::new()).is_empty());
+    }
+
+    /// What the settlement of a ledger with this one entry says of it.
+    fn outcome_of(resource: *mut (), operations: *const Operations) -> Settled {
+        let ledger = Ledger::new();
+        ledger.complete(0, resource, operations.cast_mut(), 0x1800);
+        let all = settle_at(&ledger, &mut RegisterFile::new());
+        assert!(ledger.is_empty() && all.len() == 1);
+        all[0]
+    }
+
+    #[test]
+    fn an_entry_whose_operations_are_none_is_refused_and_gone() {
+        let bytes = [7u64; 32];
+        for operations in
+            [pointer(0), pointer(8), pointer(u64::MAX), bytes.as_ptr().cast_mut().cast()]
+        {
+            let settled = outcome_of(pointer(8), operations);
+            assert_eq!(settled.outcome, Outcome::Refused);
+            assert_eq!(settled.kind, ResourceKind::Unknown);
+        }
+    }
+
+    #[test]
+    fn a_resource_outside_of_the_domain_or_misaligned_is_refused() {
+        const HELD: &Operations = RawLock::<TestTask, Spin>::held::<TellNext>();
+        let word = AtomicU64::new(0);
+        assert_eq!(outcome_of(word.as_ptr().cast(), HELD).outcome, Outcome::Disowned);
+        for offset in [1, 4, 7] {
+            let resource = word.as_ptr().cast::<()>().wrapping_byte_add(offset);
+            assert_eq!(outcome_of(resource, HELD).outcome, Outcome::Refused);
+        }
+        for nowhere in [8, u64::MAX - 7, 1 << 47, 0xffff_8000_0000_0000, 1 << 62 | 0x10_0000] {
+            assert_eq!(outcome_of(pointer(nowhere), HELD).outcome, Outcome::Refused);
+        }
+    }
+
+    #[test]
+    fn what_a_share_says_its_value_is_destroyed_by_is_looked_at_too() {
+        let ledger = crate::testing::on_fresh_ledger(|_| {
+            core::mem::forget(Shared::<u64, TestTask>::new(9).unwrap());
+        });
+        let block = ledger.held().next().unwrap().resource().cast::<Counted<u64>>();
+        // SAFETY: the task has ended, so nobody uses the block meanwhile; the field is never used
+        // as what it no longer is.
+        unsafe { (&raw mut (*block).destroy).cast::<u64>().write(0x1234_5678) };
+        let all = settle_at(ledger, &mut RegisterFile::new());
+        assert_eq!(all.len(), 1);
+        assert_eq!((all[0].kind, all[0].outcome), (ResourceKind::Share, Outcome::Refused));
+    }
+
+    #[test]
+    fn a_window_that_records_where_there_is_no_place_is_told_of() {
+        let ledger = Ledger::new();
+        let mut registers = crate::testing::stopped_in(WindowKind::Record);
+        for register in Gpr::ALL {
+            registers[register] = address(&ledger);
+        }
+        ledger.depth.store(u64::MAX, Ordering::Relaxed);
+        let all = settle_at(&ledger, &mut registers);
+        assert_eq!((all[0].entry, all[0].outcome), (Ledger::CAPACITY, Outcome::Refused));
+        assert_eq!(all[0].resource, address(&ledger));
+        assert!(ledger.is_empty());
     }
 
     #[test]
@@ -277,14 +382,14 @@ mod tests {
         }
         registers[Gpr::Rsp] = 0x1700;
         let task = frozen(&mut registers);
-        resolve(&ledger, &WindowTable::linked(), task.registers());
+        resolve(&ledger, &domain(), task.registers(), |_, _| panic!("refused"));
         assert_eq!(ledger.len(), 2);
         let Some(Pending::Record { frame, .. }) = WindowTable::linked().pending(task.registers())
         else {
             panic!("the window records");
         };
         assert_eq!(ledger.held().next().unwrap().frame(), frame);
-        resolve(&ledger, &WindowTable::linked(), task.registers());
+        resolve(&ledger, &domain(), task.registers(), |_, _| panic!("refused"));
         assert_eq!(ledger.len(), 2);
     }
 
@@ -305,7 +410,9 @@ mod tests {
         for _ in 0..2 {
             // The second time as after the death of a settler who could not say that it was done.
             set_resolution(&ledger, UNRESOLVED);
-            resolve(&ledger, &WindowTable::linked(), frozen(&mut registers).registers());
+            resolve(&ledger, &domain(), frozen(&mut registers).registers(), |_, _| {
+                panic!("refused")
+            });
             assert_eq!(ledger.held().map(Entry::resource).collect::<Vec<_>>(), [pointer(8)]);
         }
     }
@@ -330,12 +437,12 @@ mod tests {
         for register in Gpr::ALL {
             registers[register] = address(&ledger);
         }
-        resolve(&ledger, &WindowTable::linked(), frozen(&mut registers).registers());
+        resolve(&ledger, &domain(), frozen(&mut registers).registers(), |_, _| panic!("refused"));
         let held: Vec<_> = ledger.held().map(Entry::resource).collect();
         assert_eq!(held, [pointer(8), lists_it]);
         // The settler died before it could say that it was done.
         set_resolution(&ledger, 1 + 2);
-        resolve(&ledger, &WindowTable::linked(), frozen(&mut registers).registers());
+        resolve(&ledger, &domain(), frozen(&mut registers).registers(), |_, _| panic!("refused"));
         assert_eq!(ledger.len(), 2);
     }
 
@@ -358,7 +465,7 @@ mod tests {
         // The settler died after it had counted the entry, before it could say so.
         set_resolution(&ledger, 2);
         ledger.complete(0, pointer(address), pointer(address), 0);
-        resolve(&ledger, &WindowTable::linked(), frozen(&mut registers).registers());
+        resolve(&ledger, &domain(), frozen(&mut registers).registers(), |_, _| panic!("refused"));
         assert_eq!(ledger.len(), 1);
     }
 }

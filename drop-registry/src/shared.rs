@@ -12,8 +12,8 @@ use crate::arch;
 use crate::hand_over::sealed::Sealed;
 use crate::operations::Marked;
 use crate::{
-    AllocError, DropAfterTear, Entry, Ledger, LedgerFull, Operations, Outcome, ResourceKind,
-    TrackedHeap,
+    AllocError, DropAfterTear, Entry, Extent, Ledger, LedgerFull, Operations, Outcome,
+    ResourceKind, TrackedHeap,
 };
 
 /// The heap block: the count first, for the windows.
@@ -21,7 +21,7 @@ use crate::{
 pub(crate) struct Counted<T> {
     pub(crate) count: AtomicU64,
     /// How the last share to go destroys the value: chosen where it was made.
-    destroy: &'static Operations,
+    pub(crate) destroy: &'static Operations,
     /// Whether the value may be dropped even if it is torn.
     droppable: bool,
     /// Whether a task died that had a share, so that the value may be torn.
@@ -108,7 +108,8 @@ impl<T, L: TrackedHeap> Shared<T, L> {
     pub(crate) const SHARE: &'static Operations = &Operations {
         kind: ResourceKind::Share,
         bytes: 0,
-        release: release_share::<T>,
+        extent: Extent::NOTHING,
+        release: release_share::<T, L>,
         reclaim: reclaim_nothing,
     };
 
@@ -116,7 +117,8 @@ impl<T, L: TrackedHeap> Shared<T, L> {
     const FREE: &'static Operations = &Operations {
         kind: ResourceKind::Share,
         bytes: size_of::<Counted<T>>(),
-        release: free::<L>,
+        extent: Extent::NOTHING,
+        release: free::<T, L>,
         reclaim: quarantine,
     };
 
@@ -124,7 +126,8 @@ impl<T, L: TrackedHeap> Shared<T, L> {
     const DROP_AND_FREE: &'static Operations = &Operations {
         kind: ResourceKind::Share,
         bytes: size_of::<Counted<T>>(),
-        release: orphan,
+        extent: Extent::NOTHING,
+        release: orphan::<T, L>,
         reclaim: drop_and_free::<T, L>,
     };
 
@@ -132,7 +135,8 @@ impl<T, L: TrackedHeap> Shared<T, L> {
     const QUARANTINE: &'static Operations = &Operations {
         kind: ResourceKind::Share,
         bytes: size_of::<Counted<T>>(),
-        release: orphan,
+        extent: Extent::NOTHING,
+        release: orphan::<T, L>,
         reclaim: quarantine,
     };
 
@@ -322,6 +326,7 @@ impl<T: fmt::Debug, L: TrackedHeap> fmt::Debug for Shared<T, L> {
 static ALSO: Operations = Operations {
     kind: ResourceKind::Share,
     bytes: 0,
+    extent: Extent::NOTHING,
     release: forget_uncounted,
     reclaim: reclaim_nothing,
 };
@@ -331,36 +336,58 @@ unsafe fn forget_uncounted(_: &Ledger, entry: &Entry) -> Outcome {
     Outcome::Released
 }
 
+/// The block that `entry` lists, if it is one.
+fn block_of<T, L: TrackedHeap>(entry: &Entry) -> Option<NonNull<Counted<T>>> {
+    let block = entry.resource();
+    let given_out = L::heap().has_given_out(block.cast(), Layout::new::<Counted<T>>());
+    if given_out { NonNull::new(block.cast()) } else { None }
+}
+
 /// Takes a dead task's share away.
-unsafe fn release_share<T>(ledger: &Ledger, entry: &Entry) -> Outcome {
-    // SAFETY: `Operations::release`: the entry lists a share of a live block.
-    let block = unsafe { &*entry.resource().cast_const().cast::<Counted<T>>() };
-    let destroy = block.destroy;
-    // Before the decrement, so that whoever holds the last share sees it.
-    block.holder_died.store(true, Ordering::Relaxed);
-    // SAFETY: the entry is the dead task's, and nobody else changes it now.
-    if unsafe { arch::decrement(&block.count, entry, destroy) } {
-        // SAFETY: the entry has taken on these operations, under the same conditions.
-        unsafe { (destroy.release)(ledger, entry) }
-    } else {
-        Outcome::Released
+unsafe fn release_share<T, L: TrackedHeap>(_: &Ledger, entry: &Entry) -> Outcome {
+    let Some(block) = block_of::<T, L>(entry) else {
+        entry.erase();
+        return Outcome::Disowned;
+    };
+    // SAFETY: `Operations::release`: the entry lists a share of a live block. Field by field, and
+    // the operations as an address: should the block be another one after all, what stands there
+    // is seen by the domain before it is followed.
+    let (count, destroy, holder_died) = unsafe {
+        let block = block.as_ptr();
+        let destroy = (&raw const (*block).destroy).cast::<*mut Operations>().read();
+        (&(*block).count, destroy, &(*block).holder_died)
+    };
+    if count.load(Ordering::Relaxed) == 0 {
+        entry.erase();
+        return Outcome::Disowned;
     }
+    // Before the decrement, so that whoever holds the last share sees it.
+    holder_died.store(true, Ordering::Relaxed);
+    // SAFETY: the entry is the dead task's, and nobody else changes it now.
+    let last = unsafe { arch::decrement(count, entry, destroy) };
+    // If it was the last one, the entry has taken on the operations that destroy the value.
+    if last { Outcome::Orphaned } else { Outcome::Released }
 }
 
 /// Frees the block; the heap has no lock, so this may be done in the fault path.
-unsafe fn free<L: TrackedHeap>(_: &Ledger, entry: &Entry) -> Outcome {
+unsafe fn free<T, L: TrackedHeap>(_: &Ledger, entry: &Entry) -> Outcome {
     // SAFETY: `Operations::release`: no share is left, and the entry lists the block.
-    unsafe { L::heap().release(entry) };
-    Outcome::Reclaimed
+    unsafe { L::heap().release_for_dead(entry, Layout::new::<Counted<T>>()) }
 }
 
 /// The share went before: what is left is the block, for `reclaim`.
-unsafe fn orphan(_: &Ledger, _: &Entry) -> Outcome {
+unsafe fn orphan<T, L: TrackedHeap>(_: &Ledger, entry: &Entry) -> Outcome {
+    if block_of::<T, L>(entry).is_none() {
+        entry.erase();
+        return Outcome::Disowned;
+    }
     Outcome::Orphaned
 }
 
 unsafe fn drop_and_free<T, L: TrackedHeap>(entry: &Entry) -> Outcome {
-    let block = entry.resource().cast::<Counted<T>>();
+    // Another entry may have listed the same block, and its value be gone.
+    let Some(block) = block_of::<T, L>(entry) else { return Outcome::Disowned };
+    let block = block.as_ptr();
     // Should this die in the destructor, the value is not dropped again.
     entry.convert(Shared::<T, L>::QUARANTINE);
     // SAFETY: `Operations::reclaim`: no share is left, and this runs once. `T` is `DropAfterTear`,

@@ -10,9 +10,10 @@ use std::vec::Vec;
 use task_model::{FrozenTask, Gpr, RegisterFile, StackBounds, TaskId};
 
 use crate::arch::WindowKind;
+pub(crate) use crate::hosted::domain;
 use crate::{
-    CurrentLedger, Entry, Heap, HeapMemory, Ledger, Operations, Outcome, ResourceKind, TrackedHeap,
-    WindowTable, reclaim, settle,
+    CurrentLedger, Entry, Extent, Heap, HeapMemory, Ledger, Operations, Outcome, ResourceKind,
+    TrackedHeap, WindowTable, reclaim, settle,
 };
 
 thread_local! {
@@ -54,10 +55,10 @@ pub(crate) fn kill(body: impl FnOnce()) -> Vec<Outcome> {
     // SAFETY: the task has returned, so it executes no more, and what it left is alive: the tests
     // keep their resources outside of `body`, or on the heap.
     unsafe {
-        settle(&frozen(&mut registers), ledger, &WindowTable::linked(), |settled| {
+        settle(&frozen(&mut registers), ledger, &domain(), |settled| {
             outcomes.push(settled.outcome);
         });
-        reclaim(ledger, |settled| outcomes.push(settled.outcome));
+        reclaim(ledger, &domain(), |settled| outcomes.push(settled.outcome));
     }
     assert!(ledger.is_empty());
     outcomes
@@ -84,6 +85,7 @@ pub(crate) fn stopped_in(kind: WindowKind) -> RegisterFile {
 pub(crate) static NOTHING: Operations = Operations {
     kind: ResourceKind::Obligation,
     bytes: 0,
+    extent: Extent::NOTHING,
     release: release_nothing,
     reclaim: reclaim_nothing,
 };

@@ -11,7 +11,8 @@ use crate::arch;
 use crate::hand_over::sealed::Sealed;
 use crate::operations::Marked;
 use crate::{
-    AllocError, DropAfterTear, Entry, Heap, Ledger, Operations, Outcome, ResourceKind, TrackedHeap,
+    AllocError, DropAfterTear, Entry, Extent, Heap, Ledger, Operations, Outcome, ResourceKind,
+    TrackedHeap,
 };
 
 /// A value on the heap that stands in its task's ledger.
@@ -34,7 +35,8 @@ impl<T, L: TrackedHeap> TrackedBox<T, L> {
     const FREE: &'static Operations = &Operations {
         kind: ResourceKind::Box,
         bytes: size_of::<T>(),
-        release: free::<L>,
+        extent: Extent::NOTHING,
+        release: free::<T, L>,
         reclaim: quarantine,
     };
 
@@ -42,7 +44,8 @@ impl<T, L: TrackedHeap> TrackedBox<T, L> {
     const DROP_AND_FREE: &'static Operations = &Operations {
         kind: ResourceKind::Box,
         bytes: size_of::<T>(),
-        release: orphan,
+        extent: Extent::NOTHING,
+        release: orphan::<T, L>,
         reclaim: drop_and_free::<T, L>,
     };
 
@@ -50,7 +53,8 @@ impl<T, L: TrackedHeap> TrackedBox<T, L> {
     const QUARANTINE: &'static Operations = &Operations {
         kind: ResourceKind::Box,
         bytes: size_of::<T>(),
-        release: orphan,
+        extent: Extent::NOTHING,
+        release: orphan::<T, L>,
         reclaim: quarantine,
     };
 
@@ -173,18 +177,25 @@ impl<T: fmt::Debug, L: TrackedHeap> fmt::Debug for TrackedBox<T, L> {
 }
 
 /// Frees the block; the heap has no lock, so this may be done in the fault path.
-unsafe fn free<L: TrackedHeap>(_: &Ledger, entry: &Entry) -> Outcome {
+unsafe fn free<T, L: TrackedHeap>(_: &Ledger, entry: &Entry) -> Outcome {
     // SAFETY: `Operations::release`: the owner is gone, and the entry lists its block.
-    unsafe { L::heap().release(entry) };
-    Outcome::Reclaimed
+    unsafe { L::heap().release_for_dead(entry, Layout::new::<T>()) }
 }
 
 /// Nothing to do in the fault path: a destructor is somebody else's code.
-unsafe fn orphan(_: &Ledger, _: &Entry) -> Outcome {
+unsafe fn orphan<T, L: TrackedHeap>(_: &Ledger, entry: &Entry) -> Outcome {
+    if !L::heap().has_given_out(Heap::block_of(entry), Layout::new::<T>()) {
+        entry.erase();
+        return Outcome::Disowned;
+    }
     Outcome::Orphaned
 }
 
 unsafe fn drop_and_free<T, L: TrackedHeap>(entry: &Entry) -> Outcome {
+    // Another entry may have listed the same block, and its value be gone.
+    if !L::heap().has_given_out(Heap::block_of(entry), Layout::new::<T>()) {
+        return Outcome::Disowned;
+    }
     // Should this die in the destructor, the value is not dropped again.
     entry.convert(TrackedBox::<T, L>::QUARANTINE);
     // SAFETY: `Operations::reclaim`: the owner is gone, and this runs once. `T` is `DropAfterTear`,

@@ -35,7 +35,7 @@ use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
 use crate::arch;
-use crate::{Entry, Ledger, LedgerFull, Operations, Outcome, Parker, ResourceKind};
+use crate::{Entry, Extent, Ledger, LedgerFull, Operations, Outcome, Parker, ResourceKind};
 
 /// How many tasks have their bits in one word: waiting in the low half, woken in the high half.
 const TASKS_PER_WORD: usize = 32;
@@ -97,6 +97,7 @@ impl<L: Parker, const WORDS: usize> WaitQueue<L, WORDS> {
     const WAITS: &'static Operations = &Operations {
         kind: ResourceKind::WaitQueue,
         bytes: 0,
+        extent: Extent::of::<Self>(),
         release: withdraw::<L, WORDS>,
         reclaim: nothing,
     };
@@ -105,6 +106,7 @@ impl<L: Parker, const WORDS: usize> WaitQueue<L, WORDS> {
     const OWES_ONE: &'static Operations = &Operations {
         kind: ResourceKind::WaitQueue,
         bytes: 0,
+        extent: Extent::of::<Self>(),
         release: wake_one_for_dead::<L, WORDS>,
         reclaim: nothing,
     };
@@ -113,6 +115,7 @@ impl<L: Parker, const WORDS: usize> WaitQueue<L, WORDS> {
     const OWES_ALL: &'static Operations = &Operations {
         kind: ResourceKind::WaitQueue,
         bytes: 0,
+        extent: Extent::of::<Self>(),
         release: wake_all_for_dead::<L, WORDS>,
         reclaim: nothing,
     };
@@ -159,7 +162,9 @@ impl<L: Parker, const WORDS: usize> WaitQueue<L, WORDS> {
     pub(crate) fn enrol(&self, frame: u64) -> Result<Place<'_, L, WORDS>, LedgerFull> {
         // SAFETY: `CurrentLedger`: the ledger is this task's and lives as long as it.
         let ledger = unsafe { L::current().as_ref() };
-        let (word, waiting) = self.bits(L::index(ledger));
+        let task = L::index(ledger);
+        assert!(task < L::TASKS, "whoever waits has a number");
+        let (word, waiting) = self.bits(task);
         assert!(word.load(Ordering::Relaxed) & waiting == 0, "a task waits once in one queue");
         // SAFETY: from now on, clearing this task's bits is right at any time.
         unsafe { ledger.record(self.as_resource(), Self::WAITS, frame) }?;
@@ -241,7 +246,7 @@ impl<L: Parker, const WORDS: usize> WaitQueue<L, WORDS> {
             // SeqCst: after the caller's barrier, in the one order of all of them.
             let mut bits = word.load(Ordering::SeqCst);
             loop {
-                let sleeping = waiting(bits) & !woken(bits) & eligible;
+                let sleeping = waiting(bits) & !woken(bits) & eligible & Self::tasks_in(number);
                 if sleeping == 0 {
                     break;
                 }
@@ -285,11 +290,21 @@ impl<L: Parker, const WORDS: usize> WaitQueue<L, WORDS> {
 
     fn unpark_woken(&self) {
         for (number, word) in self.words.iter().enumerate() {
-            let mut woken = woken(word.load(Ordering::SeqCst));
+            let mut woken = woken(word.load(Ordering::SeqCst)) & Self::tasks_in(number);
             while woken != 0 {
                 L::unpark(number * TASKS_PER_WORD + woken.trailing_zeros() as usize);
                 woken &= woken - 1;
             }
+        }
+    }
+
+    /// The bits of word `number` that are some task's. No other is ever set, unless by a wild write;
+    /// but nobody is to unpark a task that there cannot be.
+    const fn tasks_in(number: usize) -> u64 {
+        match L::TASKS.saturating_sub(number * TASKS_PER_WORD) {
+            0 => 0,
+            tasks if tasks < TASKS_PER_WORD => (1 << tasks) - 1,
+            _ => u64::MAX >> TASKS_PER_WORD,
         }
     }
 
@@ -399,7 +414,12 @@ fn woken(bits: u64) -> u64 {
 unsafe fn withdraw<L: Parker, const WORDS: usize>(ledger: &Ledger, entry: &Entry) -> Outcome {
     // SAFETY: `Operations::release`: the entry lists a live queue.
     let queue = unsafe { &*entry.resource().cast_const().cast::<WaitQueue<L, WORDS>>() };
-    let (word, waiting) = queue.bits(L::index(ledger));
+    let task = L::index(ledger);
+    if task >= L::TASKS {
+        entry.erase();
+        return Outcome::Disowned;
+    }
+    let (word, waiting) = queue.bits(task);
     // The bits are the dead task's own: clearing them again does nothing. Before the wake-up is
     // passed on, lest it come back to the dead one.
     word.fetch_and(!(waiting | waiting << TASKS_PER_WORD), Ordering::SeqCst);

@@ -3,7 +3,7 @@
 
 use core::fmt;
 
-use drop_registry::{WindowTable, reclaim, settle};
+use drop_registry::{Domain, reclaim, settle};
 use task_model::{FaultInfo, TaskId};
 
 use crate::mailbox::Mailbox;
@@ -22,26 +22,32 @@ const DEEPEST: usize = 4096;
 /// keeps.
 pub struct Keeper<P> {
     platform: P,
+    domain: Domain<'static>,
     tables: UnwindTables<'static>,
-    windows: WindowTable,
     mailbox: Mailbox,
     default_policy: &'static dyn Policy,
 }
 
 impl<P: Platform> Keeper<P> {
-    /// A keeper for the tasks of `platform`, whose frames `tables` describe, with room for
-    /// `capacity` notices at a time: twice the number of tasks is enough for ever.
+    /// A keeper for the tasks of `platform`, whose ledgers speak of what is in `domain`, and whose
+    /// frames `tables` describe, with room for `capacity` notices at a time: twice the number of
+    /// tasks is enough for ever.
     ///
     /// Tasks that name no policy [exit](policy::Exit). Allocates the mailbox: this is the last
     /// allocation until a dead task's resources are settled.
     ///
     /// # Panics
     /// If `capacity` is 0.
-    pub fn new(platform: P, tables: UnwindTables<'static>, capacity: usize) -> Self {
+    pub fn new(
+        platform: P,
+        domain: Domain<'static>,
+        tables: UnwindTables<'static>,
+        capacity: usize,
+    ) -> Self {
         Self {
             platform,
+            domain,
             tables,
-            windows: WindowTable::linked(),
             mailbox: Mailbox::with_capacity(capacity),
             default_policy: &policy::Exit,
         }
@@ -130,7 +136,7 @@ impl<P: Platform> Keeper<P> {
         // has it. It is stopped for good: every verdict there is ends this life of it. What it
         // holds is alive: guards borrow their locks, shares keep their blocks, boxes own theirs.
         unsafe {
-            settle(&stopped.task, stopped.ledger, &self.windows, |done| report.settled(done));
+            settle(&stopped.task, stopped.ledger, &self.domain, |done| report.settled(done));
         };
         report.settled_at = self.platform.now();
         report.reclaimed_at = report.settled_at;
@@ -174,7 +180,7 @@ impl<P: Platform> Keeper<P> {
             return;
         }
         // SAFETY: the ledger has been settled, in this life of the task, and it is still stopped.
-        unsafe { reclaim(stopped.ledger, |done| report.reclaimed(done)) };
+        unsafe { reclaim(stopped.ledger, &self.domain, |done| report.reclaimed(done)) };
         report.reclaimed_at = self.platform.now();
     }
 }

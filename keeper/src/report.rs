@@ -52,8 +52,9 @@ pub struct Report {
     pub frames: Vec<FrameReport, MAX_FRAMES>,
     /// How the walk ended.
     pub walk_end: WalkEnd,
-    /// What it held, innermost first.
-    pub resources: Vec<Resource, { Ledger::CAPACITY }>,
+    /// What it held, innermost first. One more than a ledger has room for: what a window had
+    /// acquired, if the ledger has no place for it.
+    pub resources: Vec<Resource, { Ledger::CAPACITY + 1 }>,
     /// The ruling; `None` while it is being made.
     pub verdict: Option<Verdict>,
     /// The id of its next life, if it was restarted.

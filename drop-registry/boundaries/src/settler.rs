@@ -10,7 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ptr::NonNull;
 
 use anyhow::Result;
-use drop_registry::hosted::{Hosted, Stop};
+use drop_registry::hosted::{Hosted, Stop, domain};
 use drop_registry::{
     Ledger, Outcome, Settled, TrackedHeap, WindowTable, reclaim, settle, take_over,
 };
@@ -88,8 +88,8 @@ impl Corpse {
         // which lives, and this function's contract.
         unsafe {
             let frozen = FrozenTask::new(self.id, self.registers, self.stack);
-            settle(&frozen, self.ledger.as_ref(), &WindowTable::linked(), &mut each);
-            reclaim(self.ledger.as_ref(), &mut each);
+            settle(&frozen, self.ledger.as_ref(), &domain(), &mut each);
+            reclaim(self.ledger.as_ref(), &domain(), &mut each);
         }
     }
 }
@@ -152,7 +152,7 @@ fn settle_and_die(run: &mut Run, tally: &Tally) -> Findings {
 fn begin_again(run: &mut Run, settler: TaskId, corpse: Corpse) -> Vec<Settled> {
     let (frozen, _) = run.machine.frozen(settler);
     // SAFETY: the settler is killed below and never runs again; the corpse is as it left it.
-    unsafe { take_over(&frozen, corpse.ledger.as_ref(), &WindowTable::linked()) };
+    unsafe { take_over(&frozen, corpse.ledger.as_ref(), &domain()) };
     let mut settled = run.machine.kill(settler);
     // SAFETY: the first settler is dead.
     unsafe { corpse.settle(|one| settled.push(one)) };

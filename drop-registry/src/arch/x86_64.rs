@@ -410,7 +410,7 @@ pub(crate) unsafe fn decrement_top(
 pub(crate) unsafe fn decrement(
     count: &AtomicU64,
     entry: *const Entry,
-    last: &'static Operations,
+    last: *const Operations,
 ) -> bool {
     // SAFETY: the contract hands one count and the entry to the block.
     unsafe {

@@ -33,6 +33,16 @@ impl Image {
         self.range(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_X != 0)
     }
 
+    /// The addresses of its constants: those that the linker made read-only, and those that the
+    /// loader did once it had relocated them.
+    pub fn constants(&self) -> impl Iterator<Item = Range<u64>> {
+        let constant = |header: &&libc::Elf64_Phdr| match header.p_type {
+            libc::PT_LOAD => header.p_flags & (libc::PF_X | libc::PF_W) == 0,
+            kind => kind == libc::PT_GNU_RELRO,
+        };
+        self.headers.iter().filter(constant).map(|header| self.range_of(header))
+    }
+
     /// Its `.eh_frame_hdr` section; empty if it has none.
     pub fn eh_frame_hdr(&self) -> &'static [u8] {
         let header = self.range(|header| header.p_type == libc::PT_GNU_EH_FRAME);

@@ -15,14 +15,13 @@ use std::vec::Vec;
 
 use task_model::{FaultInfo, FrozenTask, Gpr, RegisterFile, TaskId};
 
+use super::domain::domain;
 use super::parking;
 use super::signals::{self, Cpu, Trap};
 use super::stack::Stack;
 use super::switch::Context;
 use super::timer::Timer;
-use crate::{
-    CurrentLedger, Heap, HeapMemory, Ledger, Settled, TrackedHeap, WindowTable, reclaim, settle,
-};
+use crate::{CurrentLedger, Heap, HeapMemory, Ledger, Settled, TrackedHeap, reclaim, settle};
 
 /// Enough for a test's own frames and the standard library's.
 const STACK_BYTES: usize = 256 * 1024;
@@ -354,8 +353,8 @@ impl Machine {
         // SAFETY: the task is marked dead below, so it never runs again, and nobody else settles
         // it. What it holds is alive: tracked handles borrow or own what they list.
         unsafe {
-            settle(&frozen, ledger, &WindowTable::linked(), |one| settled.push(one));
-            reclaim(ledger, |one| settled.push(one));
+            settle(&frozen, ledger, &domain(), |one| settled.push(one));
+            reclaim(ledger, &domain(), |one| settled.push(one));
         }
         self.task(id).alive = false;
         settled

@@ -40,6 +40,7 @@
 //! What the process itself must not do meanwhile: install other handlers for these signals, or
 //! handle them on the same thread.
 
+mod domain;
 mod image;
 mod machine;
 mod parking;
@@ -50,5 +51,6 @@ mod switch;
 mod tests;
 mod timer;
 
+pub use domain::domain;
 pub use image::Image;
 pub use machine::{Hosted, Machine, Stop, yield_now};

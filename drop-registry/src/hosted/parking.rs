@@ -53,11 +53,10 @@ pub(super) fn is_unparked(number: usize) -> bool {
 unsafe impl Parker for Hosted {
     const TASKS: usize = 32;
 
-    /// # Panics
-    /// Outside of tasks, and for a machine's tasks beyond the first 32.
+    /// The first 32 tasks of a machine can sleep, and nobody else.
     fn index(ledger: &Ledger) -> usize {
         let here = SLEEPERS.with(|all| all.iter().position(|it| ptr::eq(it.ledger.get(), ledger)));
-        here.expect("the first 32 tasks of a machine can sleep, and nobody else")
+        here.unwrap_or(Self::TASKS)
     }
 
     fn park() {
@@ -65,6 +64,7 @@ unsafe impl Parker for Hosted {
         // SAFETY: the ledger of the task that runs here.
         let me = Self::index(unsafe { Self::current().as_ref() });
         SLEEPERS.with(|all| {
+            assert!(me < Self::TASKS, "only the first 32 tasks of a machine can sleep");
             if !all[me].token.replace(false) {
                 stop_running(Stop::Parked);
                 all[me].token.set(false);

@@ -6,17 +6,23 @@ use core::sync::atomic::Ordering;
 use super::RwLock;
 use crate::arch;
 use crate::owner_word::{OWNER, OWNER_DIED, owner};
-use crate::{CurrentLedger, Entry, Ledger, Operations, Outcome, ResourceKind, WaitStrategy};
+use crate::{
+    CurrentLedger, Entry, Extent, Ledger, Operations, Outcome, ResourceKind, WaitStrategy,
+};
 
 /// What the settlement sees of a lock: its value is of another type, but `repr(C)` puts what comes
 /// before that in the same place for all.
 type AnyLock<L, R> = RwLock<(), L, R>;
 
 impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
+    /// A lock, whose count is what a reader's entry lists.
+    const READER: Extent = Extent::around::<AnyLock<L, R>>(offset_of!(AnyLock<L, R>, readers));
+
     /// A task that reads.
     pub(super) const READS: &'static Operations = &Operations {
         kind: ResourceKind::ReadLock,
         bytes: 0,
+        extent: AnyLock::<L, R>::READER,
         release: release_reader::<L, R>,
         reclaim: nothing,
     };
@@ -25,6 +31,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     const OWES: &'static Operations = &Operations {
         kind: ResourceKind::ReadLock,
         bytes: 0,
+        extent: AnyLock::<L, R>::READER,
         release: wake_for_dead::<L, R>,
         reclaim: nothing,
     };
@@ -33,6 +40,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     pub(super) const DRAINS: &'static Operations = &Operations {
         kind: ResourceKind::WriteLock,
         bytes: 0,
+        extent: Extent::of::<AnyLock<L, R>>(),
         release: release_writer::<L, R, false>,
         reclaim: nothing,
     };
@@ -41,6 +49,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     pub(super) const WRITES: &'static Operations = &Operations {
         kind: ResourceKind::WriteLock,
         bytes: 0,
+        extent: Extent::of::<AnyLock<L, R>>(),
         release: release_writer::<L, R, true>,
         reclaim: nothing,
     };
@@ -73,6 +82,10 @@ unsafe fn release_reader<L: CurrentLedger, R: WaitStrategy<L>>(
 ) -> Outcome {
     // SAFETY: `Operations::release`: the entry lists a reader of a live lock.
     let lock = unsafe { &*lock_read::<L, R>(entry) };
+    if lock.readers.load(Ordering::Relaxed) == 0 {
+        entry.erase();
+        return Outcome::Disowned;
+    }
     if !R::SLEEPS {
         // SAFETY: the entry lists one reader, and nobody else changes it now.
         unsafe { arch::decrement_erasing(&lock.readers, entry) };

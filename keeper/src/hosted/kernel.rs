@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::vec::Vec;
 
-use drop_registry::hosted::Stop;
+use drop_registry::hosted::{Stop, domain};
 use task_model::{TaskId, TaskState};
 
 use super::tables::unwind_tables;
@@ -35,7 +35,8 @@ impl Kernel {
     /// If the thread has one already, or a [`Machine`](drop_registry::hosted::Machine).
     #[expect(clippy::new_without_default, reason = "it attaches itself to the thread")]
     pub fn new() -> Self {
-        Self { keeper: Keeper::new(Tasks::new(), unwind_tables(), 2 * Self::MAX_TASKS) }
+        let (tasks, capacity) = (Tasks::new(), 2 * Self::MAX_TASKS);
+        Self { keeper: Keeper::new(tasks, domain(), unwind_tables(), capacity) }
     }
 
     /// Sets the policy of tasks that name none.

@@ -1,0 +1,95 @@
+//! What memory ledgers may speak of.
+#![expect(unsafe_code, reason = "tells operations from other bytes")]
+
+use core::fmt;
+use core::ops::Range;
+
+use crate::extent::Extent;
+use crate::{Entry, Operations, WindowTable};
+
+/// What memory the ledgers of a kernel may speak of: settling touches nothing else.
+///
+/// A ledger is ordinary memory, and a kernel that has gone wrong may have written anything into it.
+/// So an entry is believed only if it fits: its operations must be some (they stand among the
+/// image's constants, and are known by their [`Extent`]), and the resource must lie, with all of
+/// its extent, where resources can be. What does not fit is told of as
+/// [`Outcome::Refused`](crate::Outcome::Refused), and left alone.
+///
+/// What fits and is false cannot be seen: an entry that was made to list some other place of the
+/// right kind of memory. Most operations then find that the place does not name the dead task.
+///
+/// ```
+/// # use drop_registry::{Domain, WindowTable};
+/// # const CONSTANTS: core::ops::Range<u64> = 0..0;
+/// # const DATA: core::ops::Range<u64> = 0..0;
+/// // SAFETY: from the symbols of the linker script.
+/// let domain = unsafe { Domain::new(WindowTable::linked(), &[CONSTANTS], &[DATA]) };
+/// # let _ = domain;
+/// ```
+#[derive(Clone, Copy)]
+pub struct Domain<'a> {
+    windows: WindowTable,
+    constants: &'a [Range<u64>],
+    data: &'a [Range<u64>],
+}
+
+impl<'a> Domain<'a> {
+    /// The windows of an image; the addresses of its constants (`.rodata` and `.data.rel.ro`), and
+    /// those of everything that a ledger may list: the image's variables, the heaps, and the stacks
+    /// if locks lie there. No range may wrap around.
+    ///
+    /// # Safety
+    /// - `constants` are mapped, and hold what the linker put there: nothing writes to them.
+    /// - `data` are mapped and may be written to, as long as the domain is used; or else no ledger
+    ///   is ever made to list an address of theirs that is not.
+    pub const unsafe fn new(
+        windows: WindowTable,
+        constants: &'a [Range<u64>],
+        data: &'a [Range<u64>],
+    ) -> Self {
+        Self { windows, constants, data }
+    }
+
+    /// The windows.
+    pub const fn windows(&self) -> &WindowTable {
+        &self.windows
+    }
+
+    /// How to let go of what `entry` lists, if it is an entry: if its operations are some, and
+    /// what they touch lies in the domain.
+    pub(crate) fn operations(&self, entry: &Entry) -> Option<&'static Operations> {
+        let operations = self.known(entry.operations_ptr())?;
+        let extent = operations.extent.range(entry.resource())?;
+        // Nothing of it is touched, wherever it is.
+        let touches_nothing = extent.is_empty();
+        (touches_nothing || lies_in(self.data, &extent)).then_some(operations)
+    }
+
+    fn known(&self, operations: *const Operations) -> Option<&'static Operations> {
+        const TAG: usize = core::mem::offset_of!(Operations, extent) + Extent::TAG_OFFSET;
+        let start = operations.addr() as u64;
+        let range = start..start.checked_add(size_of::<Operations>() as u64)?;
+        if operations.is_aligned() && lies_in(self.constants, &range) {
+            // SAFETY: constants are mapped and never written (`new`), and the address is aligned
+            // for all of an `Operations`, so for this word of it.
+            let tag = unsafe { operations.byte_add(TAG).cast::<u64>().read() };
+            // SAFETY: constants with the tag in this place are `Operations`, and there for ever.
+            return Extent::has_tag(tag).then(|| unsafe { &*operations });
+        }
+        None
+    }
+}
+
+fn lies_in(ranges: &[Range<u64>], inner: &Range<u64>) -> bool {
+    ranges.iter().any(|range| range.start <= inner.start && inner.end <= range.end)
+}
+
+impl fmt::Debug for Domain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Domain")
+            .field("windows", &self.windows.len())
+            .field("constants", &self.constants)
+            .field("data", &self.data)
+            .finish()
+    }
+}
