@@ -39,6 +39,12 @@ pub struct Step {
 /// code this rule would be wrong. LLVM always pushes.) The return address is never live, so for it
 /// such a slot is an error, as it is for any register in a frame that called.
 ///
+/// Two shapes of GCC's tables are not taken at their word in a frame that was called. `pop rbp` at
+/// the end of a function that aligns its stack leaves rules that are relative to RBP, which is the
+/// caller's by then: if the slot of one such rule is not below the CFA, all of them mean live
+/// registers. And functions that call `__builtin_eh_return` have slots for RAX and RDX, which are
+/// for the exception's landing and do not hold what the caller had: those two stay unknown.
+///
 /// The CFA has to be a multiple of 8, not of 16: the kernels that compile with an 8-byte stack
 /// alignment are as right as those that do not.
 ///
@@ -113,10 +119,13 @@ fn full_step(
     let cfa = view.cfa(&rules.cfa)?;
     view.check_cfa(cfa)?;
 
+    let base_restored = !signal_frame && view.base_is_restored(rules, cfa)?;
     let mut registers = UnwindRegisters::UNKNOWN;
     for gpr in Gpr::ALL {
         let value = match rules.registers[gpr as usize] {
             RegisterRule::Unspecified if matches!(gpr, Gpr::Rsp) => Some(cfa),
+            RegisterRule::Offset(_) if !signal_frame && matches!(gpr, Gpr::Rax | Gpr::Rdx) => None,
+            RegisterRule::Expression(_) if base_restored => frame.registers.get(gpr),
             RegisterRule::Unspecified if signal_frame || is_callee_saved(gpr) => {
                 frame.registers.get(gpr)
             }
@@ -187,6 +196,22 @@ impl<M: StackMemory + ?Sized> View<'_, M> {
             }
             CfaRule::Expression(code) => self.evaluate(code, None),
         }
+    }
+
+    /// Whether an epilogue has restored the register that rules are relative to: then a slot comes
+    /// to lie where no function saves anything, in its caller's frame or beyond.
+    fn base_is_restored(&self, rules: &FrameRules<'_>, cfa: u64) -> Result<bool, WalkError> {
+        if let FrameAddress::ReturnAddress(_) = self.frame.address {
+            return Ok(false);
+        }
+        for rule in &rules.registers {
+            if let RegisterRule::Expression(code) = rule
+                && self.evaluate(code, Some(cfa))? >= cfa
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The value that `rule` gives to `gpr`, or to the return address if that is `None`.

@@ -145,8 +145,8 @@ fn a_frame_address_or_slot_outside_of_the_stack_ends_the_walk() {
 #[test]
 fn a_misaligned_frame_address_or_slot_ends_the_walk() {
     assert_eq!(error_of(&[0x0e, 12]), WalkError::Misaligned(STACK + 20));
-    // rbx at *(CFA + 4), by an expression
-    assert_eq!(error_of(&[0x10, 3, 2, 0x23, 4]), WalkError::Misaligned(STACK + 20));
+    // rbx at *(CFA - 4), by an expression
+    assert_eq!(error_of(&[0x10, 3, 2, 0x34, 0x1c]), WalkError::Misaligned(STACK + 12));
     // CFA = *(u32*)(rsp + 6), which is in two words
     assert_eq!(error_of(&[0x0f, 4, 0x77, 6, 0x94, 4]), WalkError::Misaligned(STACK + 14));
 }

@@ -5,6 +5,7 @@ mod allocation;
 mod assembled;
 mod corrupted;
 mod errors;
+mod gcc_shapes;
 mod image;
 mod language;
 mod live;
