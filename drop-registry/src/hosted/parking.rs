@@ -3,6 +3,7 @@
 
 use core::cell::Cell;
 use core::ptr;
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::thread_local;
 
 use super::machine::{Hosted, Stop, stop_running};
@@ -12,13 +13,14 @@ use crate::{CurrentLedger, Ledger, Parker};
 /// What is to be known of a task that can sleep.
 struct Sleeper {
     ledger: Cell<*const Ledger>,
-    token: Cell<bool>,
+    /// Taken and set by one instruction each: a task can be stopped between any two.
+    token: AtomicBool,
 }
 
 thread_local! {
     /// By task number.
     static SLEEPERS: [Sleeper; Hosted::TASKS] = const {
-        [const { Sleeper { ledger: Cell::new(ptr::null()), token: Cell::new(false) } }; Hosted::TASKS]
+        [const { Sleeper { ledger: Cell::new(ptr::null()), token: AtomicBool::new(false) } }; Hosted::TASKS]
     };
 }
 
@@ -27,7 +29,7 @@ pub(super) fn clear() {
     SLEEPERS.with(|all| {
         for sleeper in all {
             sleeper.ledger.set(ptr::null());
-            sleeper.token.set(false);
+            sleeper.token.store(false, Ordering::Relaxed);
         }
     });
 }
@@ -37,18 +39,19 @@ pub(super) fn enter(number: usize, ledger: *const Ledger) {
     SLEEPERS.with(|all| {
         if let Some(sleeper) = all.get(number) {
             sleeper.ledger.set(ledger);
-            sleeper.token.set(false);
+            sleeper.token.store(false, Ordering::Relaxed);
         }
     });
 }
 
 /// Whether a parked task is to go on.
 pub(super) fn is_unparked(number: usize) -> bool {
-    SLEEPERS.with(|all| all.get(number).is_some_and(|sleeper| sleeper.token.get()))
+    SLEEPERS
+        .with(|all| all.get(number).is_some_and(|sleeper| sleeper.token.load(Ordering::Relaxed)))
 }
 
 // SAFETY: a machine's tasks have numbers of their own, for as long as it lives, and it is the only
-// one of its thread; a token is one byte of that thread, which setting it neither allocates nor
+// one of its thread; a token is one byte of that thread, and setting it neither allocates nor
 // locks. All is seen in program order, because there is one thread.
 unsafe impl Parker for Hosted {
     const TASKS: usize = 32;
@@ -65,14 +68,13 @@ unsafe impl Parker for Hosted {
         let me = Self::index(unsafe { Self::current().as_ref() });
         SLEEPERS.with(|all| {
             assert!(me < Self::TASKS, "only the first 32 tasks of a machine can sleep");
-            if !all[me].token.replace(false) {
+            while !all[me].token.swap(false, Ordering::Relaxed) {
                 stop_running(Stop::Parked);
-                all[me].token.set(false);
             }
         });
     }
 
     fn unpark(index: usize) {
-        SLEEPERS.with(|all| all[index].token.set(true));
+        SLEEPERS.with(|all| all[index].token.store(true, Ordering::Relaxed));
     }
 }
