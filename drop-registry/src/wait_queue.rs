@@ -325,12 +325,12 @@ impl<L: Parker, const WORDS: usize> Default for WaitQueue<L, WORDS> {
     }
 }
 
-/// Shows the numbers of the tasks that wait.
+/// Shows the numbers of the tasks that wait, or have left a bit behind.
 impl<L, const WORDS: usize> fmt::Debug for WaitQueue<L, WORDS> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let waits = |task: &usize| {
             let bits = self.words[task / TASKS_PER_WORD].load(Ordering::Relaxed);
-            bits >> (task % TASKS_PER_WORD) & 1 != 0
+            (waiting(bits) | woken(bits)) >> (task % TASKS_PER_WORD) & 1 != 0
         };
         f.debug_set().entries((0..WORDS * TASKS_PER_WORD).filter(waits)).finish()
     }

@@ -7,12 +7,14 @@
 //!
 //! | module | concern |
 //! | --- | --- |
+//! | [`bystanders`] | the tasks around the victim |
 //! | [`operation`] | what an operation is, and what an audit can find |
 //! | [`operations`] | the operations |
 //! | [`sweep`] | all k of one operation |
 //! | [`settler`] | the same, with the settling code killed at each of its instructions too |
 //! | [`fork`] | a child for each boundary |
 
+mod bystanders;
 mod fork;
 mod operation;
 mod operations;
@@ -25,7 +27,7 @@ use anyhow::{Result, bail};
 use clap::Parser;
 
 use crate::operation::Operation;
-use crate::sweep::Sweep;
+use crate::sweep::{Fate, Sweep};
 
 /// Kill a task before every instruction of every operation, settle it, and look at what is left.
 #[derive(Debug, Parser)]
@@ -39,6 +41,9 @@ struct Arguments {
     /// Kill the settling code, too, at each of its instructions, and settle again.
     #[arg(long)]
     settler: bool,
+    /// Do not kill: take the processor away before the instruction, until no other task can go on.
+    #[arg(long, conflicts_with = "settler")]
+    preempt: bool,
     /// How many boundaries are looked at side by side.
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     jobs: usize,
@@ -73,14 +78,15 @@ fn main() -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let mut total = Sweep::default();
+    let fate = if arguments.preempt { Fate::Preempted } else { Fate::Killed };
+    let mut total = Sweep { fate, ..Sweep::default() };
     for operation in chosen {
         let sweep = if arguments.settler {
             settler::sweep(operation, arguments.jobs)?
         } else {
-            sweep::sweep(operation, arguments.jobs)?
+            sweep::sweep(operation, arguments.jobs, fate)?
         };
-        println!("{:<44} {sweep}", operation.name);
+        println!("{:<48} {sweep}", operation.name);
         for (boundary, findings) in sweep.failures.iter().take(5) {
             println!("    {boundary}: {findings}");
         }

@@ -6,7 +6,8 @@ use std::ops::BitOrAssign;
 
 use drop_registry::TrackedHeap;
 use drop_registry::hosted::{Hosted, Machine, Stop, yield_now};
-use task_model::TaskId;
+
+use crate::bystanders::{Bystanders, PATIENCE};
 
 /// One operation of the registry, as a task executes it.
 #[derive(Debug)]
@@ -24,8 +25,8 @@ pub(crate) trait World {
     /// instruction.
     fn victim(&self) -> Box<dyn FnOnce()>;
 
-    /// Other tasks, which take turns with the victim whenever it waits; each first runs until it
-    /// waits itself.
+    /// Other tasks, which take turns with the victim whenever it yields, and move on by the
+    /// instruction while it sleeps; each first runs until it waits itself.
     fn bystanders(&self) -> Vec<Box<dyn FnOnce()>> {
         Vec::new()
     }
@@ -36,8 +37,15 @@ pub(crate) trait World {
         true
     }
 
-    /// Looks at the resources after the victim has been killed, before it is settled.
+    /// Looks at the resources after the victim has been killed, before it is settled; or once it
+    /// has come to its end, if it was not killed.
     fn at_death(&mut self) {}
+
+    /// What the resources show of themselves, as far as a settlement depends on it and it does not
+    /// stand in the first words of what the victim holds: who waits.
+    fn state(&self) -> String {
+        String::new()
+    }
 
     /// Looks at the resources after the settlement.
     fn audit(&mut self, audit: &mut Audit<'_>);
@@ -110,18 +118,15 @@ impl fmt::Display for Findings {
 #[derive(Debug)]
 pub(crate) struct Audit<'m> {
     machine: &'m mut Machine,
-    bystanders: &'m [TaskId],
+    bystanders: &'m mut Bystanders,
     quarantine_reported: bool,
     findings: Findings,
 }
 
-/// How many turns anybody gets before they count as stuck.
-const PATIENCE: usize = 100;
-
 impl<'m> Audit<'m> {
     pub(crate) fn new(
         machine: &'m mut Machine,
-        bystanders: &'m [TaskId],
+        bystanders: &'m mut Bystanders,
         quarantine_reported: bool,
     ) -> Self {
         Self { machine, bystanders, quarantine_reported, findings: Findings::default() }
@@ -164,7 +169,7 @@ impl<'m> Audit<'m> {
         let task = self.machine.spawn(move || result.set(Some(work())));
         for _ in 0..PATIENCE {
             match self.machine.run(task, None) {
-                Stop::Yielded => self.give_turns(),
+                Stop::Yielded | Stop::Parked => self.give_turns(),
                 Stop::Finished => return result.take(),
                 _ => break,
             }
@@ -173,24 +178,23 @@ impl<'m> Audit<'m> {
         None
     }
 
+    /// Lets the bystanders go on until none can. Returns how many wait for ever.
+    pub(crate) fn run_bystanders(&mut self) -> usize {
+        if self.bystanders.run_out(self.machine).is_err() {
+            self.findings |= Findings::CRASHED;
+        }
+        self.bystanders.unfinished(self.machine)
+    }
+
     /// Lets all bystanders come to their end.
     pub(crate) fn finish_bystanders(&mut self) {
-        for _ in 0..PATIENCE {
-            if !self.bystanders.iter().any(|task| self.machine.is_alive(*task)) {
-                return;
-            }
-            self.give_turns();
-        }
-        self.findings |= Findings::STUCK;
+        let waiting = self.run_bystanders();
+        self.require(waiting == 0, Findings::STUCK);
     }
 
     fn give_turns(&mut self) {
-        for task in self.bystanders {
-            if self.machine.is_alive(*task)
-                && !matches!(self.machine.run(*task, None), Stop::Yielded | Stop::Finished)
-            {
-                self.findings |= Findings::CRASHED;
-            }
+        if self.bystanders.take_turns(self.machine).is_err() {
+            self.findings |= Findings::CRASHED;
         }
     }
 

@@ -45,7 +45,7 @@ pub(crate) fn sweep(operation: &Operation, jobs: usize) -> Result<Sweep> {
         sweep.note(boundary, findings);
     }
     // What counts are the boundaries of the settlements, not those of the operation.
-    (sweep.executed, sweep.killed) = tally.read();
+    (sweep.executed, sweep.befallen) = tally.read();
     Ok(sweep)
 }
 
@@ -61,6 +61,7 @@ fn state(run: &mut Run) -> u64 {
         unsafe { entry.place().cast::<u64>().read_volatile() }.hash(&mut hasher);
     }
     Hosted::heap().bytes_taken().hash(&mut hasher);
+    run.world.state().hash(&mut hasher);
     hasher.finish()
 }
 

@@ -7,16 +7,29 @@ use drop_registry::hosted::{Machine, Stop};
 use drop_registry::{Outcome, Settled};
 use task_model::TaskId;
 
+use crate::bystanders::Bystanders;
 use crate::fork::{Children, Tally};
 use crate::operation::{Audit, Findings, Mark, Operation, World, take_mark};
 
-/// What came of killing at every boundary.
+/// What befalls the victim before an instruction.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) enum Fate {
+    /// It is killed, and settled.
+    #[default]
+    Killed,
+    /// It has to wait until none of the others can go on, and goes on to its end then.
+    Preempted,
+}
+
+/// What came of that at every boundary.
 #[derive(Debug, Default)]
 pub(crate) struct Sweep {
-    /// How many instructions the operation executes, counted in a run without kills.
+    /// What befell the victim.
+    pub(crate) fate: Fate,
+    /// How many instructions the operation executes, counted in a run in which nothing befalls it.
     pub(crate) executed: u64,
-    /// Before how many of them it was killed, settled and audited.
-    pub(crate) killed: u64,
+    /// Before how many of them it was killed or preempted, and audited.
+    pub(crate) befallen: u64,
     /// At how many of them a destructor was on its way, and its memory is in quarantine.
     pub(crate) quarantined: u64,
     /// The boundaries at which something was found.
@@ -25,7 +38,7 @@ pub(crate) struct Sweep {
 
 impl Sweep {
     pub(crate) fn note(&mut self, boundary: impl fmt::Display, findings: Findings) {
-        self.killed += 1;
+        self.befallen += 1;
         self.quarantined += u64::from(findings.contains(Findings::QUARANTINED));
         if !findings.is_clean() {
             self.failures.push((boundary.to_string(), findings));
@@ -34,13 +47,13 @@ impl Sweep {
 
     pub(crate) fn add(&mut self, other: Self) {
         self.executed += other.executed;
-        self.killed += other.killed;
+        self.befallen += other.befallen;
         self.quarantined += other.quarantined;
         self.failures.extend(other.failures);
     }
 
     pub(crate) fn holds(&self) -> bool {
-        self.killed == self.executed && self.killed > 0 && self.failures.is_empty()
+        self.befallen == self.executed && self.befallen > 0 && self.failures.is_empty()
     }
 
     fn count(&self, finding: Findings) -> usize {
@@ -52,10 +65,14 @@ impl fmt::Display for Sweep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "executed={} killed={} leaked={} doubled={} stolen={} stuck={} untold={} torn={} \
+            "executed={} {}={} leaked={} doubled={} stolen={} stuck={} untold={} torn={} \
              crashed={} quarantined={}",
             self.executed,
-            self.killed,
+            match self.fate {
+                Fate::Killed => "killed",
+                Fate::Preempted => "preempted",
+            },
+            self.befallen,
             self.count(Findings::LEAKED),
             self.count(Findings::DOUBLED),
             self.count(Findings::STOLEN),
@@ -73,7 +90,7 @@ pub(crate) struct Run {
     pub(crate) world: Box<dyn World>,
     pub(crate) machine: Machine,
     pub(crate) victim: TaskId,
-    pub(crate) bystanders: Vec<TaskId>,
+    pub(crate) bystanders: Bystanders,
 }
 
 impl Run {
@@ -82,8 +99,7 @@ impl Run {
         let world = (operation.world)();
         let mut machine = Machine::new();
         let victim = machine.spawn_boxed(world.victim());
-        let bystanders: Vec<_> =
-            world.bystanders().into_iter().map(|entry| machine.spawn_boxed(entry)).collect();
+        let bystanders = Bystanders::spawn(&mut machine, world.bystanders());
         let mut run = Self { world, machine, victim, bystanders };
         run.bystanders_take_turns()?;
         loop {
@@ -95,48 +111,62 @@ impl Run {
         }
     }
 
-    /// Executes one instruction of the victim. Returns whether the operation goes on.
+    /// Executes one instruction of the victim; or, while it sleeps, one of each bystander. Returns
+    /// whether the operation goes on.
     pub(crate) fn step(&mut self) -> Result<bool> {
         match self.machine.run(self.victim, Some(1)) {
-            Stop::BudgetSpent => Ok(true),
-            Stop::Yielded => match take_mark() {
-                Mark::End => Ok(false),
-                _ => {
-                    self.bystanders_take_turns()?;
-                    Ok(true)
+            Stop::BudgetSpent => {}
+            Stop::Yielded if take_mark() == Mark::End => return Ok(false),
+            Stop::Yielded => self.bystanders_take_turns()?,
+            Stop::Parked => {
+                if !self.bystanders.step(&mut self.machine)? && self.victim_sleeps() {
+                    bail!("it sleeps, and nobody is left to wake it");
                 }
-            },
+            }
             stop => bail!("{stop:?} in the middle of an operation"),
         }
+        Ok(true)
+    }
+
+    fn victim_sleeps(&mut self) -> bool {
+        self.machine.is_asleep(self.victim)
     }
 
     /// Gives each bystander a turn.
-    pub(crate) fn bystanders_take_turns(&mut self) -> Result<()> {
-        for task in &self.bystanders {
-            if self.machine.is_alive(*task) {
-                match self.machine.run(*task, None) {
-                    Stop::Yielded | Stop::Finished => {}
-                    stop => bail!("{stop:?} of a bystander"),
-                }
-            }
-        }
-        Ok(())
+    fn bystanders_take_turns(&mut self) -> Result<()> {
+        self.bystanders.take_turns(&mut self.machine).map(drop)
     }
 
-    /// Kills the victim where it stands, and lets the others go on for a moment.
+    /// Kills the victim where it stands, and lets the others go on for a moment: but for those that
+    /// have stopped somewhere in the middle, where the settlement finds them.
     pub(crate) fn die(&mut self) -> Result<()> {
         self.world.at_death();
-        if self.world.bystanders_run_before_settlement() {
+        if self.world.bystanders_run_before_settlement() && !self.bystanders.in_turn() {
             self.bystanders_take_turns()?;
         }
         Ok(())
     }
 
-    /// Looks at what is left after the settlement.
+    /// Takes the processor from the victim until none of the others can go on. It goes on as one of
+    /// them then.
+    fn preempt(&mut self) -> Result<()> {
+        self.bystanders.run_out(&mut self.machine)?;
+        self.bystanders.join(self.victim);
+        self.bystanders.run_out(&mut self.machine)?;
+        // It has ended by itself, holding nothing.
+        self.world.at_death();
+        Ok(())
+    }
+
+    /// Looks at what is left after the settlement. Whoever lives must have come to their end then.
     pub(crate) fn audit(&mut self, settled: &[Settled]) -> Findings {
+        if self.bystanders.finish_turns(&mut self.machine).is_err() {
+            return Findings::CRASHED;
+        }
         let quarantined = settled.iter().any(|one| one.outcome == Outcome::Quarantined);
-        let mut audit = Audit::new(&mut self.machine, &self.bystanders, quarantined);
+        let mut audit = Audit::new(&mut self.machine, &mut self.bystanders, quarantined);
         self.world.audit(&mut audit);
+        audit.finish_bystanders();
         audit.findings()
     }
 }
@@ -163,21 +193,30 @@ fn count(operation: &Operation) -> Result<u64> {
     }
 }
 
-/// Kills, settles and audits before every instruction.
-pub(crate) fn sweep(operation: &Operation, jobs: usize) -> Result<Sweep> {
-    let mut sweep = Sweep { executed: count(operation)?, ..Sweep::default() };
+fn killed(run: &mut Run) -> Findings {
+    if run.die().is_err() {
+        return Findings::CRASHED;
+    }
+    let settled = run.machine.kill(run.victim);
+    run.audit(&settled)
+}
+
+fn preempted(run: &mut Run) -> Findings {
+    if run.preempt().is_err() { Findings::CRASHED } else { run.audit(&[]) }
+}
+
+/// Lets the fate befall the victim before every instruction, and audits.
+pub(crate) fn sweep(operation: &Operation, jobs: usize, fate: Fate) -> Result<Sweep> {
+    let mut sweep = Sweep { fate, executed: count(operation)?, ..Sweep::default() };
+    let befall = match fate {
+        Fate::Killed => killed,
+        Fate::Preempted => preempted,
+    };
     let mut run = Run::start(operation)?;
     let mut children = Children::new(jobs);
     let mut k = 0u64;
     loop {
-        let done = children.spawn(k, || {
-            if run.die().is_err() {
-                return Findings::CRASHED;
-            }
-            let settled = run.machine.kill(run.victim);
-            run.audit(&settled)
-        })?;
-        if let Some((boundary, findings)) = done {
+        if let Some((boundary, findings)) = children.spawn(k, || befall(&mut run))? {
             sweep.note(boundary, findings);
         }
         if !run.step()? {

@@ -9,7 +9,11 @@ mod rollback_mutex;
 mod rwlock;
 mod shared;
 mod slot;
+mod tasks;
 mod tracked_box;
+
+use drop_registry::WaitStrategy;
+use drop_registry::hosted::Hosted;
 
 use crate::operation::Operation;
 
@@ -17,9 +21,11 @@ use crate::operation::Operation;
 pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
     [
         mutex::OPERATIONS,
+        mutex::PARKING,
         rollback_mutex::OPERATIONS,
         once::OPERATIONS,
         rwlock::OPERATIONS,
+        rwlock::PARKING,
         shared::OPERATIONS,
         slot::OPERATIONS,
         tracked_box::OPERATIONS,
@@ -35,3 +41,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
 fn leak<T>(value: T) -> &'static T {
     Box::leak(Box::new(value))
 }
+
+/// How those who want a lock wait for it.
+trait Waits: WaitStrategy<Hosted> + 'static {}
+impl<R: WaitStrategy<Hosted> + 'static> Waits for R {}

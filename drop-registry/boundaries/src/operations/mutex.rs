@@ -1,11 +1,12 @@
-//! The mutex, alone and with somebody else at it.
+//! The mutex, alone and with others at it; its waiters take turns, or sleep.
 
 use std::cell::Cell;
 
-use drop_registry::hosted::{Hosted, yield_now};
-use drop_registry::{LockError, Mutex, RelaxStrategy};
+use drop_registry::hosted::{Hosted, Machine, yield_now};
+use drop_registry::{LockError, Mutex, Park, RelaxStrategy};
 
-use super::leak;
+use super::tasks::{NOBODY, TaskMark, me, nobody_waits, owner};
+use super::{Waits, leak};
 use crate::operation::{Audit, Findings, Operation, World, begin, end};
 
 /// Waits by letting the other tasks of the machine run.
@@ -18,52 +19,96 @@ impl RelaxStrategy for Turns {
     }
 }
 
-pub(super) type Lock<T> = Mutex<T, Hosted, Turns>;
+pub(super) type Lock<T, R = Turns> = Mutex<T, Hosted, R>;
 
-pub(super) const OPERATIONS: &[Operation] = &[
-    Operation { name: "mutex lock, write, unlock", world: || alone(lock_write_unlock) },
-    Operation { name: "mutex try_lock", world: || alone(try_lock) },
-    Operation { name: "mutex lock twice (refused)", world: || alone(lock_twice) },
-    Operation { name: "mutex replace after a death", world: || after_a_death(replace) },
-    Operation { name: "mutex mend after a death", world: || after_a_death(mend) },
-    Operation { name: "mutex give up after a death", world: || after_a_death(give_up) },
-    Operation { name: "mutex lock, held by another", world: || contended(lock_write_unlock) },
-    Operation { name: "mutex try_lock, held by another", world: || contended(try_lock) },
-    Operation { name: "mutex unlock, another takes it", world: snatched },
-];
+/// The operations of one wait strategy.
+macro_rules! operations {
+    ($R:ty, $lock:literal) => {
+        &[
+            Operation {
+                name: concat!($lock, " lock, write, unlock"),
+                world: || alone::<$R>(lock_write_unlock),
+            },
+            Operation { name: concat!($lock, " try_lock"), world: || alone::<$R>(try_lock) },
+            Operation {
+                name: concat!($lock, " lock twice (refused)"),
+                world: || alone::<$R>(lock_twice),
+            },
+            Operation {
+                name: concat!($lock, " replace after a death"),
+                world: || after_a_death::<$R>(replace),
+            },
+            Operation {
+                name: concat!($lock, " mend after a death"),
+                world: || after_a_death::<$R>(mend),
+            },
+            Operation {
+                name: concat!($lock, " give up after a death"),
+                world: || after_a_death::<$R>(give_up),
+            },
+            Operation {
+                name: concat!($lock, " lock, held by another"),
+                world: || among::<$R>(locks, &[holds]),
+            },
+            Operation {
+                name: concat!($lock, " lock, held by another, others wait"),
+                world: || among::<$R>(locks, &[holds, waits, waits]),
+            },
+            Operation {
+                name: concat!($lock, " try_lock, held by another"),
+                world: || among::<$R>(tries, &[holds]),
+            },
+            Operation {
+                name: concat!($lock, " unlock, another takes it"),
+                world: || among::<$R>(unlocks, &[snatches]),
+            },
+            Operation {
+                name: concat!($lock, " unlock, others wait"),
+                world: || among::<$R>(unlocks, &[comes_later, comes_later]),
+            },
+            Operation {
+                name: concat!($lock, " give up, others wait"),
+                world: || torn_among::<$R>(&[comes_later, comes_later]),
+            },
+        ]
+    };
+}
 
-fn lock_write_unlock(lock: &'static Lock<u64>) {
+pub(super) const OPERATIONS: &[Operation] = operations!(Turns, "mutex");
+pub(super) const PARKING: &[Operation] = operations!(Park, "parking mutex");
+
+fn lock_write_unlock<R: Waits>(lock: &Lock<u64, R>) {
     if let Ok(mut guard) = lock.lock() {
         *guard += 1;
     }
 }
 
-fn try_lock(lock: &'static Lock<u64>) {
+fn try_lock<R: Waits>(lock: &Lock<u64, R>) {
     if let Ok(mut guard) = lock.try_lock() {
         *guard += 1;
     }
 }
 
-fn lock_twice(lock: &'static Lock<u64>) {
+fn lock_twice<R: Waits>(lock: &Lock<u64, R>) {
     let held = lock.lock();
     drop(lock.lock());
     drop(held);
 }
 
-fn replace(lock: &'static Lock<u64>) {
+fn replace<R: Waits>(lock: &Lock<u64, R>) {
     if let Err(LockError::OwnerDied(died)) = lock.lock() {
         drop(died.replace(5));
     }
 }
 
-fn mend(lock: &'static Lock<u64>) {
+fn mend<R: Waits>(lock: &Lock<u64, R>) {
     if let Err(LockError::OwnerDied(mut died)) = lock.lock() {
         *died.update() = 5;
         drop(died.mark_consistent());
     }
 }
 
-fn give_up(lock: &'static Lock<u64>) {
+fn give_up<R: Waits>(lock: &Lock<u64, R>) {
     drop(lock.lock());
 }
 
@@ -81,7 +126,7 @@ pub(super) enum Answer {
 }
 
 /// Takes the lock as the next owner would, and leaves it in good order if it can.
-pub(super) fn next_answer<T>(lock: &'static Lock<T>, good: T) -> Answer {
+pub(super) fn next_answer<T, R: Waits>(lock: &Lock<T, R>, good: T) -> Answer {
     match lock.lock() {
         Ok(_) => Answer::Held,
         Err(LockError::OwnerDied(died)) => {
@@ -93,16 +138,27 @@ pub(super) fn next_answer<T>(lock: &'static Lock<T>, good: T) -> Answer {
     }
 }
 
+/// Kills a task that holds the lock, on another machine, whose tasks are never heard of again.
+fn kill_holder<R: Waits>(lock: &'static Lock<u64, R>) {
+    let mut machine = Machine::new();
+    let task = machine.spawn(move || {
+        let _held = lock.lock();
+        yield_now();
+    });
+    machine.run(task, None);
+    machine.kill(task);
+}
+
 /// One task and its lock.
-struct Alone {
-    lock: &'static Lock<u64>,
-    operation: fn(&'static Lock<u64>),
+struct Alone<R: Waits> {
+    lock: &'static Lock<u64, R>,
+    operation: fn(&Lock<u64, R>),
     held_at_death: bool,
     /// What a lock that nobody held answers.
     when_free: fn(Answer) -> bool,
 }
 
-fn alone(operation: fn(&'static Lock<u64>)) -> Box<dyn World> {
+fn alone<R: Waits>(operation: fn(&Lock<u64, R>)) -> Box<dyn World> {
     Box::new(Alone {
         lock: leak(Lock::new(0)),
         operation,
@@ -111,7 +167,21 @@ fn alone(operation: fn(&'static Lock<u64>)) -> Box<dyn World> {
     })
 }
 
-impl World for Alone {
+fn after_a_death<R: Waits>(operation: fn(&Lock<u64, R>)) -> Box<dyn World> {
+    let lock: &'static Lock<u64, R> = leak(Lock::new(0));
+    kill_holder(lock);
+    Box::new(Alone {
+        lock,
+        operation,
+        held_at_death: false,
+        // Before the operation has the lock: not told yet. After it: mended, or given up.
+        when_free: |answer| {
+            matches!(answer, Answer::OwnerDied | Answer::Held | Answer::NotRecoverable)
+        },
+    })
+}
+
+impl<R: Waits> World for Alone<R> {
     fn victim(&self) -> Box<dyn FnOnce()> {
         let (lock, operation) = (self.lock, self.operation);
         Box::new(move || {
@@ -127,7 +197,7 @@ impl World for Alone {
 
     fn audit(&mut self, audit: &mut Audit<'_>) {
         let lock = self.lock;
-        audit.require(!lock.is_locked(), Findings::LEAKED);
+        audit.require(!lock.is_locked() && nobody_waits(lock), Findings::LEAKED);
         let Some(answer) = audit.run(move || next_answer(lock, 0)) else { return };
         if self.held_at_death {
             audit.require(answer == Answer::OwnerDied, Findings::UNTOLD);
@@ -141,137 +211,184 @@ impl World for Alone {
     }
 }
 
-/// A lock whose last owner died: killed on another machine, whose tasks are never heard of again.
-fn after_a_death(operation: fn(&'static Lock<u64>)) -> Box<dyn World> {
-    let lock: &'static Lock<u64> = leak(Lock::new(0));
-    kill_holder(lock);
-    Box::new(Alone {
-        lock,
+/// A lock that several tasks use, and what they have written down themselves.
+struct Site<R: Waits> {
+    lock: Lock<u64, R>,
+    /// Who is inside.
+    inside: Cell<TaskMark>,
+    /// Whether two were inside at the same time.
+    violated: Cell<bool>,
+    /// How often somebody was told of a death.
+    told: Cell<u64>,
+}
+
+/// What one of several tasks does.
+type Use<R> = fn(&Site<R>);
+
+impl<R: Waits> Site<R> {
+    fn new() -> Self {
+        Self {
+            lock: Lock::new(0),
+            inside: Cell::default(),
+            violated: Cell::new(false),
+            told: Cell::new(0),
+        }
+    }
+
+    /// Goes in and out again, with `turns` of the others in between.
+    fn inside(&self, turns: usize) {
+        let alone = self.inside.replace(me()) == NOBODY;
+        (0..turns).for_each(|_| yield_now());
+        let still_alone = self.inside.replace(NOBODY) == me();
+        self.violated.set(self.violated.get() || !alone || !still_alone);
+    }
+
+    fn locks(&self, turns: usize) {
+        match self.lock.lock() {
+            Ok(mut guard) => {
+                *guard += 1;
+                self.inside(turns);
+            }
+            Err(LockError::OwnerDied(died)) => {
+                self.told.set(self.told.get() + 1);
+                drop(died.replace(0));
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn locks<R: Waits>(site: &Site<R>) {
+    begin();
+    site.locks(0);
+    end();
+}
+
+fn tries<R: Waits>(site: &Site<R>) {
+    begin();
+    if let Ok(_guard) = site.lock.try_lock() {
+        site.inside(0);
+    }
+    end();
+}
+
+fn unlocks<R: Waits>(site: &Site<R>) {
+    let guard = site.lock.lock();
+    yield_now();
+    begin();
+    drop(guard);
+    end();
+}
+
+fn holds<R: Waits>(site: &Site<R>) {
+    site.locks(3);
+}
+
+fn waits<R: Waits>(site: &Site<R>) {
+    site.locks(1);
+}
+
+/// Comes when the victim has the lock.
+fn comes_later<R: Waits>(site: &Site<R>) {
+    yield_now();
+    site.locks(1);
+}
+
+/// Takes the lock if it is free when its third turn comes: that is between the victim's death and
+/// its settlement, when the victim's ledger may still list it.
+fn snatches<R: Waits>(site: &Site<R>) {
+    yield_now();
+    yield_now();
+    if let Ok(_guard) = site.lock.try_lock() {
+        site.inside(1);
+    }
+}
+
+/// Gives up a value that a death before has torn.
+fn gives_up<R: Waits>(site: &Site<R>) {
+    let torn = site.lock.lock();
+    yield_now();
+    begin();
+    drop(torn);
+    end();
+}
+
+struct Among<R: Waits> {
+    site: &'static Site<R>,
+    operation: Use<R>,
+    others: &'static [Use<R>],
+    /// Whether the value is given up by it.
+    gives_up: bool,
+    victim: &'static Cell<TaskMark>,
+    owned_at_death: bool,
+}
+
+fn among<R: Waits>(operation: Use<R>, others: &'static [Use<R>]) -> Box<dyn World> {
+    Box::new(Among {
+        site: leak(Site::new()),
         operation,
-        held_at_death: false,
-        // Before the operation has the lock: not told yet. After it: mended, or given up.
-        when_free: |answer| {
-            matches!(answer, Answer::OwnerDied | Answer::Held | Answer::NotRecoverable)
-        },
+        others,
+        gives_up: false,
+        victim: leak(Cell::default()),
+        owned_at_death: false,
     })
 }
 
-/// Somebody else holds the lock for a while.
-struct Contended {
-    lock: &'static Lock<u64>,
-    operation: fn(&'static Lock<u64>),
-    other_holds: &'static Cell<bool>,
-    held_at_death: bool,
-}
-
-fn contended(operation: fn(&'static Lock<u64>)) -> Box<dyn World> {
-    Box::new(Contended {
-        lock: leak(Lock::new(0)),
-        operation,
-        other_holds: leak(Cell::new(false)),
-        held_at_death: false,
+fn torn_among<R: Waits>(others: &'static [Use<R>]) -> Box<dyn World> {
+    let site = leak(Site::<R>::new());
+    kill_holder(&site.lock);
+    Box::new(Among {
+        site,
+        operation: gives_up,
+        others,
+        gives_up: true,
+        victim: leak(Cell::default()),
+        owned_at_death: false,
     })
 }
 
-impl World for Contended {
+impl<R: Waits> World for Among<R> {
     fn victim(&self) -> Box<dyn FnOnce()> {
-        let (lock, operation) = (self.lock, self.operation);
+        let (site, operation, victim) = (self.site, self.operation, self.victim);
         Box::new(move || {
-            begin();
-            operation(lock);
-            end();
+            victim.set(me());
+            operation(site);
         })
     }
 
     fn bystanders(&self) -> Vec<Box<dyn FnOnce()>> {
-        let (lock, holds) = (self.lock, self.other_holds);
-        vec![Box::new(move || {
-            let guard = lock.lock();
-            holds.set(true);
-            for _ in 0..3 {
-                yield_now();
-            }
-            holds.set(false);
-            drop(guard);
-        })]
-    }
-
-    fn bystanders_run_before_settlement(&self) -> bool {
-        false
+        let site = self.site;
+        let boxed = |task: &Use<R>| -> Box<dyn FnOnce()> {
+            let task = *task;
+            Box::new(move || task(site))
+        };
+        self.others.iter().map(boxed).collect()
     }
 
     fn at_death(&mut self) {
-        self.held_at_death = self.lock.is_locked() && !self.other_holds.get();
-    }
-
-    fn audit(&mut self, audit: &mut Audit<'_>) {
-        let lock = self.lock;
-        audit.require(lock.is_locked() == self.other_holds.get(), {
-            if self.other_holds.get() { Findings::STOLEN } else { Findings::LEAKED }
-        });
-        audit.finish_bystanders();
-        let expected = if self.held_at_death { Answer::OwnerDied } else { Answer::Held };
-        let answer = audit.run(move || next_answer(lock, 0));
-        audit.require(answer == Some(expected), Findings::UNTOLD);
-    }
-}
-
-/// Somebody else takes the lock as soon as it is free: also between the victim's death and its
-/// settlement, when the victim's ledger may still list it.
-struct Snatched {
-    lock: &'static Lock<u64>,
-    other_holds: &'static Cell<bool>,
-}
-
-fn snatched() -> Box<dyn World> {
-    Box::new(Snatched { lock: leak(Lock::new(0)), other_holds: leak(Cell::new(false)) })
-}
-
-impl World for Snatched {
-    fn victim(&self) -> Box<dyn FnOnce()> {
-        let lock = self.lock;
-        Box::new(move || {
-            let guard = lock.lock();
-            begin();
-            drop(guard);
-            end();
-        })
-    }
-
-    fn bystanders(&self) -> Vec<Box<dyn FnOnce()>> {
-        let (lock, holds) = (self.lock, self.other_holds);
-        vec![Box::new(move || {
-            // Its first turn comes before the victim has the lock.
-            yield_now();
-            if let Ok(guard) = lock.try_lock() {
-                holds.set(true);
-                yield_now();
-                holds.set(false);
-                drop(guard);
-            }
-        })]
-    }
-
-    fn audit(&mut self, audit: &mut Audit<'_>) {
-        let lock = self.lock;
-        if self.other_holds.get() {
-            audit.require(lock.is_locked(), Findings::STOLEN);
-        } else {
-            audit.require(!lock.is_locked(), Findings::LEAKED);
+        let victim = self.victim.get();
+        self.owned_at_death = owner(&self.site.lock) == victim;
+        if self.site.inside.get() == victim {
+            self.site.inside.set(NOBODY);
         }
-        audit.finish_bystanders();
-        let answer = audit.run(move || next_answer(lock, 0));
-        audit.require(answer.is_some_and(|answer| answer != Answer::Refused), Findings::STUCK);
     }
-}
 
-/// Kills a task that holds the lock.
-fn kill_holder(lock: &'static Lock<u64>) {
-    let mut machine = drop_registry::hosted::Machine::new();
-    let task = machine.spawn(move || {
-        let _held = lock.lock();
-        yield_now();
-    });
-    machine.run(task, None);
-    machine.kill(task);
+    fn audit(&mut self, audit: &mut Audit<'_>) {
+        let site = self.site;
+        let (inside, owner) = (site.inside.get(), owner(&site.lock));
+        audit.require(inside == NOBODY || inside == owner, Findings::STOLEN);
+        audit.require(inside != NOBODY || owner == NOBODY, Findings::LEAKED);
+        audit.finish_bystanders();
+        audit.require(!site.violated.get(), Findings::STOLEN);
+        audit.require(!site.lock.is_locked() && nobody_waits(&site.lock), Findings::LEAKED);
+        let answer = audit.run(|| next_answer(&site.lock, 0));
+        let gone = self.gives_up && !self.owned_at_death;
+        audit.require((answer == Some(Answer::NotRecoverable)) == gone, Findings::UNTOLD);
+        let told = site.told.get() + u64::from(answer == Some(Answer::OwnerDied));
+        audit.require(told == u64::from(self.owned_at_death), Findings::UNTOLD);
+    }
+
+    fn state(&self) -> String {
+        format!("{:?}", self.site.lock)
+    }
 }

@@ -1,42 +1,78 @@
-//! The read-write lock, alone and with readers or a writer at it.
+//! The read-write lock, alone and with readers or a writer at it; its waiters take turns, or sleep.
 
 use std::cell::Cell;
 
 use drop_registry::hosted::{Hosted, Machine, yield_now};
-use drop_registry::{LockError, RwLock, WaitStrategy};
+use drop_registry::{LockError, Park, RwLock};
 
-use super::leak;
 use super::mutex::{Answer, Turns};
+use super::tasks::{TaskMark, me, nobody_waits, owner};
+use super::{Waits, leak};
 use crate::operation::{Audit, Findings, Operation, World, begin, end};
 
 type Lock<R> = RwLock<u64, Hosted, R>;
 
-pub(super) const OPERATIONS: &[Operation] = &[
-    Operation { name: "rwlock read", world: || alone::<Turns>(read) },
-    Operation {
-        name: "rwlock read twice, the first ends first",
-        world: || alone::<Turns>(read_twice),
-    },
-    Operation { name: "rwlock try_read", world: || alone::<Turns>(try_read) },
-    Operation { name: "rwlock write", world: || alone::<Turns>(write) },
-    Operation { name: "rwlock try_write", world: || alone::<Turns>(try_write) },
-    Operation { name: "rwlock write while reading (refused)", world: || alone::<Turns>(upgrade) },
-    Operation { name: "rwlock replace after a death", world: || after_a_death::<Turns>(write) },
-    Operation { name: "rwlock give up after a death", world: || after_a_death::<Turns>(give_up) },
-    Operation { name: "rwlock read, another writes", world: || with_writer::<Turns>(read) },
-    Operation { name: "rwlock try_read, another writes", world: || with_writer::<Turns>(try_read) },
-    Operation { name: "rwlock write, another writes", world: || with_writer::<Turns>(write) },
-    Operation { name: "rwlock read, others read", world: || with_readers::<Turns>(read) },
-    Operation { name: "rwlock write, others read", world: || with_readers::<Turns>(write) },
-    Operation { name: "rwlock try_write, others read", world: || with_readers::<Turns>(try_write) },
-    Operation {
-        name: "rwlock read, another waits to write",
-        world: || before_writer::<Turns>(read_long),
-    },
-];
+/// The operations of one wait strategy.
+macro_rules! operations {
+    ($R:ty, $lock:literal) => {
+        &[
+            Operation { name: concat!($lock, " read"), world: || alone::<$R>(read) },
+            Operation {
+                name: concat!($lock, " read twice, the first ends first"),
+                world: || alone::<$R>(read_twice),
+            },
+            Operation { name: concat!($lock, " try_read"), world: || alone::<$R>(try_read) },
+            Operation { name: concat!($lock, " write"), world: || alone::<$R>(write) },
+            Operation { name: concat!($lock, " try_write"), world: || alone::<$R>(try_write) },
+            Operation {
+                name: concat!($lock, " write while reading (refused)"),
+                world: || alone::<$R>(upgrade),
+            },
+            Operation {
+                name: concat!($lock, " replace after a death"),
+                world: || after_a_death::<$R>(write),
+            },
+            Operation {
+                name: concat!($lock, " give up after a death"),
+                world: || after_a_death::<$R>(give_up),
+            },
+            Operation {
+                name: concat!($lock, " read, another writes"),
+                world: || with_writer::<$R>(read),
+            },
+            Operation {
+                name: concat!($lock, " try_read, another writes"),
+                world: || with_writer::<$R>(try_read),
+            },
+            Operation {
+                name: concat!($lock, " write, another writes"),
+                world: || with_writer::<$R>(write),
+            },
+            Operation {
+                name: concat!($lock, " read, others read"),
+                world: || with_readers::<$R>(read),
+            },
+            Operation {
+                name: concat!($lock, " write, others read"),
+                world: || with_readers::<$R>(write),
+            },
+            Operation {
+                name: concat!($lock, " try_write, others read"),
+                world: || with_readers::<$R>(try_write),
+            },
+            Operation {
+                name: concat!($lock, " read, another waits to write"),
+                world: || before_writer::<$R>(read_long),
+            },
+        ]
+    };
+}
+
+pub(super) const OPERATIONS: &[Operation] = operations!(Turns, "rwlock");
+pub(super) const PARKING: &[Operation] = operations!(Park, "parking rwlock");
 
 /// A lock, and who is inside by what the tasks themselves have written down.
-struct Site<R: WaitStrategy<Hosted>> {
+struct Site<R: Waits> {
     lock: Lock<R>,
     victim: Inside,
     others: Inside,
@@ -57,7 +93,7 @@ type Who<R> = fn(&Site<R>) -> &Inside;
 /// What a task does with it.
 type Use<R> = fn(&'static Site<R>, Who<R>);
 
-impl<R: WaitStrategy<Hosted>> Site<R> {
+impl<R: Waits> Site<R> {
     fn new() -> Self {
         Self {
             lock: Lock::new(0),
@@ -121,72 +157,81 @@ impl<R: WaitStrategy<Hosted>> Site<R> {
     }
 }
 
-fn read<R: WaitStrategy<Hosted>>(site: &'static Site<R>, who: Who<R>) {
+fn read<R: Waits>(site: &'static Site<R>, who: Who<R>) {
     site.reads(who, 0);
 }
 
-fn read_long<R: WaitStrategy<Hosted>>(site: &'static Site<R>, who: Who<R>) {
+fn read_long<R: Waits>(site: &'static Site<R>, who: Who<R>) {
     site.reads(who, 2);
     site.reads(who, 0);
 }
 
-fn read_twice<R: WaitStrategy<Hosted>>(site: &'static Site<R>, _: Who<R>) {
+fn read_twice<R: Waits>(site: &'static Site<R>, _: Who<R>) {
     let first = site.lock.read();
     let second = site.lock.read();
     drop(first);
     drop(second);
 }
 
-fn try_read<R: WaitStrategy<Hosted>>(site: &'static Site<R>, who: Who<R>) {
+fn try_read<R: Waits>(site: &'static Site<R>, who: Who<R>) {
     if let Ok(_guard) = site.lock.try_read() {
         site.inside(&who(site).readers, 0);
     }
 }
 
-fn write<R: WaitStrategy<Hosted>>(site: &'static Site<R>, who: Who<R>) {
+fn write<R: Waits>(site: &'static Site<R>, who: Who<R>) {
     site.writes(who, 0);
 }
 
-fn try_write<R: WaitStrategy<Hosted>>(site: &'static Site<R>, who: Who<R>) {
+fn try_write<R: Waits>(site: &'static Site<R>, who: Who<R>) {
     if let Ok(_guard) = site.lock.try_write() {
         site.inside(&who(site).writers, 0);
     }
 }
 
-fn upgrade<R: WaitStrategy<Hosted>>(site: &'static Site<R>, _: Who<R>) {
+fn upgrade<R: Waits>(site: &'static Site<R>, _: Who<R>) {
     let reading = site.lock.read();
     drop(site.lock.write());
     drop(reading);
 }
 
-fn give_up<R: WaitStrategy<Hosted>>(site: &'static Site<R>, _: Who<R>) {
+fn give_up<R: Waits>(site: &'static Site<R>, _: Who<R>) {
     drop(site.lock.write());
 }
 
-struct ReadWrite<R: WaitStrategy<Hosted> + 'static> {
+struct ReadWrite<R: Waits> {
     site: &'static Site<R>,
     operation: Use<R>,
     bystanders: &'static [Use<R>],
     /// Whether a writer had died before, and it is the victim's to put that right.
     torn_before: bool,
-    /// How often somebody is to be told of the victim's death, at least and at most.
+    /// How often somebody is to be told of a death, at least and at most.
     told: (u64, u64),
+    /// The victim.
+    victim: &'static Cell<TaskMark>,
 }
 
-fn world<R: WaitStrategy<Hosted> + 'static>(
+fn world<R: Waits>(
     site: &'static Site<R>,
     operation: Use<R>,
     bystanders: &'static [Use<R>],
     torn_before: bool,
 ) -> Box<dyn World> {
-    Box::new(ReadWrite { site, operation, bystanders, torn_before, told: (0, 0) })
+    Box::new(ReadWrite {
+        site,
+        operation,
+        bystanders,
+        torn_before,
+        told: (0, u64::from(torn_before)),
+        victim: leak(Cell::default()),
+    })
 }
 
-fn alone<R: WaitStrategy<Hosted> + 'static>(operation: Use<R>) -> Box<dyn World> {
+fn alone<R: Waits>(operation: Use<R>) -> Box<dyn World> {
     world(leak(Site::new()), operation, &[], false)
 }
 
-fn after_a_death<R: WaitStrategy<Hosted> + 'static>(operation: Use<R>) -> Box<dyn World> {
+fn after_a_death<R: Waits>(operation: Use<R>) -> Box<dyn World> {
     let site: &'static Site<R> = leak(Site::new());
     let mut machine = Machine::new();
     let task = machine.spawn(move || {
@@ -199,18 +244,18 @@ fn after_a_death<R: WaitStrategy<Hosted> + 'static>(operation: Use<R>) -> Box<dy
     world(site, operation, &[], true)
 }
 
-fn with_writer<R: WaitStrategy<Hosted> + 'static>(operation: Use<R>) -> Box<dyn World> {
+fn with_writer<R: Waits>(operation: Use<R>) -> Box<dyn World> {
     world(leak(Site::new()), operation, leak([|site, who| site.writes(who, 3)]), false)
 }
 
-fn with_readers<R: WaitStrategy<Hosted> + 'static>(operation: Use<R>) -> Box<dyn World> {
+fn with_readers<R: Waits>(operation: Use<R>) -> Box<dyn World> {
     let (short, long): (Use<R>, Use<R>) =
         (|site, who| site.reads(who, 2), |site, who| site.reads(who, 4));
     world(leak(Site::new()), operation, leak([short, long]), false)
 }
 
 /// The victim reads first, and a writer comes that has to wait for it.
-fn before_writer<R: WaitStrategy<Hosted> + 'static>(operation: Use<R>) -> Box<dyn World> {
+fn before_writer<R: Waits>(operation: Use<R>) -> Box<dyn World> {
     let comes_later: Use<R> = |site, who| {
         yield_now();
         site.writes(who, 1);
@@ -218,10 +263,11 @@ fn before_writer<R: WaitStrategy<Hosted> + 'static>(operation: Use<R>) -> Box<dy
     world(leak(Site::new()), operation, leak([comes_later]), false)
 }
 
-impl<R: WaitStrategy<Hosted> + 'static> World for ReadWrite<R> {
+impl<R: Waits> World for ReadWrite<R> {
     fn victim(&self) -> Box<dyn FnOnce()> {
-        let (site, operation) = (self.site, self.operation);
+        let (site, operation, victim) = (self.site, self.operation, self.victim);
         Box::new(move || {
+            victim.set(me());
             begin();
             operation(site, |site| &site.victim);
             end();
@@ -238,13 +284,12 @@ impl<R: WaitStrategy<Hosted> + 'static> World for ReadWrite<R> {
     }
 
     fn at_death(&mut self) {
-        let Site { lock, victim, others, .. } = self.site;
-        let (wrote, owned) = (victim.writers.get() > 0, lock.is_write_locked());
-        let victims = owned && others.writers.get() == 0;
+        let Site { lock, victim, .. } = self.site;
+        let (wrote, owned) = (victim.writers.get() > 0, owner(lock) == self.victim.get());
         // From the moment that it owns the lock until it says that it is inside, the victim may
         // have written or not; and as long as a death before this one is not put right, that is
         // told of.
-        self.told = (u64::from(wrote), u64::from(wrote || victims || self.torn_before));
+        self.told = (u64::from(wrote), u64::from(wrote || owned || self.torn_before));
         victim.readers.set(0);
         victim.writers.set(0);
         self.site.told.set(0);
@@ -258,7 +303,7 @@ impl<R: WaitStrategy<Hosted> + 'static> World for ReadWrite<R> {
         audit.finish_bystanders();
         audit.require(!site.violated.get(), Findings::STOLEN);
         audit.require(site.lock.reader_count() == 0, Findings::LEAKED);
-        audit.require(!site.lock.is_write_locked(), Findings::LEAKED);
+        audit.require(!site.lock.is_write_locked() && nobody_waits(&site.lock), Findings::LEAKED);
         let answer = audit.run(|| site.next_answer());
         let later = audit.run(|| site.next_answer());
         let gone = answer == Some(Answer::NotRecoverable);
@@ -267,5 +312,9 @@ impl<R: WaitStrategy<Hosted> + 'static> World for ReadWrite<R> {
         audit.require(!gone || self.torn_before, Findings::UNTOLD);
         let told = site.told.get() + u64::from(answer == Some(Answer::OwnerDied));
         audit.require((self.told.0..=self.told.1).contains(&told), Findings::UNTOLD);
+    }
+
+    fn state(&self) -> String {
+        format!("{:?}", self.site.lock)
     }
 }
