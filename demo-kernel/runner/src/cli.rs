@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser};
+use clap::{Args, Parser, Subcommand};
 
 /// Build the demo kernel and run its scenarios in QEMU.
 ///
@@ -17,8 +17,37 @@ use clap::{Args, Parser};
 #[command(name = "demo-runner", bin_name = "cargo demo", version)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
     #[command(flatten)]
     pub(crate) run: RunArgs,
+}
+
+/// What `cargo demo` can do besides running scenarios.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Count how much of an executable is out of an unwinder's reach
+    Coverage(CoverageArgs),
+}
+
+/// What `cargo demo coverage` takes.
+#[derive(Debug, Args)]
+pub(crate) struct CoverageArgs {
+    /// A linked executable or library for x86-64; the demo kernel if none is given
+    pub(crate) elf: Option<PathBuf>,
+
+    /// Count only the functions whose names contain TEXT
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) function: Option<String>,
+
+    /// How many functions to list, of those with most that can fault and has no landing pad
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) top: usize,
+
+    /// Write the counts to FILE, as a JSON object with all functions
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
 }
 
 /// What `cargo demo` without a subcommand takes.
@@ -64,12 +93,12 @@ impl RunArgs {
 
 #[cfg(test)]
 mod tests {
-    use clap::{Command, CommandFactory};
+    use clap::CommandFactory;
 
     use super::*;
 
-    fn with_a_subcommand() -> Command {
-        Cli::command().subcommand(Command::new("campaign"))
+    fn with_a_subcommand() -> clap::Command {
+        Cli::command().subcommand(clap::Command::new("campaign"))
     }
 
     #[test]
@@ -83,6 +112,15 @@ mod tests {
         assert_eq!(cli.run.names, ["a", "b"]);
         assert_eq!(cli.run.time_limit(), Duration::from_secs(5));
         assert_eq!(cli.run.jobs().get(), 3);
+    }
+
+    #[test]
+    fn coverage_is_a_subcommand_in_the_first_place_only() {
+        let cli = Cli::try_parse_from(["demo", "coverage", "a.elf", "--top=3"]).unwrap();
+        let Some(Command::Coverage(args)) = cli.command else { panic!("{cli:?}") };
+        assert_eq!((args.elf, args.top), (Some("a.elf".into()), 3));
+        let cli = Cli::try_parse_from(["demo", "a", "coverage"]).unwrap();
+        assert_eq!(cli.run.names, ["a", "coverage"]);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! | `suite` | runs them, several at a time |
 //! | `report` | whether one held, and if not, why; its JSON |
 //! | `table`, `progress` | what the user sees |
+//! | `coverage` | `cargo demo coverage`: what landing pads cover |
 //!
 //! The kernel is the one source of the scenarios: it is asked for their names, and it judges
 //! itself by its `@check` and `@outcome` lines. The runner believes a success only if all of these
@@ -19,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod coverage;
 mod guest;
 mod install;
 mod kernel_image;
@@ -41,15 +43,22 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Context as _;
 use clap::Parser as _;
 use console::style;
+use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use cli::{Cli, RunArgs};
+use cli::{Cli, Command, CoverageArgs, RunArgs};
+use coverage::Coverage;
 use qemu::{BootError, Machine};
 use report::Report;
 use selection::UnknownScenarios;
 
 fn main() -> ExitCode {
-    match run(&Cli::parse().run) {
+    let cli = Cli::parse();
+    let passed = match &cli.command {
+        None => run(&cli.run),
+        Some(Command::Coverage(args)) => count(args).map(|()| true),
+    };
+    match passed {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -107,6 +116,26 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
     Ok(reports.iter().all(Report::passed))
 }
 
+fn count(args: &CoverageArgs) -> anyhow::Result<()> {
+    let elf = match &args.elf {
+        Some(elf) => elf.clone(),
+        None => {
+            let progress = progress::spinner("building the kernel");
+            let kernel = kernel_image::build(&progress)?;
+            progress.finish_and_clear();
+            kernel
+        }
+    };
+    let mut coverage = Coverage::of_file(&elf)?;
+    if let Some(text) = &args.function {
+        coverage = coverage.only(text);
+    }
+    if let Some(file) = &args.json {
+        write_json(file, &coverage)?;
+    }
+    print(&format!("{}\n{}", elf.display(), coverage::text(&coverage, args.top)))
+}
+
 fn transcript_of(report: &Report) -> String {
     let mut text = format!("{}\n", style(format!("--- {}", report.name)).bold());
     for stream in [&report.output, &report.errors] {
@@ -120,8 +149,8 @@ fn transcript_of(report: &Report) -> String {
     text
 }
 
-fn write_json(file: &Path, reports: &[Report]) -> anyhow::Result<()> {
-    let mut json = serde_json::to_string_pretty(reports)?;
+fn write_json(file: &Path, value: &(impl Serialize + ?Sized)) -> anyhow::Result<()> {
+    let mut json = serde_json::to_string_pretty(value)?;
     json.push('\n');
     std::fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))
 }
