@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "entries are trusted by settle, so writing one is unsafe")]
 
 use core::fmt;
-use core::ptr;
+use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering, compiler_fence};
 
 use crate::Operations;
@@ -13,7 +13,8 @@ use crate::operations::Marked;
 /// The layout is what the windows write: `repr(C)`, 24 bytes.
 #[repr(C)]
 pub struct Entry {
-    /// The lock word, the count, the block; null in an entry that has been erased.
+    /// The lock word, the count, the block; [`Entry::GAP`] in an entry that has been erased, and null
+    /// in those beyond the last.
     resource: AtomicPtr<()>,
     /// A `&'static Operations`.
     operations: AtomicPtr<Operations>,
@@ -30,10 +31,20 @@ impl Entry {
         }
     }
 
-    /// What is held, or null if this entry has been erased.
+    /// What an entry lists that was erased while others above it were not. Not null, so that the
+    /// last entry can be told by what comes after it.
+    const GAP: *mut () = ptr::without_provenance_mut(1);
+
+    /// What is held, unless the entry [is vacant](Self::is_vacant).
     #[inline]
     pub fn resource(&self) -> *mut () {
         self.resource.load(Ordering::Relaxed)
+    }
+
+    /// Whether it lists nothing: it has been erased, or was never used.
+    #[inline]
+    pub fn is_vacant(&self) -> bool {
+        self.resource().addr() <= Self::GAP.addr()
     }
 
     /// Where it is. Boxes and obligations stand in the ledger under marked addresses, so this is not
@@ -70,6 +81,14 @@ impl Entry {
     /// Removes the entry, by one store. Its place is free again once all above it are too.
     pub(crate) fn erase(&self) {
         compiler_fence(Ordering::SeqCst);
+        self.resource.store(Self::GAP, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Makes the entry as one that was never used, for those beyond the last.
+    #[inline(always)]
+    fn empty_out(&self) {
+        compiler_fence(Ordering::SeqCst);
         self.resource.store(ptr::null_mut(), Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
     }
@@ -97,6 +116,23 @@ impl fmt::Debug for Entry {
     }
 }
 
+/// Where a guard's entry was written. That the guard keeps it also makes the guard not `Send`.
+#[derive(Debug, Clone, Copy)]
+pub struct Place(NonNull<Entry>);
+
+impl Place {
+    /// The place of the entry that a window has written at this depth.
+    #[inline(always)]
+    pub(crate) fn new(ledger: &Ledger, depth: u64) -> Self {
+        // SAFETY: a window writes within the ledger.
+        Self(unsafe { NonNull::from(ledger).byte_add(depth as usize).cast() })
+    }
+
+    pub(crate) fn of(entry: &Entry) -> Self {
+        Self(NonNull::from(entry))
+    }
+}
+
 /// There is no room in the task's ledger for another entry: [`Ledger::CAPACITY`] things are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LedgerFull;
@@ -114,7 +150,9 @@ impl core::error::Error for LedgerFull {}
 ///
 /// Entries lie in the order of acquisition. The owner pushes and pops at the end; an entry that
 /// is released out of order is erased in place, and its room comes back when the entries above it
-/// are gone, or when a push finds no room and closes the gaps.
+/// are gone, or when a push finds no room and closes the gaps. Entries beyond the last are null, so
+/// that a guard can see whether its entry is the last without a look at the depth, which has just
+/// been stored: on the way of a load behind such a store lies all that a release costs.
 ///
 /// The atomics are for the reader's sake: every access is a plain `mov`. Within the task, program
 /// order is what the keeper sees, since it looks only after the freeze.
@@ -122,14 +160,20 @@ impl core::error::Error for LedgerFull {}
 pub struct Ledger {
     /// Bytes from the ledger's start to the first free entry.
     pub(crate) depth: AtomicU64,
-    /// The entry that `close_gaps` is moving, as `from << 32 | to`, in entry numbers from 1.
+    /// The entry that `close_gaps` is moving, as `from << 32 | to`, in entry numbers from 1; and
+    /// [`MOVED`], as long as an entry may not be where it was written.
     moving: AtomicU64,
     /// What the task is waiting for, on the contended path alone; null otherwise.
     waiting: AtomicPtr<()>,
     /// How far the settling of the task's last window has come: see `settle`.
     pub(crate) resolution: AtomicU64,
     entries: [Entry; Ledger::CAPACITY],
+    /// What comes after the last of them: null for ever.
+    beyond: Entry,
 }
+
+/// Set in `moving` when an entry has been moved, until the ledger is empty.
+const MOVED: u64 = 1 << 63;
 
 /// The `resolution` of a ledger that nobody may write: no task's window is ever resolved to it.
 const FORBIDDEN: u64 = u64::MAX;
@@ -138,18 +182,20 @@ const FORBIDDEN: u64 = u64::MAX;
 pub(crate) const HEADER_BYTES: u64 = 32;
 pub(crate) const ENTRY_BYTES: u64 = 24;
 pub(crate) const LEDGER_BYTES: u64 = 512;
+/// The depth of a ledger without room.
+const FULL: u64 = HEADER_BYTES + ENTRY_BYTES * Ledger::CAPACITY as u64;
 
 const _: () = {
     assert!(size_of::<Entry>() == ENTRY_BYTES as usize);
     assert!(size_of::<Ledger>() == LEDGER_BYTES as usize);
     assert!(core::mem::offset_of!(Ledger, depth) == 0);
     assert!(core::mem::offset_of!(Ledger, entries) == HEADER_BYTES as usize);
-    assert!(HEADER_BYTES + ENTRY_BYTES * Ledger::CAPACITY as u64 == LEDGER_BYTES);
+    assert!(FULL + ENTRY_BYTES == LEDGER_BYTES);
 };
 
 impl Ledger {
     /// How many things a task can hold at once.
-    pub const CAPACITY: usize = 20;
+    pub const CAPACITY: usize = 19;
 
     /// The alignment of a ledger, which leaves the low six bits of its address to lock words.
     pub(crate) const ALIGNMENT: u64 = 64;
@@ -162,6 +208,7 @@ impl Ledger {
             moving: AtomicU64::new(0),
             resolution: AtomicU64::new(0),
             entries: [const { Entry::empty() }; Self::CAPACITY],
+            beyond: Entry::empty(),
         }
     }
 
@@ -170,7 +217,7 @@ impl Ledger {
     pub const fn forbidden() -> Self {
         let mut ledger = Self::new();
         // Full, so that only who finds no room looks further.
-        ledger.depth = AtomicU64::new(LEDGER_BYTES);
+        ledger.depth = AtomicU64::new(FULL);
         ledger.resolution = AtomicU64::new(FORBIDDEN);
         ledger
     }
@@ -182,7 +229,7 @@ impl Ledger {
             .iter()
             .enumerate()
             .rev()
-            .filter(move |(index, entry)| !entry.resource().is_null() && Some(*index) != moved)
+            .filter(move |(index, entry)| !entry.is_vacant() && Some(*index) != moved)
             .map(|(_, entry)| entry)
     }
 
@@ -212,7 +259,7 @@ impl Ledger {
     pub unsafe fn reset(&self) {
         self.depth.store(HEADER_BYTES, Ordering::Relaxed);
         for entry in &self.entries {
-            entry.erase();
+            entry.empty_out();
         }
         self.set_waiting(ptr::null_mut());
         self.moving.store(0, Ordering::Relaxed);
@@ -258,7 +305,7 @@ impl Ledger {
     #[inline(always)]
     pub(crate) fn room(&self) -> Result<u64, LedgerFull> {
         let depth = self.depth.load(Ordering::Relaxed);
-        if depth < LEDGER_BYTES { Ok(depth) } else { self.make_room() }
+        if depth < FULL { Ok(depth) } else { self.make_room() }
     }
 
     #[cold]
@@ -270,10 +317,37 @@ impl Ledger {
         );
         self.close_gaps();
         let depth = self.depth.load(Ordering::Relaxed);
-        if depth < LEDGER_BYTES { Ok(depth) } else { Err(LedgerFull) }
+        if depth < FULL { Ok(depth) } else { Err(LedgerFull) }
     }
 
-    /// The last entry, if it lists `resource`: what a guard that is dropped in order finds.
+    /// The entry at `place`, where a guard has written it, if it is this ledger's last and has not
+    /// been moved since: as it is if guards are dropped in order.
+    ///
+    /// All that it loads has not been stored for a while, and no load has to wait for another.
+    ///
+    /// # Safety
+    /// The ledger of `place` is still there.
+    #[inline(always)]
+    pub(crate) unsafe fn last_at(&self, place: Place) -> Option<&Entry> {
+        // SAFETY: by the contract; whoever makes a `Place` has written an entry there, and there is
+        // always one more after it.
+        let (entry, next) = unsafe { (place.0.as_ref(), place.0.add(1).as_ref()) };
+        let other = next.resource().addr() as u64 | self.moving.load(Ordering::Relaxed);
+        (other == 0 && self.contains(place)).then_some(entry)
+    }
+
+    /// Takes the last entry's room back, which is empty.
+    #[inline(always)]
+    pub(crate) fn drop_last(&self, last: &Entry) {
+        self.set_depth((ptr::from_ref(last).addr() - ptr::from_ref(self).addr()) as u64);
+    }
+
+    #[inline(always)]
+    fn contains(&self, place: Place) -> bool {
+        place.0.addr().get().wrapping_sub(ptr::from_ref(self).addr()) < LEDGER_BYTES as usize
+    }
+
+    /// The last entry, if it lists `resource`: what a handle that is dropped in order finds.
     #[inline(always)]
     pub(crate) fn top(&self, resource: *const ()) -> Option<&Entry> {
         let depth = self.depth.load(Ordering::Relaxed);
@@ -284,7 +358,7 @@ impl Ledger {
         (last.resource().cast_const() == resource).then_some(last)
     }
 
-    /// The innermost entry that lists `resource`: for a guard that is dropped out of order.
+    /// The innermost entry that lists `resource`: for what is dropped out of order.
     #[cold]
     #[inline(never)]
     pub(crate) fn find(&self, resource: *const ()) -> Option<&Entry> {
@@ -303,11 +377,36 @@ impl Ledger {
             .expect("a tracked handle is dropped by the task that has it")
     }
 
+    /// As [`Ledger::own`], for a guard of a resource that the task may hold several times: the entry
+    /// at `place`, where the guard has written it, unless entries have been moved.
+    ///
+    /// # Panics
+    /// As [`Ledger::own`].
+    pub(crate) fn own_at(&self, place: Place, resource: *const ()) -> &Entry {
+        let unmoved = self.moving.load(Ordering::Relaxed) & MOVED == 0;
+        self.index_of(place.0.as_ptr())
+            .and_then(|index| self.entry(index))
+            .filter(|entry| unmoved && entry.resource().cast_const() == resource)
+            .unwrap_or_else(|| self.own(resource))
+    }
+
     /// Gives back the room of erased entries at the end.
     pub(crate) fn trim(&self) {
         let used = self.used();
-        let len = used.iter().rposition(|entry| !entry.resource().is_null()).map_or(0, |n| n + 1);
+        let len = used.iter().rposition(|entry| !entry.is_vacant()).map_or(0, |n| n + 1);
+        self.cut(len);
+    }
+
+    /// Takes the room of all entries from the one of number `len` on, which are vacant.
+    fn cut(&self, len: usize) {
+        let beyond = &self.used()[len..];
         self.set_used_len(len);
+        for entry in beyond {
+            entry.empty_out();
+        }
+        if len == 0 {
+            self.moving.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Writes an entry down, outside any window: for a resource that nobody else can see yet.
@@ -336,14 +435,15 @@ impl Ledger {
         Ok(entry)
     }
 
-    /// Takes the last entry away, by one store.
+    /// Takes this entry away, the last, by one store.
     #[inline(always)]
-    pub(crate) fn pop(&self) {
-        self.set_depth(self.depth.load(Ordering::Relaxed) - ENTRY_BYTES);
+    pub(crate) fn pop(&self, last: &Entry) {
+        last.empty_out();
+        self.drop_last(last);
     }
 
     /// # Safety
-    /// `offset` is [`HEADER_BYTES`] plus a whole number of entries, below [`LEDGER_BYTES`]; or one
+    /// `offset` is [`HEADER_BYTES`] plus a whole number of entries, below [`FULL`]; or one
     /// entry less than that, for the header read as an entry.
     #[inline(always)]
     unsafe fn at(&self, offset: u64) -> &Entry {
@@ -374,7 +474,7 @@ impl Ledger {
         let mut to = 0;
         for from in 0..self.used_len() {
             let (source, target) = (&self.entries[from], &self.entries[to]);
-            if source.resource().is_null() {
+            if source.is_vacant() {
                 continue;
             }
             if from != to {
@@ -383,21 +483,22 @@ impl Ledger {
                     .store(source.operations.load(Ordering::Relaxed), Ordering::Relaxed);
                 target.frame.store(source.frame(), Ordering::Relaxed);
                 compiler_fence(Ordering::SeqCst);
-                self.moving.store((from as u64 + 1) << 32 | (to as u64 + 1), Ordering::Relaxed);
+                let pair = (from as u64 + 1) << 32 | (to as u64 + 1);
+                self.moving.store(MOVED | pair, Ordering::Relaxed);
                 compiler_fence(Ordering::SeqCst);
                 target.resource.store(source.resource(), Ordering::Relaxed);
                 source.erase();
-                self.moving.store(0, Ordering::Relaxed);
+                self.moving.store(MOVED, Ordering::Relaxed);
                 compiler_fence(Ordering::SeqCst);
             }
             to += 1;
         }
-        self.set_used_len(to);
+        self.cut(to);
     }
 
     /// The entry that is a stale copy, because the task stopped inside `close_gaps`.
     pub(crate) fn moved_entry(&self) -> Option<usize> {
-        let moving = self.moving.load(Ordering::Relaxed);
+        let moving = self.moving.load(Ordering::Relaxed) & !MOVED;
         let from = (moving >> 32) as usize;
         let to = (moving & 0xffff_ffff) as usize;
         let (from, to) = (from.checked_sub(1)?, to.checked_sub(1)?);

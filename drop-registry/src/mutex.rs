@@ -3,18 +3,18 @@
 
 use core::cell::UnsafeCell;
 use core::fmt;
-use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};
 
 use spin::relax::Spin;
 
 use crate::arch;
+use crate::ledger::Place;
 use crate::owner_died::sealed::Sealed;
 use crate::owner_word::{FREE, NOT_RECOVERABLE, OWNER_DIED, State, Taken};
 use crate::raw_lock::{OnDeath, RawLock};
 use crate::{
-    CurrentLedger, LockError, LockResult, MaybeTorn, Outcome, OwnerDied, ResourceKind,
+    CurrentLedger, Ledger, LockError, LockResult, MaybeTorn, Outcome, OwnerDied, ResourceKind,
     TryLockError, TryLockResult, WaitStrategy,
 };
 
@@ -90,11 +90,11 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
         let depth = ledger.room()?;
         // SAFETY: the ledger is this task's, and whoever comes next is told if it dies.
         if unsafe { self.raw.take_from::<TellNext>(FREE, ledger, depth) } {
-            return Ok(MutexGuard::new(self));
+            return Ok(MutexGuard::new(self, Place::new(ledger, depth)));
         }
         // SAFETY: as above.
         match unsafe { self.raw.take::<TellNext>(ledger, arch::frame_address()) } {
-            Ok(taken) => self.guard(taken),
+            Ok(taken) => self.guard(taken, ledger),
             Err(refused) => Err(refused.into()),
         }
     }
@@ -109,7 +109,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
         let ledger = unsafe { L::current().as_ref() };
         // SAFETY: as in `lock`.
         let taken = unsafe { self.raw.try_take::<TellNext>(ledger, arch::frame_address()) }?;
-        self.guard(taken).map_err(TryLockError::Lock)
+        self.guard(taken, ledger).map_err(TryLockError::Lock)
     }
 
     /// Whether somebody holds it: of use to a check or a report, and stale at once.
@@ -124,8 +124,8 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
 
     /// What the calling task gets, which has taken the lock.
     #[inline(always)]
-    fn guard(&self, taken: Taken) -> LockResult<MutexGuard<'_, T, L, R>> {
-        let guard = MutexGuard::new(self);
+    fn guard(&self, taken: Taken, ledger: &Ledger) -> LockResult<MutexGuard<'_, T, L, R>> {
+        let guard = MutexGuard::new(self, self.raw.place_in(ledger));
         if taken.owner_died() {
             return Err(LockError::OwnerDied(OwnerDied::new(guard)));
         }
@@ -167,7 +167,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug for Mutex<T, L,
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct MutexGuard<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L> = Spin> {
     lock: &'a Mutex<T, L, R>,
-    not_send: PhantomData<*mut ()>,
+    place: Place,
 }
 
 // SAFETY: a shared guard gives shared access to the value alone.
@@ -177,8 +177,9 @@ unsafe impl<T: ?Sized + Sync, L: CurrentLedger, R: WaitStrategy<L>> Sync
 }
 
 impl<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> MutexGuard<'a, T, L, R> {
-    fn new(lock: &'a Mutex<T, L, R>) -> Self {
-        Self { lock, not_send: PhantomData }
+    #[inline(always)]
+    fn new(lock: &'a Mutex<T, L, R>, place: Place) -> Self {
+        Self { lock, place }
     }
 
     pub(crate) fn lock_of(&self) -> &'a Mutex<T, L, R> {
@@ -188,7 +189,7 @@ impl<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> MutexGuard<'a, T, L, R
     #[inline(always)]
     fn unlock(&self, word: u64) {
         // SAFETY: this guard holds the lock, and it is not `Send`, so this is the task that does.
-        unsafe { self.lock.raw.release(word) };
+        unsafe { self.lock.raw.release(word, self.place) };
     }
 }
 

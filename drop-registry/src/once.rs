@@ -98,14 +98,14 @@ impl<T, L: CurrentLedger, R: WaitStrategy<L>> Once<T, L, R> {
         let value = make();
         if planted!(DoneBeforeWhole) {
             // SAFETY: as below, but for what this is about.
-            unsafe { self.raw.release(DONE) };
+            unsafe { self.raw.release_found(DONE) };
         }
         // SAFETY: the task holds the word, and nobody has a reference to a value that is not done.
         unsafe { (*self.value.get()).write(value) };
         core::mem::forget(making);
         if !planted!(DoneBeforeWhole) {
             // SAFETY: the task holds the word. The store is a Release, for whoever sees it.
-            unsafe { self.raw.release(DONE) };
+            unsafe { self.raw.release_found(DONE) };
         }
         // SAFETY: the value is there.
         Ok(unsafe { self.value() })
@@ -145,7 +145,7 @@ struct Making<'a, T, L: CurrentLedger, R: WaitStrategy<L>>(&'a Once<T, L, R>);
 impl<T, L: CurrentLedger, R: WaitStrategy<L>> Drop for Making<'_, T, L, R> {
     fn drop(&mut self) {
         // SAFETY: the task holds the word, for this does not leave the function that took it.
-        unsafe { self.0.raw.release(FREE) };
+        unsafe { self.0.raw.release_found(FREE) };
     }
 }
 

@@ -4,6 +4,7 @@
 use core::fmt;
 use core::marker::PhantomData;
 
+use crate::ledger::Place;
 use crate::owner_word::{OwnerWord, Refused, Taken, TryRefused};
 use crate::{
     CurrentLedger, Entry, Extent, Ledger, Operations, Outcome, ResourceKind, WaitStrategy,
@@ -112,13 +113,29 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> RawLock<L, R> {
     /// Gives the lock up: the word says `marks` from then on.
     ///
     /// # Safety
-    /// The calling task holds it.
+    /// The calling task holds it, and the entry that lists it was written at `place`.
     #[inline(always)]
-    pub(crate) unsafe fn release(&self, marks: u64) {
+    pub(crate) unsafe fn release(&self, marks: u64, place: Place) {
         // SAFETY: `CurrentLedger`: the ledger is this task's; it lists what the task holds.
         let ledger = unsafe { L::current().as_ref() };
         // SAFETY: the task holds the lock, and its ledger lists that.
-        unsafe { R::unlock(self.word.get(), marks, &self.waiters, ledger) };
+        unsafe { R::unlock(self.word.get(), marks, &self.waiters, ledger, place) };
+    }
+
+    /// As [`RawLock::release`], for whoever has not kept the place.
+    ///
+    /// # Safety
+    /// The calling task holds the lock.
+    pub(crate) unsafe fn release_found(&self, marks: u64) {
+        // SAFETY: as in `release`; the entry is where it is found.
+        unsafe { self.release(marks, self.place_in(L::current().as_ref())) };
+    }
+
+    /// Where `ledger` lists the lock, which its task holds.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn place_in(&self, ledger: &Ledger) -> Place {
+        Place::of(ledger.own(self.word.as_resource()))
     }
 
     /// Shows a lock of this name by what its word says and who waits.

@@ -22,7 +22,6 @@
 
 use core::cell::UnsafeCell;
 use core::fmt;
-use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 use core::ptr;
 use core::sync::atomic::Ordering;
@@ -30,6 +29,7 @@ use core::sync::atomic::Ordering;
 use spin::relax::Spin;
 
 use crate::arch;
+use crate::ledger::Place;
 use crate::owner_word::SECOND;
 use crate::raw_lock::{OnDeath, RawLock};
 use crate::{CurrentLedger, Outcome, ResourceKind, TryWaitError, WaitError, WaitStrategy};
@@ -114,11 +114,11 @@ impl<T: Copy, L: CurrentLedger, R: WaitStrategy<L>> RollbackMutex<T, L, R> {
         let marks = self.raw.word.get().load(Ordering::Relaxed) & SECOND;
         // SAFETY: the ledger is this task's, which writes the copy that does not count.
         if unsafe { self.raw.take_from::<RollBack>(marks, ledger, depth) } {
-            return Ok(RollbackGuard::new(self, marks));
+            return Ok(RollbackGuard::new(self, marks, Place::new(ledger, depth)));
         }
         // SAFETY: as above.
         let taken = unsafe { self.raw.take::<RollBack>(ledger, arch::frame_address()) }?;
-        Ok(RollbackGuard::new(self, taken.marks()))
+        Ok(RollbackGuard::new(self, taken.marks(), self.raw.place_in(ledger)))
     }
 
     /// Takes the lock if nobody holds it.
@@ -131,7 +131,7 @@ impl<T: Copy, L: CurrentLedger, R: WaitStrategy<L>> RollbackMutex<T, L, R> {
         let ledger = unsafe { L::current().as_ref() };
         // SAFETY: as in `lock`.
         let taken = unsafe { self.raw.try_take::<RollBack>(ledger, arch::frame_address()) }?;
-        Ok(RollbackGuard::new(self, taken.marks()))
+        Ok(RollbackGuard::new(self, taken.marks(), self.raw.place_in(ledger)))
     }
 
     /// Whether somebody holds it: of use to a check or a report, and stale at once.
@@ -180,7 +180,7 @@ pub struct RollbackGuard<'a, T: Copy, L: CurrentLedger, R: WaitStrategy<L> = Spi
     marks: u64,
     /// Whether the other one is a copy of it, which may have been changed.
     changed: bool,
-    not_send: PhantomData<*mut ()>,
+    place: Place,
 }
 
 // SAFETY: a shared guard gives shared access to the value alone.
@@ -191,8 +191,8 @@ unsafe impl<T: Copy + Sync, L: CurrentLedger, R: WaitStrategy<L>> Sync
 
 impl<'a, T: Copy, L: CurrentLedger, R: WaitStrategy<L>> RollbackGuard<'a, T, L, R> {
     #[inline(always)]
-    fn new(lock: &'a RollbackMutex<T, L, R>, marks: u64) -> Self {
-        Self { lock, marks, changed: false, not_send: PhantomData }
+    fn new(lock: &'a RollbackMutex<T, L, R>, marks: u64, place: Place) -> Self {
+        Self { lock, marks, changed: false, place }
     }
 
     /// Makes what was written so far the value, in one instruction, and goes on holding the lock:
@@ -236,7 +236,7 @@ impl<T: Copy, L: CurrentLedger, R: WaitStrategy<L>> Drop for RollbackGuard<'_, T
         let marks = if self.changed { self.marks ^ SECOND } else { self.marks };
         // SAFETY: this guard holds the lock, and it is not `Send`, so this is the task that does.
         // What it wrote comes before: the store that unlocks is a Release, for the next owner.
-        unsafe { self.lock.raw.release(marks) };
+        unsafe { self.lock.raw.release(marks, self.place) };
     }
 }
 

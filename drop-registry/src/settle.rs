@@ -77,7 +77,7 @@ pub unsafe fn settle(
             entry.erase();
             continue;
         }
-        if entry.resource().is_null() {
+        if entry.is_vacant() {
             continue;
         }
         let (resource, frame) = (entry.place().addr() as u64, entry.frame());
@@ -119,7 +119,7 @@ unsafe fn release(ledger: &Ledger, entry: &Entry, domain: &Domain<'_>) -> (Resou
 /// [`settle`] has returned for this ledger, under the same conditions, which still hold.
 pub unsafe fn reclaim(ledger: &Ledger, domain: &Domain<'_>, mut each: impl FnMut(Settled)) {
     for (index, entry) in ledger.used().iter().enumerate().rev() {
-        if entry.resource().is_null() {
+        if entry.is_vacant() {
             continue;
         }
         let (resource, frame) = (entry.place().addr() as u64, entry.frame());
@@ -154,9 +154,8 @@ pub unsafe fn take_over(settler: &FrozenTask<'_>, ledger: &Ledger, domain: &Doma
             }
         }
         Some(Pending::Convert { entry, operations }) => convert(ledger, entry, operations),
-        // Only a task itself pops its ledger, and settling acquires nothing for the dead.
-        Some(Pending::Record { .. } | Pending::Pop { .. } | Pending::EraseListed { .. }) | None => {
-        }
+        // Settling acquires nothing for the dead.
+        Some(Pending::Record { .. }) | None => {}
     }
 }
 
@@ -183,29 +182,6 @@ fn resolve(
         (RESOLVED, _) | (_, None) => {}
         (_, Some(Pending::Erase { entry })) => {
             if let Some(entry) = own_entry(ledger, entry) {
-                entry.erase();
-            }
-        }
-        (_, Some(Pending::Pop { ledger: of })) => {
-            // The depth has not gone down yet, and is left alone, so that this may be done again.
-            if of == address(ledger)
-                && let Some(last) = ledger.used().last()
-            {
-                last.erase();
-            }
-        }
-        (progress, Some(Pending::EraseListed { resource, ledger: of })) => {
-            let lists_it = |entry: &Entry| entry.resource() == pointer(resource);
-            let index = match progress {
-                UNRESOLVED => ledger.used().iter().rposition(lists_it),
-                found => Some(found as usize - 2),
-            };
-            if of == address(ledger)
-                && let Some(index) = index
-                && let Some(entry) = ledger.entry(index)
-            {
-                // Which entry it is is written down first: once it is gone, there may be another.
-                set_resolution(ledger, index as u64 + 2);
                 entry.erase();
             }
         }
@@ -261,7 +237,6 @@ mod tests {
     use crate::testing::{NOTHING, TestTask, domain, frozen};
     use crate::{Operations, Shared, WindowTable};
     use core::ptr::NonNull;
-    use core::sync::atomic::AtomicU64;
     use spin::relax::Spin;
     use std::vec::Vec;
     use task_model::{Gpr, StackBounds, TaskId};
@@ -314,7 +289,7 @@ mod tests {
     #[test]
     fn a_resource_outside_of_the_domain_or_misaligned_is_refused() {
         const HELD: &Operations = RawLock::<TestTask, Spin>::held::<TellNext>();
-        let word = AtomicU64::new(0);
+        let word = core::sync::atomic::AtomicU64::new(0);
         assert_eq!(outcome_of(word.as_ptr().cast(), HELD).outcome, Outcome::Disowned);
         for offset in [1, 4, 7] {
             let resource = word.as_ptr().cast::<()>().wrapping_byte_add(offset);
@@ -391,67 +366,6 @@ mod tests {
         assert_eq!(ledger.held().next().unwrap().frame(), frame);
         resolve(&ledger, &domain(), task.registers(), |_, _| panic!("refused"));
         assert_eq!(ledger.len(), 2);
-    }
-
-    #[test]
-    fn a_release_that_popped_nothing_yet_loses_its_entry_and_no_other() {
-        let ledger = Ledger::new();
-        // SAFETY: `NOTHING` may list anything.
-        unsafe {
-            ledger.record(pointer(8), &NOTHING, 0x1800).unwrap();
-            ledger.record(pointer(16), &NOTHING, 0x1400).unwrap();
-        }
-        // SAFETY: nobody holds the word; it makes the window be there.
-        unsafe { crate::arch::release_top(&AtomicU64::new(1), 0, &popped_once()) };
-        let mut registers = crate::testing::stopped_in(WindowKind::Pop);
-        for register in Gpr::ALL {
-            registers[register] = address(&ledger);
-        }
-        for _ in 0..2 {
-            // The second time as after the death of a settler who could not say that it was done.
-            set_resolution(&ledger, UNRESOLVED);
-            resolve(&ledger, &domain(), frozen(&mut registers).registers(), |_, _| {
-                panic!("refused")
-            });
-            assert_eq!(ledger.held().map(Entry::resource).collect::<Vec<_>>(), [pointer(8)]);
-        }
-    }
-
-    #[test]
-    fn of_two_entries_for_what_was_released_the_innermost_goes_and_only_that() {
-        let ledger = Ledger::new();
-        let count = AtomicU64::new(1);
-        let lists_it = pointer(address(&ledger));
-        // SAFETY: `NOTHING` may list anything; `leave` finds its entry.
-        unsafe {
-            let other = Ledger::new();
-            let listed = other.record(count.as_ptr().cast(), &NOTHING, 0).unwrap();
-            assert!(!crate::arch::leave(&count, &other, 512));
-            assert!(listed.resource().is_null());
-            for resource in [lists_it, lists_it, pointer(8)] {
-                ledger.record(resource, &NOTHING, 0x1800).unwrap();
-            }
-        }
-        // Every register holds the ledger's address, so that is the resource, too.
-        let mut registers = crate::testing::stopped_in(WindowKind::EraseListed);
-        for register in Gpr::ALL {
-            registers[register] = address(&ledger);
-        }
-        resolve(&ledger, &domain(), frozen(&mut registers).registers(), |_, _| panic!("refused"));
-        let held: Vec<_> = ledger.held().map(Entry::resource).collect();
-        assert_eq!(held, [pointer(8), lists_it]);
-        // The settler died before it could say that it was done.
-        set_resolution(&ledger, 1 + 2);
-        resolve(&ledger, &domain(), frozen(&mut registers).registers(), |_, _| panic!("refused"));
-        assert_eq!(ledger.len(), 2);
-    }
-
-    /// A ledger with an entry to pop.
-    fn popped_once() -> Ledger {
-        let ledger = Ledger::new();
-        // SAFETY: `NOTHING` may list anything.
-        unsafe { ledger.record(pointer(8), &NOTHING, 0).unwrap() };
-        ledger
     }
 
     #[test]

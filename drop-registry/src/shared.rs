@@ -171,7 +171,10 @@ impl<T, L: TrackedHeap> Shared<T, L> {
         let ledger = unsafe { L::current().as_ref() };
         let depth = ledger.room()?;
         // SAFETY: the block is alive, and one more count is one more share.
-        let counted = unsafe { arch::increment(&block.as_ref().count, Self::SHARE, ledger, depth) };
+        let counted = unsafe {
+            let frame = arch::frame_address();
+            arch::increment(&block.as_ref().count, Self::SHARE, ledger, depth, frame)
+        };
         assert!(counted, "more than 2^63 shares of one value");
         Ok(Self { block, context: PhantomData })
     }
@@ -275,9 +278,15 @@ impl<T, L: TrackedHeap> Drop for Shared<T, L> {
         let Counted { count, destroy, .. } = unsafe { self.block.as_ref() };
         let resource = self.block.as_ptr().cast();
         let last = match ledger.top(resource) {
-            Some(entry) if entry.has(&ALSO) => return ledger.pop(),
-            // SAFETY: the last entry lists this share.
-            Some(entry) => unsafe { arch::decrement_top(count, entry, destroy, ledger) },
+            Some(entry) if entry.has(&ALSO) => return ledger.pop(entry),
+            Some(entry) => {
+                // SAFETY: the last entry lists this share.
+                let last = unsafe { arch::decrement_last(count, entry, destroy) };
+                if !last {
+                    ledger.drop_last(entry);
+                }
+                last
+            }
             None => drop_out_of_order(count, destroy, ledger),
         };
         if last {

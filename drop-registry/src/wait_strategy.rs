@@ -11,6 +11,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use spin::relax::RelaxStrategy;
 
 use crate::arch;
+use crate::ledger::Place;
 use crate::owner_word::{OWNER, owner};
 use crate::raw_lock::{OnDeath, RawLock};
 use crate::{CurrentLedger, Entry, Ledger, LedgerFull, Outcome, Parker, WaitQueue};
@@ -42,8 +43,14 @@ pub trait WaitStrategy<L: CurrentLedger>: sealed::Sealed {
     ///
     /// # Safety
     /// `ledger` is the calling task's own; the task holds the lock of `word` and `waiters`, and the
-    /// ledger lists it.
-    unsafe fn unlock(word: &AtomicU64, value: u64, waiters: &Self::Waiters, ledger: &Ledger);
+    /// ledger lists it: at `place`, unless the entry has been moved.
+    unsafe fn unlock(
+        word: &AtomicU64,
+        value: u64,
+        waiters: &Self::Waiters,
+        ledger: &Ledger,
+        place: Place,
+    );
 
     /// Gives up a dead task's lock, and erases its entry: [`Operations::release`].
     ///
@@ -82,12 +89,14 @@ impl<L: CurrentLedger, R: RelaxStrategy> WaitStrategy<L> for R {
     fn wake_all((): &()) {}
 
     #[inline(always)]
-    unsafe fn unlock(word: &AtomicU64, value: u64, (): &(), ledger: &Ledger) {
-        match ledger.top(word.as_ptr().cast()) {
-            // SAFETY: the task holds the lock, and the last entry lists it.
-            Some(_) => unsafe { arch::release_top(word, value, ledger) },
-            None => unlock_out_of_order(word, value, ledger),
-        }
+    unsafe fn unlock(word: &AtomicU64, value: u64, (): &(), ledger: &Ledger, place: Place) {
+        // SAFETY: this function's contract: the place is in the ledger of the task that locked.
+        let Some(entry) = (unsafe { ledger.last_at(place) }) else {
+            return unlock_out_of_order(word, value, ledger);
+        };
+        // SAFETY: the task holds the lock, and the last entry lists it.
+        unsafe { arch::release_last(word, value, entry) };
+        ledger.drop_last(entry);
     }
 
     unsafe fn release<D: OnDeath>(ledger: &Ledger, entry: &Entry) -> Outcome {
@@ -148,7 +157,13 @@ impl<L: Parker, const WORDS: usize> WaitStrategy<L> for Park<WORDS> {
     /// Not a window: until the wake-up has been given, the entry stands. Whether its task, should
     /// it die in between, still held the lock, is what the word says.
     #[inline]
-    unsafe fn unlock(word: &AtomicU64, value: u64, waiters: &Self::Waiters, ledger: &Ledger) {
+    unsafe fn unlock(
+        word: &AtomicU64,
+        value: u64,
+        waiters: &Self::Waiters,
+        ledger: &Ledger,
+        _: Place,
+    ) {
         let entry = ledger.own(word.as_ptr().cast());
         // Release for the next owner's Acquire; and the waker's barrier (see `wait_queue`).
         word.swap(value, Ordering::SeqCst);

@@ -93,12 +93,6 @@ impl WindowRecord {
             }),
             WindowKind::Erase if undecided && !zero => None,
             WindowKind::Erase => Some(Pending::Erase { entry: first }),
-            WindowKind::Pop if planted!(EraseOutsideWindow) => None,
-            WindowKind::Pop => Some(Pending::Pop { ledger: first }),
-            WindowKind::EraseListed if planted!(EraseOutsideWindow) => None,
-            WindowKind::EraseListed => {
-                Some(Pending::EraseListed { resource: first, ledger: self.value(1, registers)? })
-            }
             WindowKind::EraseOrConvert if !last => Some(Pending::Erase { entry: first }),
             WindowKind::Convert if undecided && !zero => None,
             WindowKind::EraseOrConvert | WindowKind::Convert => {
@@ -131,18 +125,6 @@ pub enum Pending {
     Erase {
         /// The entry.
         entry: u64,
-    },
-    /// The resource is free, and its entry still there: the ledger's last.
-    Pop {
-        /// The ledger.
-        ledger: u64,
-    },
-    /// The resource is free, and some entry still lists it: the innermost that does is to go.
-    EraseListed {
-        /// The resource, as it stands in the entry.
-        resource: u64,
-        /// The ledger.
-        ledger: u64,
     },
     /// The resource is given up, and the entry is to stand for what is owed instead: to destroy the
     /// value whose last share that was, or to wake a waiter.
@@ -228,8 +210,9 @@ mod tests {
         let (ledger, word) = (Ledger::new(), AtomicU64::new(0));
         // SAFETY: the ledger and the word are this test's own.
         unsafe {
-            assert!(arch::acquire(&word, 0, 1, &NOTHING, &ledger, ledger.room().unwrap()));
-            arch::release_top(&word, 0, &ledger);
+            let depth = ledger.room().unwrap();
+            assert!(arch::acquire(&word, 0, 1, &NOTHING, &ledger, depth));
+            arch::release_last(&word, 0, ledger.entry(0).unwrap());
         }
         assert!(ledger.is_empty());
         let table = WindowTable::linked();
@@ -279,13 +262,16 @@ mod tests {
 
     #[test]
     fn a_release_is_pending_from_its_store_on() {
-        let releases = records(WindowKind::Pop);
+        let releases: Vec<_> = records(WindowKind::Erase)
+            .into_iter()
+            .filter(|release| release.decided() == release.commit())
+            .collect();
         assert!(!releases.is_empty());
         for record in releases {
             let table = WindowTable::linked();
             assert!(matches!(
                 table.pending(&stopped_at(record.commit(), false)),
-                Some(Pending::Pop { ledger: 1000..1016 })
+                Some(Pending::Erase { entry: 1000..1016 })
             ));
             assert_eq!(table.pending(&stopped_at(record.end(), true)), None);
         }

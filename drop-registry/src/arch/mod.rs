@@ -21,11 +21,6 @@ pub(crate) enum WindowKind {
     /// A resource was released, and something else is owed for it. Registers: entry, and the
     /// operations it takes on.
     Convert = 3,
-    /// A resource was released that the last entry lists. Registers: ledger.
-    Pop = 4,
-    /// A resource was released that some entry of the ledger lists: the innermost of those that do
-    /// is to go. Registers: resource, ledger.
-    EraseListed = 5,
 }
 
 impl WindowKind {
@@ -35,8 +30,6 @@ impl WindowKind {
             1 => Some(Self::Erase),
             2 => Some(Self::EraseOrConvert),
             3 => Some(Self::Convert),
-            4 => Some(Self::Pop),
-            5 => Some(Self::EraseListed),
             _ => None,
         }
     }

@@ -77,8 +77,7 @@ macro_rules! push_entry {
     ($frame:literal) => {
         concat!(write_entry!($frame), "\nadd qword ptr [{ledger}], 24")
     };
-    // With the depth to be in `{above}`, for windows that have the register to spare: the next
-    // locked instruction then has no load to wait for.
+    // With the depth to be in `{above}`, for windows that have the register to spare.
     ($frame:literal, above) => {
         concat!(write_entry!($frame), "\nmov qword ptr [{ledger}], {above}")
     };
@@ -92,6 +91,13 @@ macro_rules! write_entry {
             "mov qword ptr [{ledger} + {depth} + 16], ",
             $frame
         )
+    };
+}
+
+/// What an entry lists that has been erased where it was: see `Entry::GAP`.
+macro_rules! gap {
+    () => {
+        "1"
     };
 }
 
@@ -125,15 +131,10 @@ pub(crate) unsafe fn acquire(
     // and keeps the module's three rules.
     unsafe {
         asm!(
-            // The word's address, but only once the depth has been loaded: a locked instruction
-            // waits for older loads anyway, and some processors (AMD Zen 4) begin it too early
-            // otherwise, and then take nearly twice as long for all of this.
-            "lea {address}, [{resource} + {depth}]",
-            "sub {address}, {depth}",
-            "lock cmpxchg qword ptr [{address}], {desired}",
+            "lock cmpxchg qword ptr [{resource}], {desired}",
             "2: jne {contended}",
             "3:",
-            push_entry!("rsp"),
+            push_entry!("rsp", above),
             "4:",
             record!("0", "resource", "operations", "ledger", rsp),
             resource = in(reg) word,
@@ -141,7 +142,7 @@ pub(crate) unsafe fn acquire(
             operations = in(reg) operations,
             ledger = in(reg) ledger,
             depth = in(reg) depth,
-            address = out(reg) _,
+            above = in(reg) depth + ENTRY_BYTES,
             inout("rax") expected => _,
             contended = label { return false },
         );
@@ -201,23 +202,21 @@ pub(crate) unsafe fn increment(
     operations: &'static Operations,
     ledger: &Ledger,
     depth: u64,
+    frame: u64,
 ) -> bool {
     // SAFETY: as in `acquire`.
     unsafe {
         asm!(
-            // As in `acquire`.
-            "lea {address}, [{resource} + {depth}]",
-            "sub {address}, {depth}",
-            "lock inc qword ptr [{address}]",
+            "lock inc qword ptr [{resource}]",
             "2: 3: js {overflow}",
-            push_entry!("rsp", above),
+            push_entry!("{frame}", above),
             "4:",
-            record!("0", "resource", "operations", "ledger", rsp),
+            record!("0", "resource", "operations", "ledger", "frame"),
             resource = in(reg) count,
             operations = in(reg) operations,
             ledger = in(reg) ledger,
             depth = in(reg) depth,
-            address = out(reg) _,
+            frame = in(reg) frame,
             above = in(reg) depth + ENTRY_BYTES,
             overflow = label { return false },
         );
@@ -286,23 +285,24 @@ pub(crate) unsafe fn adopt(
     }
 }
 
-/// Stores `value` into a lock word that the caller owns, and pops its entry off the top.
+/// Stores `value` into a lock word that the caller owns, and empties its entry, which is the last:
+/// see [`Ledger::drop_last`].
 ///
 /// # Safety
-/// The caller holds `word`, and storing `value` gives it up; the last entry of `ledger`, which is
-/// the caller's own, lists it.
+/// The caller holds `word`, and storing `value` gives it up; `entry` lists it, and is the last of
+/// the caller's own ledger.
 #[inline(always)]
-pub(crate) unsafe fn release_top(word: &AtomicU64, value: u64, ledger: &Ledger) {
-    // SAFETY: the contract hands the word and the last entry to the block.
+pub(crate) unsafe fn release_last(word: &AtomicU64, value: u64, entry: *const Entry) {
+    // SAFETY: the contract hands the word and the entry to the block.
     unsafe {
         asm!(
             "mov qword ptr [{word}], {value}",
-            "2: 3: sub qword ptr [{ledger}], 24",
+            "2: 3: mov qword ptr [{entry}], 0",
             "4:",
-            record!("4", "ledger"),
+            record!("1", "entry"),
             word = in(reg) word,
             value = in(reg) value,
-            ledger = in(reg) ledger,
+            entry = in(reg) entry,
         );
     }
 }
@@ -326,7 +326,7 @@ pub(crate) unsafe fn exchange(
         asm!(
             "lock cmpxchg qword ptr [{word}], {desired}",
             "2: jne {refused}",
-            "3: mov qword ptr [{entry}], 0",
+            concat!("3: mov qword ptr [{entry}], ", gap!()),
             "4:",
             record!("1", "entry"),
             word = in(reg) word,
@@ -369,40 +369,39 @@ pub(crate) unsafe fn exchange_owing(
     true
 }
 
-/// Takes one from a count, and pops its entry off the top; or, if that was the last, leaves the
-/// entry with `last` for its operations and returns true.
+/// Takes one from a count, and empties its entry, which is the ledger's last: see
+/// [`Ledger::drop_last`]. Or, if that was the last of the count, leaves the entry with `last` for
+/// its operations and returns true.
 ///
 /// # Safety
-/// `entry` lists a share of `count` and is the last of `ledger`, which is the caller's own.
+/// `entry` lists a share of `count` and is the last of the caller's own ledger.
 #[inline(always)]
-pub(crate) unsafe fn decrement_top(
+pub(crate) unsafe fn decrement_last(
     count: &AtomicU64,
     entry: *const Entry,
     last: &'static Operations,
-    ledger: &Ledger,
 ) -> bool {
     // SAFETY: the contract hands one count and the last entry to the block.
     unsafe {
         asm!(
             "lock dec qword ptr [{count}]",
             // Written in either case, so that no jump comes between the decrement and it; an
-            // entry that is popped next does not mind.
+            // entry that is emptied next does not mind.
             "2: mov qword ptr [{entry} + 8], {last}",
             "jz {destroy}",
-            "3: sub qword ptr [{ledger}], 24",
+            "3: mov qword ptr [{entry}], 0",
             "4:",
             record!("2", "entry", "last"),
             count = in(reg) count,
             entry = in(reg) entry,
             last = in(reg) last,
-            ledger = in(reg) ledger,
             destroy = label { return true },
         );
     }
     false
 }
 
-/// As [`decrement_top`], for an entry anywhere in any ledger: out of order, or from outside for a
+/// As [`decrement_last`], for an entry anywhere in any ledger: out of order, or from outside for a
 /// dead task.
 ///
 /// # Safety
@@ -418,7 +417,7 @@ pub(crate) unsafe fn decrement(
             "lock dec qword ptr [{count}]",
             "2: mov qword ptr [{entry} + 8], {last}",
             "jz {destroy}",
-            "3: mov qword ptr [{entry}], 0",
+            concat!("3: mov qword ptr [{entry}], ", gap!()),
             "4:",
             record!("2", "entry", "last"),
             count = in(reg) count,
@@ -439,7 +438,7 @@ pub(crate) unsafe fn decrement_erasing(count: &AtomicU64, entry: *const Entry) {
     unsafe {
         asm!(
             "lock dec qword ptr [{count}]",
-            "2: 3: mov qword ptr [{entry}], 0",
+            concat!("2: 3: mov qword ptr [{entry}], ", gap!()),
             "4:",
             record!("1", "entry"),
             count = in(reg) count,
@@ -471,43 +470,22 @@ pub(crate) unsafe fn decrement_owing(
     }
 }
 
-/// Takes one from a count, and pops its entry off the top; or, if it is not there, erases the
-/// innermost entry that lists the count. Returns whether it was on top.
-///
-/// Which of the two is seen after the decrement, not before: a locked instruction takes longer on
-/// some processors (AMD Zen 4) if it begins while loads are on their way.
+/// As [`decrement_erasing`], for the ledger's last entry, which is emptied: see
+/// [`Ledger::drop_last`].
 ///
 /// # Safety
-/// The ledger is the caller's own, and lists one of `count`: at `depth`, unless it has moved.
+/// `entry` lists one of `count`, and is the last of the caller's own ledger.
 #[inline(always)]
-pub(crate) unsafe fn leave(count: &AtomicU64, ledger: &Ledger, depth: u64) -> bool {
-    let found: u64;
-    // SAFETY: the contract hands one count to the block, and an entry that lists it, so that the
-    // search ends.
+pub(crate) unsafe fn leave_last(count: &AtomicU64, entry: *const Entry) {
+    // SAFETY: the contract hands one count and the entry to the block.
     unsafe {
         asm!(
             "lock dec qword ptr [{count}]",
-            "2: 3: cmp qword ptr [{ledger}], {above}",
-            "jne 5f",
-            "cmp qword ptr [{ledger} + {depth}], {count}",
-            "jne 5f",
-            "mov qword ptr [{ledger}], {depth}",
+            "2: 3: mov qword ptr [{entry}], 0",
             "4:",
-            record!("5", "count", "ledger"),
-            "jmp 6f",
-            "5: 2: 3: mov {depth}, qword ptr [{ledger}]",
-            "7: sub {depth}, 24",
-            "cmp qword ptr [{ledger} + {depth}], {count}",
-            "jne 7b",
-            "mov qword ptr [{ledger} + {depth}], 0",
-            "4:",
-            record!("5", "count", "ledger"),
-            "6:",
+            record!("1", "entry"),
             count = in(reg) count,
-            ledger = in(reg) ledger,
-            above = in(reg) depth + ENTRY_BYTES,
-            depth = inout(reg) depth => found,
+            entry = in(reg) entry,
         );
     }
-    found == depth
 }

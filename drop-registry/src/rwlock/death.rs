@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering;
 
 use super::RwLock;
 use crate::arch;
+use crate::ledger::Place;
 use crate::owner_word::{OWNER, OWNER_DIED, owner};
 use crate::{
     CurrentLedger, Entry, Extent, Ledger, Operations, Outcome, ResourceKind, WaitStrategy,
@@ -65,6 +66,16 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
             R::wake_all(&self.waiters);
         }
         entry.erase();
+        ledger.trim();
+    }
+
+    /// Takes the calling task off the count, if its entry is not the last one of its ledger.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn stop_reading_out_of_order(&self, ledger: &Ledger, place: Place) {
+        let entry = ledger.own_at(place, self.as_read_resource());
+        // SAFETY: the entry lists one reader, and is the calling task's.
+        unsafe { arch::decrement_erasing(&self.readers, entry) };
         ledger.trim();
     }
 }

@@ -1,16 +1,15 @@
 //! Held read-write locks.
 
 use core::fmt;
-use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};
-use core::ptr::NonNull;
 
 use super::RwLock;
 use crate::arch;
+use crate::ledger::Place;
 use crate::owner_died::sealed::Sealed;
 use crate::owner_word::{FREE, NOT_RECOVERABLE};
-use crate::{CurrentLedger, Ledger, WaitStrategy};
+use crate::{CurrentLedger, WaitStrategy};
 
 /// A [`RwLock`] held for reading; dropping it unlocks.
 ///
@@ -18,9 +17,7 @@ use crate::{CurrentLedger, Ledger, WaitStrategy};
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct ReadGuard<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> {
     lock: &'a RwLock<T, L, R>,
-    ledger: NonNull<Ledger>,
-    /// Where its entry was written; it may have moved since.
-    depth: u64,
+    place: Place,
 }
 
 // SAFETY: a shared guard gives shared access to the value alone.
@@ -31,31 +28,27 @@ unsafe impl<T: ?Sized + Sync, L: CurrentLedger, R: WaitStrategy<L>> Sync
 
 impl<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> ReadGuard<'a, T, L, R> {
     #[inline(always)]
-    pub(super) fn new(lock: &'a RwLock<T, L, R>, ledger: &Ledger, depth: u64) -> Self {
-        Self { lock, ledger: NonNull::from(ledger), depth }
-    }
-
-    /// The calling task's ledger.
-    pub(super) fn ledger(&self) -> &Ledger {
-        // SAFETY: `CurrentLedger`: the ledger is there as long as the task, and the guard is not
-        // `Send`, so this is the task.
-        unsafe { self.ledger.as_ref() }
+    pub(super) fn new(lock: &'a RwLock<T, L, R>, place: Place) -> Self {
+        Self { lock, place }
     }
 }
 
 impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Drop for ReadGuard<'_, T, L, R> {
     #[inline]
     fn drop(&mut self) {
+        // SAFETY: `CurrentLedger`: the ledger is there as long as the task, and the guard is not
+        // `Send`, so this is the task.
+        let ledger = unsafe { L::current().as_ref() };
         if R::SLEEPS {
-            self.lock.stop_reading(self.ledger());
-        } else {
-            // SAFETY: this guard is a reader, which the task's ledger lists, at `depth` unless it
-            // has moved.
-            let was_last = unsafe { arch::leave(&self.lock.readers, self.ledger(), self.depth) };
-            if !was_last {
-                self.ledger().trim();
-            }
+            return self.lock.stop_reading(ledger);
         }
+        // SAFETY: the place is in the ledger of the task that took the lock.
+        let Some(entry) = (unsafe { ledger.last_at(self.place) }) else {
+            return self.lock.stop_reading_out_of_order(ledger, self.place);
+        };
+        // SAFETY: this guard is a reader, which the last entry lists.
+        unsafe { arch::leave_last(&self.lock.readers, entry) };
+        ledger.drop_last(entry);
     }
 }
 
@@ -84,7 +77,7 @@ impl<T: ?Sized + fmt::Debug, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct WriteGuard<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> {
     lock: &'a RwLock<T, L, R>,
-    not_send: PhantomData<*mut ()>,
+    place: Place,
 }
 
 // SAFETY: a shared guard gives shared access to the value alone.
@@ -94,8 +87,8 @@ unsafe impl<T: ?Sized + Sync, L: CurrentLedger, R: WaitStrategy<L>> Sync
 }
 
 impl<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> WriteGuard<'a, T, L, R> {
-    pub(super) fn new(lock: &'a RwLock<T, L, R>) -> Self {
-        Self { lock, not_send: PhantomData }
+    pub(super) fn new(lock: &'a RwLock<T, L, R>, place: Place) -> Self {
+        Self { lock, place }
     }
 
     #[inline(always)]
@@ -103,7 +96,7 @@ impl<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> WriteGuard<'a, T, L, R
         // SAFETY: `CurrentLedger`, and the guard is not `Send`: the lock is recorded there.
         let ledger = unsafe { L::current().as_ref() };
         // SAFETY: this guard holds the word.
-        unsafe { self.lock.unlock_write(word, ledger) };
+        unsafe { self.lock.unlock_write(word, ledger, self.place) };
     }
 }
 

@@ -29,6 +29,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use spin::relax::Spin;
 
 use crate::arch;
+use crate::ledger::Place;
 use crate::owner_word::{self, FREE, OwnerWord, State, Taken, TryRefused};
 use crate::{
     CurrentLedger, Ledger, LedgerFull, LockError, LockResult, MaybeTorn, OwnerDied, TryLockError,
@@ -158,14 +159,24 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     /// If there are 2^63 readers.
     #[inline(always)]
     pub fn read(&self) -> Result<ReadGuard<'_, T, L, R>, ReadError> {
+        let frame = arch::frame_address();
+        let guard = self.come_in(frame)?;
+        if self.word.state() == State::Free { Ok(guard) } else { self.read_contended(guard, frame) }
+    }
+
+    /// Comes in again and again, for the frame at stack pointer `frame`, until nobody writes.
+    #[cold]
+    #[inline(never)]
+    fn read_contended<'a>(
+        &'a self,
+        mut guard: ReadGuard<'a, T, L, R>,
+        frame: u64,
+    ) -> Result<ReadGuard<'a, T, L, R>, ReadError> {
         loop {
-            let guard = self.come_in()?;
-            if self.word.state() == State::Free {
+            if let Some(guard) = self.leave_and_wait(guard, frame)? {
                 return Ok(guard);
             }
-            if let Some(guard) = self.leave_and_wait(guard)? {
-                return Ok(guard);
-            }
+            guard = self.come_in(frame)?;
         }
     }
 
@@ -178,7 +189,8 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     /// As [`RwLock::read`].
     #[inline(always)]
     pub fn try_read(&self) -> Result<ReadGuard<'_, T, L, R>, TryReadError> {
-        let guard = self.come_in().map_err(|full| TryReadError::Read(full.into()))?;
+        let guard =
+            self.come_in(arch::frame_address()).map_err(|full| TryReadError::Read(full.into()))?;
         match self.why_not_read(&guard) {
             None => Ok(guard),
             Some(why) => Err(why),
@@ -187,23 +199,24 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
 
     /// Counts the calling task as a reader; whether it may read is to be seen.
     #[inline(always)]
-    fn come_in(&self) -> Result<ReadGuard<'_, T, L, R>, LedgerFull> {
+    fn come_in(&self, frame: u64) -> Result<ReadGuard<'_, T, L, R>, LedgerFull> {
         // SAFETY: `CurrentLedger`: the ledger is this task's and lives as long as it.
         let ledger = unsafe { L::current().as_ref() };
         let depth = ledger.room()?;
         // SAFETY: one more in the count is to be a reader in the sense of `READS`. The locked
         // increment is the reader's barrier, and Acquire for what the last writer wrote.
-        let counted = unsafe { arch::increment(&self.readers, Self::READS, ledger, depth) };
+        let counted = unsafe { arch::increment(&self.readers, Self::READS, ledger, depth, frame) };
         assert!(counted, "more than 2^63 readers of one lock");
-        Ok(ReadGuard::new(self, ledger, depth))
+        Ok(ReadGuard::new(self, Place::new(ledger, depth)))
     }
 
     /// Why a task that has come in may not read.
     #[inline(always)]
-    fn why_not_read(&self, guard: &ReadGuard<'_, T, L, R>) -> Option<TryReadError> {
+    fn why_not_read(&self, _: &ReadGuard<'_, T, L, R>) -> Option<TryReadError> {
         match self.word.state() {
             State::Free => None,
-            state => self.why_not_read_now(state, guard.ledger()),
+            // SAFETY: as in `come_in`.
+            state => self.why_not_read_now(state, unsafe { L::current().as_ref() }),
         }
     }
 
@@ -226,11 +239,10 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
 
     /// What a reader does that has come in while somebody writes: it may stay after all, or leaves
     /// and waits until it is worth coming in again.
-    #[cold]
-    #[inline(never)]
     fn leave_and_wait<'a>(
         &'a self,
         guard: ReadGuard<'a, T, L, R>,
+        frame: u64,
     ) -> Result<Option<ReadGuard<'a, T, L, R>>, ReadError> {
         match self.why_not_read(&guard) {
             None => return Ok(Some(guard)),
@@ -240,7 +252,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
         // SAFETY: as in `come_in`.
         let ledger = unsafe { L::current().as_ref() };
         ledger.set_waiting(self.word.as_resource());
-        let result = R::wait_until(&self.waiters, arch::frame_address(), || {
+        let result = R::wait_until(&self.waiters, frame, || {
             (!self.word.is_owned()).then_some(Ok::<_, LedgerFull>(()))
         });
         ledger.set_waiting(core::ptr::null_mut());
@@ -352,8 +364,9 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     /// From here on the value may be torn if the task dies.
     #[inline(always)]
     fn begin_writing(&self, taken: Taken, ledger: &Ledger) -> LockResult<WriteGuard<'_, T, L, R>> {
-        ledger.own(self.word.as_resource()).convert(Self::WRITES);
-        let guard = WriteGuard::new(self);
+        let entry = ledger.own(self.word.as_resource());
+        entry.convert(Self::WRITES);
+        let guard = WriteGuard::new(self, Place::of(entry));
         if taken.owner_died() {
             return Err(LockError::OwnerDied(OwnerDied::new(guard)));
         }
@@ -364,13 +377,17 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     #[cold]
     fn step_back(&self, taken: Taken, ledger: &Ledger) {
         // SAFETY: the word is this task's.
-        unsafe { self.unlock_write(taken.marks(), ledger) };
+        unsafe {
+            let entry = ledger.own(self.word.as_resource());
+            self.unlock_write(taken.marks(), ledger, Place::of(entry));
+        }
     }
 
     /// # Safety
-    /// The word is the calling task's, whose ledger this is, and `value` gives it up.
+    /// The word is the calling task's, whose ledger this is and lists that at `place`, unless the
+    /// entry has been moved; and `value` gives it up.
     #[inline(always)]
-    unsafe fn unlock_write(&self, value: u64, ledger: &Ledger) {
+    unsafe fn unlock_write(&self, value: u64, ledger: &Ledger, place: Place) {
         if R::SLEEPS {
             // The entry stands until the wake-ups have been given: should the task die in between,
             // the word says whether it still held the lock.
@@ -382,7 +399,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
             ledger.trim();
         } else {
             // SAFETY: this function's contract.
-            unsafe { R::unlock(self.word.get(), value, &self.waiters, ledger) };
+            unsafe { R::unlock(self.word.get(), value, &self.waiters, ledger, place) };
         }
     }
 
