@@ -33,6 +33,7 @@
 //! | [`ArenaHeap`] | a heap for all sizes, of which a death inside the allocator costs one arena |
 //! | [`Obligation`] | anything else that must be put back |
 //! | [`Slot`] | a place that keeps one of these three beyond its task ([`HandOver`]) |
+//! | [`Channel`] | a bounded queue of them, from task to task, that no death loses one of |
 //! | [`WindowTable`], [`Domain`] | where the windows are, and what a ledger may speak of |
 //! | [`settle`], [`reclaim`] | putting a dead task's resources in order, in two steps |
 //! | [`DropAfterTear`] | the promise that lets a value of a dead task be dropped |
@@ -61,6 +62,7 @@ macro_rules! planted {
 
 mod arch;
 mod arena_heap;
+mod channel;
 mod condvar;
 mod current;
 mod domain;
@@ -100,6 +102,7 @@ pub mod planted;
 mod testing;
 
 pub use arena_heap::{Arena, ArenaAllocator, ArenaHeap};
+pub use channel::{Channel, SendError, TryRecvError, TrySendError};
 pub use condvar::Condvar;
 pub use current::{CurrentLedger, TrackedHeap};
 pub use domain::Domain;

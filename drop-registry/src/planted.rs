@@ -51,11 +51,13 @@ pub enum Bug {
     DoneBeforeWhole,
     /// A value whose maker died counts as made.
     DeathCompletes,
+    /// A channel's end that a dead task left behind is not taken on by the others.
+    NobodyHelps,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::RecordOutsideWindow,
         Self::EraseOutsideWindow,
         Self::ZeroFlagIgnored,
@@ -77,6 +79,7 @@ impl Bug {
         Self::RestoredFromScratch,
         Self::DoneBeforeWhole,
         Self::DeathCompletes,
+        Self::NobodyHelps,
     ];
 }
 

@@ -14,9 +14,10 @@ use crate::arch;
 use crate::ledger::Place;
 use crate::owner_word::{OWNER, owner};
 use crate::raw_lock::{OnDeath, RawLock};
+use crate::wait_queue::Wake;
 use crate::{CurrentLedger, Entry, Ledger, LedgerFull, Outcome, Parker, WaitQueue};
 
-/// How waiters for a [`Mutex`] or a [`RwLock`](crate::RwLock) wait: by one of spin's relax strategies ([`Spin`](spin::Spin), the
+/// How waiters for a [`Mutex`], a [`RwLock`](crate::RwLock) or a [`Channel`](crate::Channel) wait: by one of spin's relax strategies ([`Spin`](spin::Spin), the
 /// default), or asleep by [`Park`]. Not for implementing.
 pub trait WaitStrategy<L: CurrentLedger>: sealed::Sealed {
     /// Who waits, as far as the lock has to know.
@@ -35,6 +36,18 @@ pub trait WaitStrategy<L: CurrentLedger>: sealed::Sealed {
         frame: u64,
         attempt: impl FnMut() -> Option<Result<T, E>>,
     ) -> Result<T, E>;
+
+    /// Makes a change that one of those who wait may wait for, and wakes one: also if the task dies
+    /// as soon as it has made it. Returns what `change` does: whether it made it.
+    ///
+    /// # Errors
+    /// If saying what is owed to the waiters takes an entry, and the task's ledger is full. Nothing
+    /// has happened then.
+    fn wake_one_after(
+        waiters: &Self::Waiters,
+        frame: u64,
+        change: impl FnOnce() -> bool,
+    ) -> Result<bool, LedgerFull>;
 
     /// Wakes all who wait, and unparks again those who were woken already: any number of times.
     fn wake_all(waiters: &Self::Waiters);
@@ -84,6 +97,11 @@ impl<L: CurrentLedger, R: RelaxStrategy> WaitStrategy<L> for R {
             }
             R::relax();
         }
+    }
+
+    #[inline(always)]
+    fn wake_one_after((): &(), _: u64, change: impl FnOnce() -> bool) -> Result<bool, LedgerFull> {
+        Ok(change())
     }
 
     fn wake_all((): &()) {}
@@ -148,6 +166,19 @@ impl<L: Parker, const WORDS: usize> WaitStrategy<L> for Park<WORDS> {
         attempt: impl FnMut() -> Option<Result<T, E>>,
     ) -> Result<T, E> {
         waiters.wait(frame, attempt)
+    }
+
+    fn wake_one_after(
+        waiters: &Self::Waiters,
+        frame: u64,
+        change: impl FnOnce() -> bool,
+    ) -> Result<bool, LedgerFull> {
+        let mut debt = waiters.owe(Wake::One, frame)?;
+        let changed = change();
+        if !changed {
+            debt.wake = None;
+        }
+        Ok(changed)
     }
 
     fn wake_all(waiters: &Self::Waiters) {

@@ -37,6 +37,11 @@ pub(crate) trait World {
         true
     }
 
+    /// Whether the bystanders also get a turn after each of the victim's instructions.
+    fn interleaved(&self) -> bool {
+        false
+    }
+
     /// Looks at the resources after the victim has been killed, before it is settled; or once it
     /// has come to its end, if it was not killed.
     fn at_death(&mut self) {}

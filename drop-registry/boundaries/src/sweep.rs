@@ -115,6 +115,7 @@ impl Run {
     /// whether the operation goes on.
     pub(crate) fn step(&mut self) -> Result<bool> {
         match self.machine.run(self.victim, Some(1)) {
+            Stop::BudgetSpent if self.world.interleaved() => self.bystanders_take_turns()?,
             Stop::BudgetSpent => {}
             Stop::Yielded if take_mark() == Mark::End => return Ok(false),
             Stop::Yielded => self.bystanders_take_turns()?,

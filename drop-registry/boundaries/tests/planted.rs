@@ -26,8 +26,9 @@ fn where_it_shows(bug: Bug) -> &'static [&'static str] {
         Bug::CommittedEarly | Bug::RestoredFromScratch => &["rollback mutex lock, write"],
         Bug::DoneBeforeWhole | Bug::DeathCompletes => &["once call_once"],
         Bug::DropAgain => &["box"],
+        Bug::NobodyHelps => &["channel send"],
         Bug::LastIsOrdinary | Bug::OrdinaryIsLast => &["shared"],
-        _ => &["mutex", "shared", "slot", "rwlock"],
+        _ => &["mutex", "shared", "slot", "channel", "rwlock"],
     }
 }
 

@@ -1,6 +1,7 @@
 //! The operations, by primitive.
 
 mod arena_heap;
+mod channel;
 mod composites;
 mod ledger;
 mod mutex;
@@ -28,6 +29,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
         rwlock::PARKING,
         shared::OPERATIONS,
         slot::OPERATIONS,
+        channel::OPERATIONS,
         tracked_box::OPERATIONS,
         arena_heap::OPERATIONS,
         ledger::OPERATIONS,
