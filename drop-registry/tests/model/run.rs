@@ -1,0 +1,199 @@
+//! One run of a program, and the books at its end.
+
+use std::sync::atomic::Ordering;
+
+use drop_registry::hosted::{Hosted, Machine, Stop};
+use drop_registry::{Outcome, ResourceKind, Shared, TrackedHeap, WindowTable};
+use proptest::test_runner::TestCaseError;
+use task_model::TaskId;
+
+use crate::program::{Event, MUTEXES, Program};
+use crate::task;
+use crate::world::{Counted, PERMITS, Told, World};
+
+/// How many turns everybody gets at the end before somebody counts as stuck.
+const PATIENCE: usize = 2000;
+
+/// For how many instructions a window is waited for.
+const FAR: usize = 600;
+
+/// What a box of one pointer takes of the heap.
+const SMALLEST_BLOCK: u64 = 16;
+
+struct Run {
+    machine: Machine,
+    world: &'static World,
+    tasks: Vec<TaskId>,
+    /// Dead, and not settled.
+    dying: Vec<bool>,
+    /// Boxes that settlements have left in quarantine.
+    quarantined: u64,
+    kills: u64,
+}
+
+/// Runs `program`, and compares what comes of it with the model.
+pub(crate) fn run(program: &Program) -> Result<(), TestCaseError> {
+    let heap_before = Hosted::heap().bytes_taken();
+    let world: &'static World = Box::leak(Box::new(World::new()));
+    let value = Shared::new_droppable(Counted(&world.drops.of_shares));
+    world.slots[0].put(value.expect("room on the heap")).expect("an empty slot");
+    let mut machine = Machine::new();
+    let mut tasks = Vec::new();
+    for (number, operations) in program.tasks.iter().cloned().enumerate() {
+        // Restartable, so that what it owns is freed with the machine, and not by the task.
+        tasks.push(machine.spawn_restartable(move || task::perform(world, number, &operations)));
+    }
+    let dying = vec![false; tasks.len()];
+    let mut run = Run { machine, world, tasks, dying, quarantined: 0, kills: 0 };
+    // A world that has failed is leaked: nobody knows who holds what in it.
+    run.all(program)?;
+    run.balance()?;
+    let quarantined = run.quarantined;
+    drop(run);
+    // SAFETY: the tasks are gone with their machine, and nothing else has borrowed the world.
+    let world = unsafe { Box::from_raw(std::ptr::from_ref(world).cast_mut()) };
+    balance_heap(world, heap_before, quarantined)
+}
+
+impl Run {
+    fn all(&mut self, program: &Program) -> Result<(), TestCaseError> {
+        for event in &program.events {
+            match *event {
+                Event::Step(task, instructions) => self.turn(task, Some(instructions))?,
+                Event::Turn(task) => self.turn(task, None)?,
+                Event::Die(task) => self.die(task),
+                Event::DieInWindow(task, more) => {
+                    self.step_into_window(task)?;
+                    for _ in 0..more {
+                        self.turn(task, Some(1))?;
+                    }
+                    self.die(task);
+                }
+                Event::Settle(task) => self.settle(task),
+            }
+            self.check()?;
+        }
+        for task in 0..self.tasks.len() {
+            self.settle(task);
+        }
+        for _ in 0..PATIENCE {
+            let alive: Vec<_> =
+                (0..self.tasks.len()).filter(|n| self.machine.is_alive(self.tasks[*n])).collect();
+            if alive.is_empty() {
+                return self.check();
+            }
+            for task in alive {
+                self.turn(task, None)?;
+            }
+        }
+        Err(TestCaseError::fail("somebody waits for ever"))
+    }
+
+    fn turn(&mut self, task: usize, budget: Option<u64>) -> Result<(), TestCaseError> {
+        let id = self.tasks[task];
+        if self.dying[task] || !self.machine.is_alive(id) {
+            return Ok(());
+        }
+        match self.machine.run(id, budget) {
+            Stop::BudgetSpent | Stop::Yielded | Stop::Parked | Stop::Finished => Ok(()),
+            stop => Err(TestCaseError::fail(format!("task {task}: {stop:?}"))),
+        }
+    }
+
+    fn die(&mut self, task: usize) {
+        self.dying[task] |= self.machine.is_alive(self.tasks[task]);
+    }
+
+    fn step_into_window(&mut self, task: usize) -> Result<(), TestCaseError> {
+        let id = self.tasks[task];
+        for _ in 0..FAR {
+            if !self.machine.is_alive(id) || self.dying[task] {
+                break;
+            }
+            if WindowTable::linked().pending(self.machine.registers(id)).is_some() {
+                break;
+            }
+            self.turn(task, Some(1))?;
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), TestCaseError> {
+        self.world.violation().map_or(Ok(()), |violation| Err(TestCaseError::fail(violation)))
+    }
+
+    /// Settles a task that has died, and tells the model.
+    fn settle(&mut self, task: usize) {
+        if !std::mem::take(&mut self.dying[task]) {
+            return;
+        }
+        let (world, id) = (self.world, self.tasks[task]);
+        self.kills += 1;
+        let told_before = world.told[MUTEXES].get();
+        let ledger = std::ptr::from_ref(self.machine.frozen(id).1).addr() as u64;
+        let owned = world.owned_by(ledger);
+        for (_, told) in owned.iter().zip(&world.told).filter(|(owned, _)| **owned) {
+            told.set(Told::Death);
+        }
+        // It may not have come to write: whoever waits for readers to leave owns the word, too.
+        if owned[MUTEXES] && !world.writing[task].get() && told_before != Told::Death {
+            world.told[MUTEXES].set(Told::Either);
+        }
+        world.writing[task].set(false);
+        world.reading[task].set(false);
+        world.permits_held[task].set(0);
+        let settled = self.machine.kill(id);
+        for one in settled {
+            world.require(one.outcome != Outcome::Refused, "a true entry was refused");
+            if one.outcome == Outcome::Quarantined {
+                // The only value that can be half dropped: a slot shares the other one.
+                world.require(one.kind == ResourceKind::Box, "a shared value was quarantined");
+                self.quarantined += 1;
+            }
+        }
+    }
+
+    /// The books, when nobody is left.
+    fn balance(&mut self) -> Result<(), TestCaseError> {
+        let world = self.world;
+        let mutexes = world.spinning.iter().map(|lock| lock.is_locked());
+        let locked = mutexes.chain([world.sleeping.is_locked(), world.rwlock.is_write_locked()]);
+        let none_locked = !locked.into_iter().any(|it| it) && !world.accounts.is_locked();
+        world.require(none_locked, "a lock is held by nobody");
+        world.require(world.rwlock.reader_count() == 0, "readers are counted that there are not");
+        world.require(world.permits.available() == PERMITS, "the permits do not add up");
+        for flag in &world.flags {
+            world.require(!flag.0.load(Ordering::Relaxed), "an obligation was not met");
+        }
+        let accounts = *world.accounts.lock().expect("nobody holds it");
+        world.require(accounts[0] == accounts[1], "half a transfer was not taken back");
+        let (begun, done) = (world.transfers_begun.get(), world.transfers_done.get());
+        world.require((done..=begun).contains(&accounts[0]), "a transfer was lost, or made up");
+        // A box whose task died while it was made has no value yet.
+        let (boxes, dropped) = (world.boxes_begun.get(), world.drops.of_boxes.get());
+        world.require(dropped <= boxes, "a boxed value was dropped twice");
+        let lost = self.quarantined + self.kills;
+        world.require(dropped + lost >= boxes, "a boxed value was never dropped");
+        let shared = world.slots.iter().filter(|slot| !slot.is_empty()).count() as u64;
+        let first = world.slots[0].share().expect("room in the ledger").expect("never emptied");
+        world.require(Shared::count(&first) == shared + 1, "the shares do not add up");
+        world.require(world.drops.of_shares.get() == 0, "a value was dropped that a slot shares");
+        self.check()
+    }
+}
+
+/// Lets go of what the slots keep, when nobody is left: the heap is as it was before, but for what
+/// is in quarantine.
+fn balance_heap(world: Box<World>, before: usize, quarantined: u64) -> Result<(), TestCaseError> {
+    let drops = world.drops;
+    drop(world);
+    let fail = |why: &'static str| Err(TestCaseError::fail(why));
+    if drops.of_shares.get() != 1 {
+        return fail("the shared value was not dropped once");
+    }
+    let taken = Hosted::heap().bytes_taken() - before;
+    if taken as u64 != quarantined * SMALLEST_BLOCK {
+        return fail("memory was lost, or given back twice");
+    }
+    Ok(())
+}

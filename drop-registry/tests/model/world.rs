@@ -1,0 +1,188 @@
+//! The resources, and the model: what each task has said that it holds, and which deaths are to be
+//! told.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use drop_registry::hosted::{Hosted, yield_now};
+use drop_registry::{
+    CurrentLedger, DropAfterTear, Mutex, Park, RelaxStrategy, RollbackMutex, RwLock, Semaphore,
+    Shared, Slot, Undo,
+};
+
+use crate::program::{MUTEXES, SLOTS};
+
+pub(crate) const TASKS: usize = 4;
+pub(crate) const PERMITS: u64 = 2;
+
+/// Waits by letting the other tasks run.
+#[derive(Debug)]
+pub(crate) struct Turns;
+
+impl RelaxStrategy for Turns {
+    fn relax() {
+        yield_now();
+    }
+}
+
+/// What the locks protect: 0, or the number of who is changing it, from 1. So a value that is not
+/// 0 under a new guard was torn, or somebody else is at it.
+pub(crate) type Value = u64;
+
+/// A value on the heap that counts its drops.
+#[derive(Debug)]
+pub(crate) struct Counted(pub(crate) &'static Cell<u64>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+// SAFETY: one pointer, never reassigned; tests have one thread.
+unsafe impl DropAfterTear for Counted {}
+// SAFETY: as above.
+unsafe impl Send for Counted {}
+// SAFETY: as above.
+unsafe impl Sync for Counted {}
+
+/// How often the values of boxes were dropped, and those of shares.
+#[derive(Debug, Default)]
+pub(crate) struct Drops {
+    pub(crate) of_boxes: Cell<u64>,
+    pub(crate) of_shares: Cell<u64>,
+}
+
+thread_local! {
+    static DROPS: &'static Drops = Box::leak(Box::default());
+}
+
+/// An obligation: to put the flag down.
+pub(crate) struct Flag(pub(crate) AtomicBool);
+
+// SAFETY: one store, however often.
+unsafe impl Undo for Flag {
+    fn undo(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// What the model knows of one lock's deaths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// Nobody is to be told.
+    Nothing,
+    /// The next owner is to be told.
+    Death,
+    /// A task died between taking the lock for writing and writing: told or not is as good.
+    Either,
+}
+
+pub(crate) struct World {
+    pub(crate) spinning: [Mutex<Value, Hosted, Turns>; MUTEXES - 1],
+    pub(crate) sleeping: Mutex<Value, Hosted, Park>,
+    pub(crate) rwlock: RwLock<Value, Hosted, Turns>,
+    pub(crate) accounts: RollbackMutex<[u64; 2], Hosted, Turns>,
+    pub(crate) permits: Semaphore<Hosted>,
+    pub(crate) slots: [Slot<Shared<Counted, Hosted>>; SLOTS],
+    pub(crate) flags: [Flag; TASKS],
+    /// How often values were dropped; outlives the world, whose slots drop one.
+    pub(crate) drops: &'static Drops,
+
+    // From here on it is the model.
+    /// By lock: the mutexes, then the read-write lock.
+    pub(crate) told: [Cell<Told>; MUTEXES + 1],
+    /// Which tasks read, and which write.
+    pub(crate) reading: [Cell<bool>; TASKS],
+    pub(crate) writing: [Cell<bool>; TASKS],
+    pub(crate) permits_held: [Cell<u64>; TASKS],
+    pub(crate) transfers_begun: Cell<u64>,
+    pub(crate) transfers_done: Cell<u64>,
+    pub(crate) boxes_begun: Cell<u64>,
+    violation: Cell<Option<&'static str>>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        DROPS.with(|drops| {
+            drops.of_boxes.set(0);
+            drops.of_shares.set(0);
+        });
+        Self {
+            spinning: [const { Mutex::new(0) }; MUTEXES - 1],
+            sleeping: Mutex::new(0),
+            rwlock: RwLock::new(0),
+            accounts: RollbackMutex::new([0, 0]),
+            permits: Semaphore::new(PERMITS),
+            slots: [const { Slot::new() }; SLOTS],
+            flags: [const { Flag(AtomicBool::new(false)) }; TASKS],
+            drops: DROPS.with(|drops| *drops),
+            told: [const { Cell::new(Told::Nothing) }; MUTEXES + 1],
+            reading: [const { Cell::new(false) }; TASKS],
+            writing: [const { Cell::new(false) }; TASKS],
+            permits_held: [const { Cell::new(0) }; TASKS],
+            transfers_begun: Cell::new(0),
+            transfers_done: Cell::new(0),
+            boxes_begun: Cell::new(0),
+            violation: Cell::new(None),
+        }
+    }
+
+    /// Notes that the model does not allow this, unless `holds`.
+    pub(crate) fn require(&self, holds: bool, otherwise: &'static str) {
+        if !holds && self.violation.get().is_none() {
+            self.violation.set(Some(otherwise));
+        }
+    }
+
+    pub(crate) fn violation(&self) -> Option<&'static str> {
+        self.violation.get()
+    }
+
+    /// Which locks the task owns whose ledger is at this address, by what their words say: of
+    /// those whose deaths are told.
+    pub(crate) fn owned_by(&self, ledger: u64) -> [bool; MUTEXES + 1] {
+        let [first, second] = &self.spinning;
+        let names = |word: u64| word & !63 == ledger;
+        let offsets = WORDS.with(|words| *words);
+        [
+            names(word(first, offsets[0])),
+            names(word(second, offsets[0])),
+            names(word(&self.sleeping, offsets[1])),
+            names(word(&self.rwlock, offsets[2])),
+        ]
+    }
+}
+
+thread_local! {
+    /// Where the words of the three kinds of lock are.
+    static WORDS: [usize; 3] = [
+        word_offset(&Mutex::<Value, Hosted, Turns>::new(0), |lock, held| {
+            let _guard = lock.lock();
+            held();
+        }),
+        word_offset(&Mutex::<Value, Hosted, Park>::new(0), |lock, held| {
+            let _guard = lock.lock();
+            held();
+        }),
+        word_offset(&RwLock::<Value, Hosted, Turns>::new(0), |lock, held| {
+            let _guard = lock.write();
+            held();
+        }),
+    ];
+}
+
+/// Where the owner's ledger stands in a lock while it is held. `hold` calls back with the lock held.
+fn word_offset<T>(lock: &T, hold: impl FnOnce(&T, &mut dyn FnMut())) -> usize {
+    let owner = Hosted::current().addr().get() as u64;
+    let mut found = None;
+    hold(lock, &mut || {
+        found = (0..size_of::<T>()).step_by(8).find(|offset| word(lock, *offset) == owner);
+    });
+    found.expect("a held lock names its owner")
+}
+
+fn word<T>(lock: &T, offset: usize) -> u64 {
+    // SAFETY: whole words of a lock, all of which are initialised and may change behind a `&`.
+    unsafe { std::ptr::from_ref(lock).byte_add(offset).cast::<u64>().read_volatile() }
+}
