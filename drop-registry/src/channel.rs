@@ -297,10 +297,8 @@ impl<H: HandOver, const CAPACITY: usize, R: WaitStrategy<H::Context>> Channel<H,
     fn waiting<T>(&self, wait: impl FnOnce() -> T) -> T {
         // SAFETY: `CurrentLedger`: the ledger is this task's.
         let ledger = unsafe { H::Context::current().as_ref() };
-        ledger.set_waiting(core::ptr::from_ref(self).cast_mut().cast());
-        let result = wait();
-        ledger.set_waiting(core::ptr::null_mut());
-        result
+        let _waiting = ledger.wait_for(core::ptr::from_ref(self).cast_mut().cast());
+        wait()
     }
 
     fn cell(&self, number: u64) -> &Turn {

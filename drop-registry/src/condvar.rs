@@ -81,7 +81,7 @@ impl<L: Parker, const WORDS: usize> Condvar<L, WORDS> {
             Err(error) => Some(Err(error)),
         };
         // Who finds it at once need not queue.
-        attempt().unwrap_or_else(|| self.waiters.wait(frame, attempt))
+        attempt().unwrap_or_else(|| self.waiters.wait_told(frame, attempt))
     }
 
     /// Unlocks, sleeps until it is notified, and locks again.
@@ -109,9 +109,11 @@ impl<L: Parker, const WORDS: usize> Condvar<L, WORDS> {
         // Before the unlock, so that whoever makes the change under the lock finds this task here.
         let mut place = self.waiters.enrol(frame)?;
         drop(guard);
+        let waiting = place.wait_for_wake_up();
         while !place.take_wake_up() {
             L::park();
         }
+        drop(waiting);
         // The place is kept until the lock is held: a death on the way wakes another.
         let result = lock.lock();
         place.wake_up_used = matches!(result, Ok(_) | Err(LockError::OwnerDied(_)));

@@ -243,13 +243,20 @@ impl Ledger {
         self.held().next().is_none()
     }
 
-    /// What the task waits for, if it is on the contended path of a lock.
+    /// What the task waits for, if it is on the contended path of a lock, or waits for a wake-up:
+    /// where that is, as the entries of those who hold it say it. Null if it does not wait.
     pub fn waiting(&self) -> *mut () {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_waiting(&self, resource: *mut ()) {
+    /// Writes down that the task waits for `resource`, until what this returns is dropped.
+    ///
+    /// As long as it stands, the task lets go of no lock or permit: see [`crate::WaitForGraph`].
+    #[must_use]
+    pub(crate) fn wait_for(&self, resource: *mut ()) -> Waiting<'_> {
+        let outer = self.waiting.load(Ordering::Relaxed);
         self.waiting.store(resource, Ordering::Relaxed);
+        Waiting { ledger: self, outer }
     }
 
     /// Empties the ledger for the next life of its task slot.
@@ -261,7 +268,7 @@ impl Ledger {
         for entry in &self.entries {
             entry.empty_out();
         }
-        self.set_waiting(ptr::null_mut());
+        self.waiting.store(ptr::null_mut(), Ordering::Relaxed);
         self.moving.store(0, Ordering::Relaxed);
         self.resolution.store(0, Ordering::Relaxed);
     }
@@ -505,6 +512,19 @@ impl Ledger {
         let (source, target) = (self.entries.get(from)?, self.entries.get(to)?);
         // A copy: what else stands in `moving` was not written by `close_gaps`.
         (source.resource() == target.resource() && from != to).then_some(from)
+    }
+}
+
+/// That a task waits: see [`Ledger::wait_for`].
+pub(crate) struct Waiting<'a> {
+    ledger: &'a Ledger,
+    /// What it waits for besides: a wait in a queue may have to take a lock to look again.
+    outer: *mut (),
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.ledger.waiting.store(self.outer, Ordering::Relaxed);
     }
 }
 

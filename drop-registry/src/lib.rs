@@ -36,6 +36,7 @@
 //! | [`Channel`] | a bounded queue of them, from task to task, that no death loses one of |
 //! | [`WindowTable`], [`Domain`] | where the windows are, and what a ledger may speak of |
 //! | [`settle`], [`reclaim`] | putting a dead task's resources in order, in two steps |
+//! | [`WaitForGraph`], [`Deadlock`] | who waits for whom, and who waits for ever |
 //! | [`DropAfterTear`] | the promise that lets a value of a dead task be dropped |
 //!
 //! Everything that a keeper needs of a *task* is in `task-model`; what is decided about one is in
@@ -88,6 +89,7 @@ mod shared;
 mod slot;
 mod tear;
 mod tracked_box;
+mod wait_for;
 mod wait_queue;
 mod wait_strategy;
 mod window;
@@ -128,6 +130,7 @@ pub use shared::Shared;
 pub use slot::Slot;
 pub use tear::DropAfterTear;
 pub use tracked_box::TrackedBox;
+pub use wait_for::{Deadlock, TooManyTasks, Wait, WaitForGraph};
 pub use wait_queue::WaitQueue;
 pub use wait_strategy::{Park, WaitStrategy};
 pub use window::{Pending, WindowTable};

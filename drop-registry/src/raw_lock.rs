@@ -97,17 +97,15 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> RawLock<L, R> {
         ledger: &Ledger,
         frame: u64,
     ) -> Result<Taken, Refused> {
-        ledger.set_waiting(self.word.as_resource());
+        let _waiting = ledger.wait_for(self.word.as_resource());
         // SAFETY: this function's contract.
-        let result = R::wait_until(&self.waiters, frame, || unsafe {
+        R::wait_until(&self.waiters, frame, || unsafe {
             match self.try_take::<D>(ledger, frame) {
                 Ok(taken) => Some(Ok(taken)),
                 Err(TryRefused::WouldBlock) => None,
                 Err(TryRefused::Refused(why)) => Some(Err(why)),
             }
-        });
-        ledger.set_waiting(core::ptr::null_mut());
-        result
+        })
     }
 
     /// Gives the lock up: the word says `marks` from then on.

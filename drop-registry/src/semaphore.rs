@@ -182,10 +182,8 @@ impl<L: Parker, const WORDS: usize> Semaphore<L, WORDS> {
         }
         // SAFETY: `CurrentLedger`: the ledger is this task's.
         let ledger = unsafe { L::current().as_ref() };
-        ledger.set_waiting(self.permits.as_ptr().cast());
-        let result = self.waiters.wait(frame, attempt);
-        ledger.set_waiting(core::ptr::null_mut());
-        result
+        let _waiting = ledger.wait_for(self.permits.as_ptr().cast());
+        self.waiters.wait(frame, attempt)
     }
 
     fn attempt(&self, frame: u64) -> Result<Permit<'_, L, WORDS>, TryAcquireError> {

@@ -35,6 +35,7 @@ use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
 use crate::arch;
+use crate::ledger::Waiting;
 use crate::{Entry, Extent, Ledger, LedgerFull, Operations, Outcome, Parker, ResourceKind};
 
 /// How many tasks have their bits in one word: waiting in the low half, woken in the high half.
@@ -136,10 +137,22 @@ impl<L: Parker, const WORDS: usize> WaitQueue<L, WORDS> {
         &self,
         attempt: impl FnMut() -> Option<Result<T, E>>,
     ) -> Result<T, E> {
-        self.wait(arch::frame_address(), attempt)
+        self.wait_told(arch::frame_address(), attempt)
     }
 
     /// As [`WaitQueue::wait_until`], by the frame at stack pointer `frame`.
+    pub(crate) fn wait_told<T, E: From<LedgerFull>>(
+        &self,
+        frame: u64,
+        attempt: impl FnMut() -> Option<Result<T, E>>,
+    ) -> Result<T, E> {
+        // SAFETY: `CurrentLedger`: the ledger is this task's and lives as long as it.
+        let ledger = unsafe { L::current().as_ref() };
+        let _waiting = ledger.wait_for(self.as_resource());
+        self.wait(frame, attempt)
+    }
+
+    /// As [`WaitQueue::wait_told`], for a wait whose cause the caller has written down itself.
     pub(crate) fn wait<T, E: From<LedgerFull>>(
         &self,
         frame: u64,
@@ -347,6 +360,11 @@ pub(crate) struct Place<'q, L: Parker, const WORDS: usize> {
 }
 
 impl<L: Parker, const WORDS: usize> Place<'_, L, WORDS> {
+    /// Writes down that the task waits here, until what this returns is dropped.
+    pub(crate) fn wait_for_wake_up(&self) -> Waiting<'_> {
+        self.ledger.wait_for(self.queue.as_resource())
+    }
+
     /// Whether the task has been woken since it last asked: from now on, it can be again.
     pub(crate) fn take_wake_up(&self) -> bool {
         let woken = self.waiting << TASKS_PER_WORD;

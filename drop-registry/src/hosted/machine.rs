@@ -301,6 +301,11 @@ impl Machine {
         unsafe { &(*self.task(id).context.get()).registers }
     }
 
+    /// The ledgers of all tasks that live.
+    pub fn ledgers(&self) -> impl Iterator<Item = (TaskId, &Ledger)> {
+        self.tasks.iter().filter(|task| task.alive).map(|task| (task.id, &*task.ledger))
+    }
+
     /// A task that does not run, as a keeper sees it, and its ledger.
     ///
     /// # Panics

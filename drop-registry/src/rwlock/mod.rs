@@ -251,11 +251,11 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
         }
         // SAFETY: as in `come_in`.
         let ledger = unsafe { L::current().as_ref() };
-        ledger.set_waiting(self.word.as_resource());
+        let waiting = ledger.wait_for(self.word.as_resource());
         let result = R::wait_until(&self.waiters, frame, || {
             (!self.word.is_owned()).then_some(Ok::<_, LedgerFull>(()))
         });
-        ledger.set_waiting(core::ptr::null_mut());
+        drop(waiting);
         Ok(result.map(|()| None)?)
     }
 
@@ -304,7 +304,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
         if self.is_read_by(ledger) {
             return Err(LockError::Recursive);
         }
-        ledger.set_waiting(self.word.as_resource());
+        let waiting = ledger.wait_for(self.word.as_resource());
         // SAFETY: as in `write`.
         let taken = R::wait_until(&self.waiters, frame, || unsafe {
             match self.word.take(Self::DRAINS, ledger, frame) {
@@ -313,7 +313,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
                 Err(TryRefused::Refused(why)) => Some(Err(why)),
             }
         });
-        ledger.set_waiting(core::ptr::null_mut());
+        drop(waiting);
         match taken {
             Ok(taken) => self.drain(taken, ledger, frame),
             Err(refused) => Err(refused.into()),
@@ -347,11 +347,11 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
             self.step_back(taken, ledger);
             return Err(LockError::Recursive);
         }
-        ledger.set_waiting(self.as_read_resource());
+        let waiting = ledger.wait_for(self.as_read_resource());
         let drained = R::wait_until(&self.waiters, frame, || {
             (self.readers.load(Ordering::Acquire) == 0).then_some(Ok::<_, LedgerFull>(()))
         });
-        ledger.set_waiting(core::ptr::null_mut());
+        drop(waiting);
         match drained {
             Ok(()) => self.begin_writing(taken, ledger),
             Err(LedgerFull) => {
