@@ -34,8 +34,8 @@ pub struct Step {
 /// the CFA unless a rule says otherwise.
 ///
 /// In a frame that stands at an [instruction pointer](FrameAddress::InstructionPointer), a rule
-/// that names a slot below the stack pointer means that the register is live: LLVM's epilogues pop
-/// it and do not say so. (GCC may save a register in the red zone instead of pushing it; for such
+/// that names a slot of the stack below the stack pointer means that the register is live: LLVM's
+/// epilogues pop it and do not say so. (GCC may save a register in the red zone instead of pushing it; for such
 /// code this rule would be wrong. LLVM always pushes.) The return address is never live, so for it
 /// such a slot is an error, as it is for any register in a frame that called.
 ///
@@ -244,7 +244,9 @@ impl<M: StackMemory + ?Sized> View<'_, M> {
         may_be_live: bool,
         live: Option<u64>,
     ) -> Result<Option<u64>, WalkError> {
-        if slot >= self.sp {
+        // Below the whole stack there is no frame: a trap's stub, which runs on a stack of its own,
+        // keeps registers in a task's record.
+        if slot >= self.sp || slot < self.memory.bounds().base() {
             return Ok(Some(self.memory.read_u64(slot)?));
         }
         match self.frame.address {

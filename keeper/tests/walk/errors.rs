@@ -143,6 +143,14 @@ fn a_frame_address_or_slot_outside_of_the_stack_ends_the_walk() {
 }
 
 #[test]
+fn a_slot_below_the_whole_stack_is_not_one_that_an_epilogue_has_popped() {
+    // rbx at *(CFA - 0x2000), by an expression: as in a trap's stub, whose registers are saved in a
+    // task's record.
+    let cfi = [0x10, 3, 4, 0x0a, 0x00, 0x20, 0x1c];
+    assert_eq!(error_of(&cfi), WalkError::OutOfStack(STACK + 16 - 0x2000));
+}
+
+#[test]
 fn a_misaligned_frame_address_or_slot_ends_the_walk() {
     assert_eq!(error_of(&[0x0e, 12]), WalkError::Misaligned(STACK + 20));
     // rbx at *(CFA - 4), by an expression
