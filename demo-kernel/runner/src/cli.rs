@@ -29,6 +29,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Count how much of an executable is out of an unwinder's reach
     Coverage(CoverageArgs),
+    /// Single-step the kernel, and compare the walker with the truth at every instruction
+    Validate(ValidateArgs),
 }
 
 /// What `cargo demo coverage` takes.
@@ -48,6 +50,18 @@ pub(crate) struct CoverageArgs {
     /// Write the counts to FILE, as a JSON object with all functions
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+}
+
+/// What `cargo demo validate` takes.
+#[derive(Debug, Args)]
+pub(crate) struct ValidateArgs {
+    /// Scenarios to step through, each from its first task on; a few if none is named
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+
+    /// The most instructions to step through in each scenario
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    pub(crate) steps: u64,
 }
 
 /// What `cargo demo` without a subcommand takes.
@@ -133,6 +147,16 @@ mod tests {
     fn a_list_of_named_scenarios_is_refused() {
         assert!(Cli::try_parse_from(["demo", "--list"]).is_ok());
         assert!(Cli::try_parse_from(["demo", "--list", "a"]).is_err());
+    }
+
+    #[test]
+    fn validate_is_a_subcommand_only_in_the_first_place() {
+        let cli = Cli::try_parse_from(["demo", "validate", "a", "--steps=7"]).unwrap();
+        let Some(Command::Validate(args)) = cli.command else { panic!("{cli:?}") };
+        assert_eq!((args.names, args.steps), (vec!["a".to_owned()], 7));
+        let cli = Cli::try_parse_from(["demo", "a", "validate"]).unwrap();
+        assert!(cli.command.is_none());
+        assert_eq!(cli.run.names, ["a", "validate"]);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | `selection` | which of its scenarios to run |
 //! | `suite` | runs them, several at a time |
 //! | `report` | whether one held, and if not, why; its JSON |
+//! | `validate`, `gdb` | steps through the kernel, and judges the walker |
 //! | `table`, `progress` | what the user sees |
 //! | `coverage` | `cargo demo coverage`: what landing pads cover |
 //!
@@ -21,6 +22,7 @@
 
 mod cli;
 mod coverage;
+mod gdb;
 mod guest;
 mod install;
 mod kernel_image;
@@ -32,13 +34,15 @@ mod selection;
 mod suite;
 mod table;
 mod transcript;
+mod validate;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -46,16 +50,18 @@ use console::style;
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use cli::{Cli, Command, CoverageArgs, RunArgs};
+use cli::{Cli, Command, CoverageArgs, RunArgs, ValidateArgs};
 use coverage::Coverage;
 use qemu::{BootError, Machine};
 use report::Report;
 use selection::UnknownScenarios;
+use validator::Tally;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let passed = match &cli.command {
         None => run(&cli.run),
+        Some(Command::Validate(args)) => validate(args),
         Some(Command::Coverage(args)) => count(args).map(|()| true),
     };
     match passed {
@@ -78,8 +84,8 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     }
 }
 
-/// Returns whether all scenarios held.
-fn run(args: &RunArgs) -> anyhow::Result<bool> {
+/// Finds QEMU, builds the kernel, and listens for signals from then on.
+fn prepare() -> anyhow::Result<(PathBuf, PathBuf, Arc<AtomicBool>)> {
     let program = install::find_or_install()?;
     let progress = progress::spinner("building the kernel");
     let kernel = kernel_image::build(&progress)?;
@@ -91,7 +97,34 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
         signal_hook::flag::register(signal, Arc::clone(&cancelled))
             .context("cannot listen for signals")?;
     }
+    Ok((program, kernel, cancelled))
+}
 
+/// Returns whether the walker was never wrong.
+fn validate(args: &ValidateArgs) -> anyhow::Result<bool> {
+    let (program, kernel, cancelled) = prepare()?;
+    let machine = Machine::qemu(program, kernel.clone(), Duration::MAX);
+    let known = suite::list(&machine, &cancelled)?;
+    let names = match &args.names[..] {
+        [] => validate::SCENARIOS.map(str::to_owned).to_vec(),
+        asked => asked.to_vec(),
+    };
+    let names = selection::select(&names, &known)?;
+    let progress = progress::bar("stepping through scenarios", names.len());
+    let mut total = Tally::default();
+    for name in &names {
+        progress.set_message(name.clone());
+        total.merge(validate::validate(&machine, &kernel, name, args.steps, &cancelled)?);
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    print(&format!("{}{total}\n", total.list()))?;
+    Ok(total.wrong == 0)
+}
+
+/// Returns whether all scenarios held.
+fn run(args: &RunArgs) -> anyhow::Result<bool> {
+    let (program, kernel, cancelled) = prepare()?;
     let machine = Machine::qemu(program, kernel, args.time_limit());
     let scenarios = suite::list(&machine, &cancelled)?;
     if args.list {

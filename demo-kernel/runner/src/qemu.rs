@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
@@ -94,7 +94,7 @@ impl Machine {
     /// [`BootError`], when there is no end to report.
     pub(crate) fn boot(&self, scenario: &str, cancelled: &AtomicBool) -> Result<Boot, BootError> {
         let started = Instant::now();
-        let mut guest = self.start(scenario)?;
+        let mut guest = self.start(scenario, &[])?;
         let chunks = guest.output();
         let mut boot =
             Boot { end: End::Reset, output: vec![], errors: vec![], elapsed: Duration::ZERO };
@@ -138,10 +138,22 @@ impl Machine {
         Ok(boot)
     }
 
-    fn start(&self, scenario: &str) -> Result<Guest, BootError> {
+    /// Starts the machine with `scenario=SCENARIO` as the kernel's command line, stopped before
+    /// its first instruction, and with a debugger's socket at `socket`.
+    ///
+    /// # Errors
+    /// If QEMU does not start.
+    pub(crate) fn start_stopped(&self, scenario: &str, socket: &Path) -> Result<Guest, BootError> {
+        let mut device = OsString::from("socket,id=debugger,server=on,wait=off,path=");
+        device.push(socket);
+        let chardev = ["-S", "-gdb", "chardev:debugger", "-chardev"].map(OsString::from);
+        self.start(scenario, &[&chardev[..], &[device]].concat())
+    }
+
+    fn start(&self, scenario: &str, more: &[OsString]) -> Result<Guest, BootError> {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).arg("-kernel").arg(&self.kernel);
-        command.arg("-append").arg(format!("scenario={scenario}"));
+        command.arg("-append").arg(format!("scenario={scenario}")).args(more);
         Guest::start(&mut command).map_err(|error| BootError::Start(self.program.clone(), error))
     }
 }
@@ -242,7 +254,7 @@ mod tests {
     fn is_gone(pid: &str) -> bool {
         (0..100).any(|_| {
             thread::sleep(Duration::from_millis(10));
-            !std::path::Path::new("/proc").join(pid).exists()
+            !Path::new("/proc").join(pid).exists()
         })
     }
 

@@ -19,9 +19,10 @@
 //! | [`flow()`] | what an instruction will do, by a decoder |
 //! | [`Images`], [`StackCopy`] | what the walker walks with |
 //! | [`judge()`], [`Answer`], [`Tally`] | the comparison, and what came of it |
-//! | [`traced`] | processes of this host, stepped through ptrace |
-//! | [`bodies`] | the code that the hosted run steps through |
+//! | `traced` | processes of this host, stepped through ptrace |
+//! | `bodies` | the code that the hosted run steps through |
 
+#[cfg(feature = "hosted")]
 pub mod bodies;
 mod flow;
 mod images;
@@ -29,11 +30,13 @@ mod judge;
 mod shadow;
 mod stack;
 mod tally;
+#[cfg(feature = "hosted")]
 pub mod traced;
 
 pub use flow::{Flow, LONGEST_INSTRUCTION, flow};
 pub use images::{Form, Image, Images, ImagesIn, leaked};
 pub use judge::{Answer, Wrong, judge};
+pub use rustc_demangle::demangle;
 pub use shadow::{Caller, Shadow};
 pub use stack::StackCopy;
 pub use tally::Tally;

@@ -18,6 +18,13 @@ pub struct Caller {
     gone_at: u64,
 }
 
+impl Caller {
+    /// Whether it did not call, but was interrupted by a trap or a signal.
+    pub const fn was_interrupted(&self) -> bool {
+        matches!(self.address, FrameAddress::InstructionPointer(_))
+    }
+}
+
 /// The callers of the code that runs on one stack, and how they came to be.
 #[derive(Debug, Default)]
 pub struct Shadow {

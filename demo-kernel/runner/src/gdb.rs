@@ -1,0 +1,170 @@
+//! A client for the debugger's port of QEMU: the few packets that single-stepping takes
+//! (GDB manual, appendix E, "Remote Serial Protocol").
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use task_model::{Gpr, RegisterFile};
+
+/// How long QEMU may take to open its port.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a reply may take: a guest that waits for ever would never stop.
+const REPLY: Duration = Duration::from_secs(30);
+
+/// The most bytes to ask for in one packet; QEMU's packets have room for a few more.
+const MAX_READ: usize = 2000;
+
+/// The general-purpose registers in the order of the packet `g` for x86-64.
+const ORDER: [Gpr; 16] = [
+    Gpr::Rax,
+    Gpr::Rbx,
+    Gpr::Rcx,
+    Gpr::Rdx,
+    Gpr::Rsi,
+    Gpr::Rdi,
+    Gpr::Rbp,
+    Gpr::Rsp,
+    Gpr::R8,
+    Gpr::R9,
+    Gpr::R10,
+    Gpr::R11,
+    Gpr::R12,
+    Gpr::R13,
+    Gpr::R14,
+    Gpr::R15,
+];
+
+/// A connection to a machine that stands still between two calls.
+#[derive(Debug)]
+pub(crate) struct Gdb {
+    stream: UnixStream,
+    received: Vec<u8>,
+}
+
+impl Gdb {
+    /// Connects to the socket at `path`, once QEMU has made it.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub(crate) fn connect(path: &Path) -> anyhow::Result<Self> {
+        let started = Instant::now();
+        let stream = loop {
+            match UnixStream::connect(path) {
+                Ok(stream) => break stream,
+                Err(error) if started.elapsed() > PATIENCE => {
+                    return Err(error).context("QEMU opens no port for a debugger");
+                }
+                Err(_) => thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        stream.set_read_timeout(Some(REPLY))?;
+        let mut gdb = Self { stream, received: vec![] };
+        // Interrupts and timers go on while stepping: bit 0 alone.
+        gdb.expect_ok("Qqemu.sstep=1")?;
+        Ok(gdb)
+    }
+
+    /// Runs to the instruction at `address`. Returns whether it came there.
+    pub(crate) fn run_to(&mut self, address: u64) -> anyhow::Result<bool> {
+        self.expect_ok(&format!("Z1,{address:x},1"))?;
+        let stopped = self.resume("vCont;c")?;
+        if stopped {
+            self.expect_ok(&format!("z1,{address:x},1"))?;
+        }
+        Ok(stopped)
+    }
+
+    /// Executes one instruction, or takes an interrupt. Returns whether the machine still runs.
+    pub(crate) fn step(&mut self) -> anyhow::Result<bool> {
+        self.resume("vCont;s")
+    }
+
+    fn resume(&mut self, how: &str) -> anyhow::Result<bool> {
+        // A machine that has ended is gone, and its port with it.
+        let Ok(reply) = self.command(how) else { return Ok(false) };
+        match reply.first() {
+            Some(b'T' | b'S') => Ok(true),
+            Some(b'W' | b'X') => Ok(false),
+            _ => bail!("QEMU answers {how} with {}", String::from_utf8_lossy(&reply)),
+        }
+    }
+
+    /// The general-purpose registers, `rip` and `rflags`.
+    pub(crate) fn registers(&mut self) -> anyhow::Result<RegisterFile> {
+        let reply = self.command("g")?;
+        let bytes = decode(&reply).context("unreadable registers")?;
+        let (words, _) = bytes.as_chunks::<8>();
+        ensure!(words.len() > ORDER.len() + 1, "too few registers");
+        let mut registers = RegisterFile::new();
+        for (gpr, word) in ORDER.into_iter().zip(words) {
+            registers[gpr] = u64::from_le_bytes(*word);
+        }
+        registers.rip = u64::from_le_bytes(words[16]);
+        registers.rflags = u64::from_le_bytes(words[17]) & 0xffff_ffff;
+        Ok(registers)
+    }
+
+    /// Fills `bytes` with what is at the virtual `address`.
+    pub(crate) fn read(&mut self, bytes: &mut [u8], address: u64) -> anyhow::Result<()> {
+        for (chunk, at) in bytes.chunks_mut(MAX_READ).zip((address..).step_by(MAX_READ)) {
+            let reply = self.command(&format!("m{at:x},{:x}", chunk.len()))?;
+            let read = decode(&reply).filter(|read| read.len() == chunk.len());
+            chunk.copy_from_slice(&read.with_context(|| format!("no memory at {at:#x}"))?);
+        }
+        Ok(())
+    }
+
+    fn expect_ok(&mut self, command: &str) -> anyhow::Result<()> {
+        let reply = self.command(command)?;
+        ensure!(reply == b"OK", "QEMU refuses {command}: {}", String::from_utf8_lossy(&reply));
+        Ok(())
+    }
+
+    /// Sends a packet and returns the contents of the answer.
+    fn command(&mut self, command: &str) -> anyhow::Result<Vec<u8>> {
+        let sum = command.bytes().fold(0u8, u8::wrapping_add);
+        self.stream.write_all(format!("${command}#{sum:02x}").as_bytes())?;
+        loop {
+            let start = self.received.iter().position(|byte| *byte == b'$');
+            let end = self.received.iter().position(|byte| *byte == b'#');
+            // Two digits of checksum follow; the socket keeps the bytes whole, so they are not
+            // looked at.
+            if let (Some(start), Some(end)) = (start, end)
+                && self.received.len() >= end + 3
+            {
+                let reply = self.received[start + 1..end].to_vec();
+                self.received.drain(..end + 3);
+                self.stream.write_all(b"+")?;
+                return Ok(reply);
+            }
+            let mut buffer = [0; 4096];
+            let read = self.stream.read(&mut buffer)?;
+            ensure!(read > 0, "QEMU has closed the debugger's port");
+            self.received.extend_from_slice(&buffer[..read]);
+        }
+    }
+}
+
+/// Bytes from their hexadecimal digits.
+fn decode(digits: &[u8]) -> Option<Vec<u8>> {
+    let (pairs, []) = digits.as_chunks::<2>() else { return None };
+    let byte = |pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok();
+    pairs.iter().map(|pair| byte(&pair[..])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_come_in_pairs() {
+        assert_eq!(decode(b"00ff7a"), Some(vec![0, 255, 0x7a]));
+        assert_eq!(decode(b"00f"), None);
+        assert_eq!(decode(b"xx"), None);
+    }
+}

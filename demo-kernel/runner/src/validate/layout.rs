@@ -1,0 +1,94 @@
+//! What has to be known of the kernel in order to step through it.
+
+use std::ops::Range;
+use std::path::Path;
+
+use anyhow::Context as _;
+use keeper::unwind::{LoadedSection, UnwindTables};
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
+use task_model::StackBounds;
+use validator::{Image, Images, leaked};
+
+/// The kernel's stacks, as its module `stacks` has them.
+const STACKS: u64 = 0x40_0000_0000;
+const GUARD: u64 = 4096;
+const STACK_SIZE: u64 = 64 * 1024;
+const STACK_COUNT: u64 = 56;
+
+/// Addresses in the kernel's image.
+#[derive(Debug)]
+pub(super) struct Layout {
+    /// The first instruction of every task.
+    pub(super) task_start: u64,
+    /// The trap stubs.
+    pub(super) trap_text: Range<u64>,
+    /// Where it can be written: a task's saved registers lie there.
+    pub(super) data: Range<u64>,
+    text: LoadedSection<'static>,
+}
+
+impl Layout {
+    /// Reads the kernel's file.
+    ///
+    /// # Errors
+    /// If it is not the demo kernel.
+    pub(super) fn read(kernel: &Path) -> anyhow::Result<(Self, Images)> {
+        let bytes = std::fs::read(kernel).context("cannot read the kernel")?;
+        let file = object::File::parse(&*bytes).context("the kernel is no ELF file")?;
+        let section = |name| -> anyhow::Result<LoadedSection<'static>> {
+            let section = file.section_by_name(name).with_context(|| format!("no {name}"))?;
+            Ok(leaked(section.data()?.to_vec(), section.address()))
+        };
+        let symbol = |name: &str| {
+            let found = file.symbols().find(|symbol| {
+                let symbol = symbol.name().unwrap_or_default();
+                symbol == name || format!("{:#}", validator::demangle(symbol)) == name
+            });
+            Ok::<_, anyhow::Error>(found.with_context(|| format!("no symbol {name}"))?.address())
+        };
+        let text = section(".text")?;
+        let range = text.address..text.address + text.bytes.len() as u64;
+        let tables =
+            UnwindTables::new(section(".eh_frame_hdr")?, section(".eh_frame")?, range.clone())?;
+        let mut image = Image::new("kernel".to_owned(), tables, range, 0)?;
+        image.name_functions(&file);
+        let mut images = Images::default();
+        images.push(image);
+        let layout = Self {
+            task_start: symbol("demo_kernel::tasks::spawn::bottom_frame")?,
+            trap_text: symbol("__trap_text_start")?..symbol("__trap_text_end")?,
+            data: symbol("__data_start")?..symbol("__image_end")?,
+            text,
+        };
+        Ok((layout, images))
+    }
+
+    /// The code from `address` on.
+    pub(super) fn code(&self, address: u64) -> &[u8] {
+        let offset = address.checked_sub(self.text.address).map(|offset| offset as usize);
+        offset.and_then(|offset| self.text.bytes.get(offset..)).unwrap_or_default()
+    }
+}
+
+/// The number of the stack that `address` is in or at the top of, and its bounds.
+pub(super) fn stack_of(address: u64) -> Option<(u64, StackBounds)> {
+    let slot = GUARD + STACK_SIZE;
+    let number = address.checked_sub(STACKS + 1)? / slot;
+    let base = STACKS + number * slot + GUARD;
+    let bounds = StackBounds::new(base, base + STACK_SIZE, GUARD)?;
+    (number < STACK_COUNT).then_some((number, bounds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_top_of_a_stack_belongs_to_it() {
+        let (first, bounds) = stack_of(STACKS + GUARD + STACK_SIZE).unwrap();
+        assert_eq!((first, bounds.top()), (0, STACKS + GUARD + STACK_SIZE));
+        assert_eq!(stack_of(bounds.top() + 1).unwrap().0, 1);
+        assert_eq!(stack_of(STACKS), None);
+        assert_eq!(stack_of(STACKS + 56 * (GUARD + STACK_SIZE) + 1), None);
+    }
+}
