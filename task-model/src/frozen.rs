@@ -17,6 +17,9 @@ pub struct FrozenTask<'a> {
     id: TaskId,
     registers: NonNull<RegisterFile>,
     stack: StackBounds,
+    /// The first whole word of the stack, and how many there are.
+    first_word: u64,
+    words: u64,
     record: PhantomData<&'a mut RegisterFile>,
 }
 
@@ -34,7 +37,11 @@ impl<'a> FrozenTask<'a> {
         registers: NonNull<RegisterFile>,
         stack: StackBounds,
     ) -> Self {
-        Self { id, registers, stack, record: PhantomData }
+        // Where the stack ends before its first whole word does, there is none.
+        let misalignment = stack.base().wrapping_neg() % 8;
+        let words = stack.size().saturating_sub(misalignment) / 8;
+        let first_word = stack.base().wrapping_add(misalignment);
+        Self { id, registers, stack, first_word, words, record: PhantomData }
     }
 
     /// Which task this is.
@@ -54,13 +61,23 @@ impl<'a> FrozenTask<'a> {
         unsafe { self.registers.as_mut() }
     }
 
+    /// The word at `address`, if it is one of the stack's.
+    #[inline]
+    fn word(&self, address: u64) -> Result<*mut u64, ReadError> {
+        // One comparison says both: the bits of a misaligned address make the number huge.
+        if address.wrapping_sub(self.first_word).rotate_right(3) >= self.words {
+            return Err(refusal(&self.stack, address));
+        }
+        Ok(core::ptr::with_exposed_provenance_mut(address as usize))
+    }
+
     /// Writes eight bytes of the task's stack.
     ///
     /// # Errors
     /// As [`StackMemory::read_u64`].
     pub fn write_u64(&mut self, address: u64, value: u64) -> Result<(), ReadError> {
-        let word = checked(&self.stack, address)?;
-        // SAFETY: `checked` found the word inside the mapped stack and aligned, and `new`'s
+        let word = self.word(address)?;
+        // SAFETY: `word` found it inside the mapped stack and aligned, and `new`'s
         // contract makes that memory writable and ours. Volatile: the task's own code reads it
         // later, behind the compiler's back.
         unsafe { word.write_volatile(value) };
@@ -69,26 +86,27 @@ impl<'a> FrozenTask<'a> {
 }
 
 impl StackMemory for FrozenTask<'_> {
+    #[inline]
     fn bounds(&self) -> StackBounds {
         self.stack
     }
 
+    #[inline]
     fn read_u64(&self, address: u64) -> Result<u64, ReadError> {
-        let word = checked(&self.stack, address)?;
+        let word = self.word(address)?;
         // SAFETY: as in `write_u64`; volatile because the task's own code wrote it.
         Ok(unsafe { word.read_volatile() })
     }
 }
 
-/// The word at `address`, if it is one of the stack's.
-fn checked(stack: &StackBounds, address: u64) -> Result<*mut u64, ReadError> {
-    if !stack.contains(address, 8) {
-        return Err(ReadError::OutOfStack(address));
+/// Why there is no word of this stack at `address`.
+#[cold]
+fn refusal(stack: &StackBounds, address: u64) -> ReadError {
+    if stack.contains(address, 8) {
+        ReadError::Misaligned(address)
+    } else {
+        ReadError::OutOfStack(address)
     }
-    if !address.is_multiple_of(8) {
-        return Err(ReadError::Misaligned(address));
-    }
-    Ok(core::ptr::with_exposed_provenance_mut(address as usize))
 }
 
 #[cfg(test)]

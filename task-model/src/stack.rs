@@ -24,11 +24,13 @@ impl StackBounds {
     }
 
     /// The lowest mapped address.
+    #[inline]
     pub const fn base(&self) -> u64 {
         self.base
     }
 
     /// One past the highest mapped address.
+    #[inline]
     pub const fn top(&self) -> u64 {
         self.top
     }
@@ -39,6 +41,7 @@ impl StackBounds {
     }
 
     /// Whether all of `size` bytes at `address` lie in the mapped part.
+    #[inline]
     pub const fn contains(&self, address: u64, size: u64) -> bool {
         address >= self.base && address < self.top && size <= self.top - address
     }

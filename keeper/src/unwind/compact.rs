@@ -146,29 +146,28 @@ fn words(offset: i64) -> Option<u64> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CompactRows<'a> {
     pub(super) rows: &'a [CompactRow],
-    /// For each [`BUCKET_SIZE`] bytes of text, and once more at its end.
+    /// For each [`BUCKET_SIZE`] bytes of text, the last row that begins at or before them.
     pub(super) buckets: &'a [u32],
 }
-
-/// More rows than this between two buckets are searched by halves.
-const SCANNED: usize = 8;
 
 impl<'a> CompactRows<'a> {
     pub(super) const NONE: Self = Self { rows: &[], buckets: &[] };
 
     /// The row for `offset`, a distance from the start of the text.
+    ///
+    /// Looks at no more rows than a bucket has bytes. The processor guesses where that ends and
+    /// goes on with the row; if it were searched by halves, it would have to wait.
     #[inline]
     pub(super) fn find(&self, offset: u64) -> Option<&'a CompactRow> {
-        let bucket = usize::try_from(offset / BUCKET_SIZE).ok()?;
-        let [first, last] = *self.buckets.get(bucket..)?.first_chunk::<2>()?;
-        let rows = self.rows.get(first as usize..=last as usize)?;
-        let after = if rows.len() > SCANNED {
-            rows.partition_point(|row| u64::from(row.start) <= offset)
-        } else {
-            // The first begins at or before the bucket.
-            1 + rows.iter().skip(1).take_while(|row| u64::from(row.start) <= offset).count()
-        };
-        rows.get(after.wrapping_sub(1))
+        let first = *self.buckets.get(usize::try_from(offset / BUCKET_SIZE).ok()?)?;
+        let (mut row, later) = self.rows.get(first as usize..)?.split_first()?;
+        for next in later {
+            if u64::from(next.start) > offset {
+                break;
+            }
+            row = next;
+        }
+        Some(row)
     }
 }
 
@@ -210,9 +209,15 @@ impl<'a> CompactRule<'a> {
         self.row.cfa_words as u64 * 8
     }
 
+    /// How far below the CFA the slot of [`CALLEE_SAVED`]`[n]` is, in bytes; 0 if the row does not
+    /// say that it was saved.
+    #[inline]
+    pub(super) const fn distance(&self, n: usize) -> u64 {
+        self.row.saved[n] as u64 * 8
+    }
+
     /// The six registers that a function must give back, each with its slot's distance below the
     /// CFA in bytes, or `None` if the row does not say that it was saved.
-    #[inline]
     pub fn saved(&self) -> impl Iterator<Item = (Gpr, Option<u64>)> + use<> {
         let saved = self.row.saved;
         CALLEE_SAVED

@@ -146,9 +146,9 @@ impl<'a> UnwindTables<'a> {
     }
 }
 
-/// One for each bucket that is begun, and one for its end.
+/// One for each bucket that is begun.
 fn bucket_count(text_size: u32) -> usize {
-    u64::from(text_size).div_ceil(BUCKET_SIZE) as usize + 1
+    u64::from(text_size).div_ceil(BUCKET_SIZE) as usize
 }
 
 /// Gives out the rows that cover the text from its start to its end, in their order.

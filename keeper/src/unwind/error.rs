@@ -55,6 +55,7 @@ impl fmt::Display for WalkError {
 impl core::error::Error for WalkError {}
 
 impl From<ReadError> for WalkError {
+    #[inline]
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Misaligned(address) => Self::Misaligned(address),

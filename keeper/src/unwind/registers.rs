@@ -18,12 +18,14 @@ impl UnwindRegisters {
     pub const UNKNOWN: Self = Self { values: [0; 16], known: 0 };
 
     /// The register's value in the frame, if it is known.
+    #[inline]
     pub const fn get(&self, register: Gpr) -> Option<u64> {
         let n = register as usize;
         if self.known & (1 << n) != 0 { Some(self.values[n]) } else { None }
     }
 
     /// Makes the register known or unknown.
+    #[inline]
     pub const fn set(&mut self, register: Gpr, value: Option<u64>) {
         let n = register as usize;
         match value {
@@ -35,9 +37,27 @@ impl UnwindRegisters {
         }
     }
 
-    /// These registers without those that a function may change and not give back.
-    pub(super) const fn callee_saved(self) -> Self {
-        Self { known: self.known & CALLEE_SAVED_MASK, ..self }
+    /// Makes these registers those of a caller: of [`CALLEE_SAVED`], what `saved` gives for each by
+    /// its place there, or what is `live`; the others are unknown.
+    #[inline]
+    pub(super) fn set_callee_saved<E>(
+        &mut self,
+        live: &Self,
+        saved: impl Fn(usize) -> Result<Option<u64>, E>,
+    ) -> Result<(), E> {
+        let mut known = live.known & CALLEE_SAVED_MASK;
+        for (n, gpr) in CALLEE_SAVED.into_iter().enumerate() {
+            let gpr = gpr as usize;
+            self.values[gpr] = match saved(n)? {
+                Some(value) => {
+                    known |= 1 << gpr;
+                    value
+                }
+                None => live.values[gpr],
+            };
+        }
+        self.known = known;
+        Ok(())
     }
 }
 
@@ -96,6 +116,7 @@ pub enum FrameAddress {
 
 impl FrameAddress {
     /// The address itself.
+    #[inline]
     pub const fn address(self) -> u64 {
         match self {
             Self::InstructionPointer(address) | Self::ReturnAddress(address) => address,
@@ -103,6 +124,7 @@ impl FrameAddress {
     }
 
     /// The address to look up: in the instruction that the frame was executing.
+    #[inline]
     pub const fn lookup_address(self) -> u64 {
         match self {
             Self::InstructionPointer(address) => address,
@@ -118,6 +140,29 @@ pub struct FrameState {
     pub address: FrameAddress,
     /// What its registers hold there.
     pub registers: UnwindRegisters,
+}
+
+impl FrameState {
+    /// Nothing is known, and it stands nowhere.
+    pub(super) const UNKNOWN: Self =
+        Self { address: FrameAddress::InstructionPointer(0), registers: UnwindRegisters::UNKNOWN };
+}
+
+impl FrameState {
+    /// Makes it equal to `caller`, which a compact rule gave, and whose stack pointer is `sp`.
+    ///
+    /// The stack pointer and the address come by themselves: the next step begins with them, and a
+    /// copy of several words at once has to wait until all of them are in the cache.
+    #[inline]
+    pub(super) fn set_to_compact(&mut self, caller: &Self, sp: u64) {
+        self.address = FrameAddress::ReturnAddress(caller.address.address());
+        let (registers, caller) = (&mut self.registers, &caller.registers);
+        registers.known = caller.known;
+        registers.values[Gpr::Rsp as usize] = sp;
+        for gpr in CALLEE_SAVED {
+            registers.values[gpr as usize] = caller.values[gpr as usize];
+        }
+    }
 }
 
 impl From<&RegisterFile> for FrameState {

@@ -50,68 +50,109 @@ pub struct Step {
 ///
 /// # Errors
 /// Any [`WalkError`] but [`WalkError::TooDeep`]. No part of a step that failed is to be trusted.
-#[inline]
 pub fn step(
     frame: &FrameState,
     memory: &(impl StackMemory + ?Sized),
     source: &mut impl RuleSource,
 ) -> Result<Step, WalkError> {
-    let address = frame.address.lookup_address();
-    let step = match source.compact_rule_at(address) {
-        Some(rule) => compact_step(frame, memory, rule)?,
-        None => full_step(frame, memory, &source.rules_at(address)?)?,
-    };
-    if let Some(caller) = step.caller
-        && !source.text_contains(caller.address.lookup_address())
-    {
-        return Err(WalkError::ReturnAddressNotInText(caller.address.address()));
-    }
-    Ok(step)
+    let mut caller = FrameState::UNKNOWN;
+    let Found { function, signal_frame, cfa, has_caller, .. } =
+        step_into(&mut caller, frame, memory, source)?;
+    Ok(Step { function, signal_frame, cfa, caller: has_caller.then_some(caller) })
 }
 
-/// [`step`] by a compact rule. It differs from [`full_step`] by the same rule in its speed alone.
+/// As [`Step`], with the caller elsewhere.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    pub(super) function: u64,
+    pub(super) signal_frame: bool,
+    pub(super) cfa: u64,
+    pub(super) has_caller: bool,
+    /// The caller was called, and of its registers only those that functions give back, and the
+    /// stack pointer, have been written.
+    pub(super) by_compact_rule: bool,
+}
+
+/// [`step`] that writes to `caller` what it finds of it, so that nothing is copied in between; and
+/// whatever it likes, if there is none or an error.
+#[inline]
+pub(super) fn step_into(
+    caller: &mut FrameState,
+    frame: &FrameState,
+    memory: &(impl StackMemory + ?Sized),
+    source: &mut impl RuleSource,
+) -> Result<Found, WalkError> {
+    let address = frame.address.lookup_address();
+    let found = match source.compact_rule_at(address) {
+        Some(rule) => compact_step(caller, frame, memory, rule)?,
+        None => full_step(caller, frame, memory, source)?,
+    };
+    if found.has_caller && !source.text_contains(caller.address.lookup_address()) {
+        return Err(WalkError::ReturnAddressNotInText(caller.address.address()));
+    }
+    Ok(found)
+}
+
+/// [`step_into`] by a compact rule. It differs from [`full_step`] by the same rule in its speed
+/// alone.
 #[inline]
 fn compact_step(
+    caller: &mut FrameState,
     frame: &FrameState,
     memory: &(impl StackMemory + ?Sized),
     rule: CompactRule<'_>,
-) -> Result<Step, WalkError> {
+) -> Result<Found, WalkError> {
     let function = rule.function();
     if rule.is_entry() {
         let cfa = memory.bounds().top();
-        return Ok(Step { function, signal_frame: false, cfa, caller: None });
+        let has_caller = false;
+        return Ok(Found { function, signal_frame: false, cfa, has_caller, by_compact_rule: true });
     }
 
     let sp = known(frame, Gpr::Rsp)?;
     let view = View { frame, memory, sp };
-    let cfa = known(frame, rule.cfa_register())?.wrapping_add(rule.cfa_offset());
+    // Which register it is, is guessed by the processor's branch predictor rather than waited for.
+    let base = match rule.cfa_register() {
+        Gpr::Rsp => sp,
+        other => known(frame, other)?,
+    };
+    let cfa = base.wrapping_add(rule.cfa_offset());
     view.check_cfa(cfa)?;
 
-    let mut registers = frame.registers.callee_saved();
-    for (gpr, slot) in rule.saved() {
-        if let Some(distance) = slot {
-            let live = registers.get(gpr);
-            registers.set(gpr, view.read_slot(cfa.wrapping_sub(distance), true, live)?);
+    caller.registers.set_callee_saved(&frame.registers, |n| {
+        let distance = rule.distance(n);
+        if distance == 0 {
+            Ok(None)
+        } else {
+            view.read_slot(cfa.wrapping_sub(distance), true, None)
         }
-    }
-    registers.set(Gpr::Rsp, Some(cfa));
+    })?;
+    caller.registers.set(Gpr::Rsp, Some(cfa));
     let target = view.read_slot(cfa.wrapping_sub(8), false, None)?.ok_or(view.bad_cfi())?;
-    let address = FrameAddress::ReturnAddress(target);
-    Ok(Step { function, signal_frame: false, cfa, caller: Some(FrameState { address, registers }) })
+    caller.address = FrameAddress::ReturnAddress(target);
+    Ok(Found { function, signal_frame: false, cfa, has_caller: true, by_compact_rule: true })
 }
 
-/// [`step`] by any rules.
+/// [`step_into`] by any rules.
 #[cold]
 #[inline(never)]
 fn full_step(
+    caller: &mut FrameState,
     frame: &FrameState,
     memory: &(impl StackMemory + ?Sized),
-    rules: &FrameRules<'_>,
-) -> Result<Step, WalkError> {
+    source: &mut impl RuleSource,
+) -> Result<Found, WalkError> {
+    let rules = source.rules_at(frame.address.lookup_address())?;
     let (function, signal_frame) = (rules.function, rules.signal_frame);
     if let RegisterRule::Undefined = rules.return_address {
         let cfa = memory.bounds().top();
-        return Ok(Step { function, signal_frame, cfa, caller: None });
+        return Ok(Found {
+            function,
+            signal_frame,
+            cfa,
+            has_caller: false,
+            by_compact_rule: false,
+        });
     }
 
     let sp = known(frame, Gpr::Rsp)?;
@@ -119,8 +160,8 @@ fn full_step(
     let cfa = view.cfa(&rules.cfa)?;
     view.check_cfa(cfa)?;
 
-    let base_restored = !signal_frame && view.base_is_restored(rules, cfa)?;
-    let mut registers = UnwindRegisters::UNKNOWN;
+    let base_restored = !signal_frame && view.base_is_restored(&rules, cfa)?;
+    let registers = &mut caller.registers;
     for gpr in Gpr::ALL {
         let value = match rules.registers[gpr as usize] {
             RegisterRule::Unspecified if matches!(gpr, Gpr::Rsp) => Some(cfa),
@@ -144,12 +185,12 @@ fn full_step(
         RegisterRule::Register(gpr) => known(frame, gpr)?,
         rule => view.recover(rule, cfa, None)?.ok_or(view.bad_cfi())?,
     };
-    let address = if signal_frame {
+    caller.address = if signal_frame {
         FrameAddress::InstructionPointer(target)
     } else {
         FrameAddress::ReturnAddress(target)
     };
-    Ok(Step { function, signal_frame, cfa, caller: Some(FrameState { address, registers }) })
+    Ok(Found { function, signal_frame, cfa, has_caller: true, by_compact_rule: false })
 }
 
 /// The caller of a frame that stands where there is no function, because a call went nowhere.
@@ -238,6 +279,7 @@ impl<M: StackMemory + ?Sized> View<'_, M> {
     }
 
     /// The word at `slot`, or the live value where an epilogue has popped the slot.
+    #[inline]
     fn read_slot(
         &self,
         slot: u64,
@@ -263,6 +305,7 @@ impl<M: StackMemory + ?Sized> View<'_, M> {
     }
 
     /// Whether the frame can end at `cfa`.
+    #[inline]
     fn check_cfa(&self, cfa: u64) -> Result<(), WalkError> {
         self.check_stack_pointer(cfa)?;
         if cfa <= self.sp {
@@ -272,6 +315,7 @@ impl<M: StackMemory + ?Sized> View<'_, M> {
     }
 
     /// Whether a caller's stack pointer can be `sp`. It can be the top: then its frame is empty.
+    #[inline]
     fn check_stack_pointer(&self, sp: u64) -> Result<(), WalkError> {
         let stack = self.memory.bounds();
         if sp <= stack.base() || sp > stack.top() {
@@ -288,6 +332,7 @@ impl<M: StackMemory + ?Sized> View<'_, M> {
     }
 }
 
+#[inline]
 fn known(frame: &FrameState, gpr: Gpr) -> Result<u64, WalkError> {
     frame.registers.get(gpr).ok_or(WalkError::UndefinedRegister(gpr))
 }

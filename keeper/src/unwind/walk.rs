@@ -5,8 +5,8 @@ use core::iter::FusedIterator;
 
 use task_model::{FaultInfo, Gpr, RegisterFile, StackMemory};
 
-use super::step::step_from_nowhere;
-use super::{FrameAddress, FrameState, RuleSource, UnwindRegisters, WalkError, step};
+use super::step::{Found, step_from_nowhere, step_into};
+use super::{FrameAddress, FrameState, RuleSource, UnwindRegisters, WalkError};
 
 /// The most frames that a walk yields unless [`Walk::max_frames`] says otherwise.
 pub const MAX_FRAMES: usize = 64;
@@ -84,8 +84,13 @@ impl fmt::Display for WalkEnd {
 pub struct Walk<'w, M: ?Sized, S> {
     memory: &'w M,
     source: &'w mut S,
-    next: Option<(FrameState, FrameOrigin)>,
-    registers: UnwindRegisters,
+    /// The frame that was given out last; before the first, that.
+    last: FrameState,
+    /// Its caller; all of it, or, if the stack pointer is here, what a compact rule gives.
+    caller: FrameState,
+    caller_by_compact_rule: Option<u64>,
+    /// How the frame to be given out next was found, if there is one.
+    next: Option<FrameOrigin>,
     frames_left: usize,
     fetch_failed: bool,
     end: Option<WalkEnd>,
@@ -94,12 +99,13 @@ pub struct Walk<'w, M: ?Sized, S> {
 impl<'w, M: StackMemory + ?Sized, S: RuleSource> Walk<'w, M, S> {
     /// A walk of the task that stopped with `registers` on the stack in `memory`.
     pub fn new(registers: &RegisterFile, memory: &'w M, source: &'w mut S) -> Self {
-        let innermost = FrameState::from(registers);
         Self {
             memory,
             source,
-            next: Some((innermost, FrameOrigin::Stopped)),
-            registers: innermost.registers,
+            last: FrameState::from(registers),
+            caller: FrameState::UNKNOWN,
+            caller_by_compact_rule: None,
+            next: Some(FrameOrigin::Stopped),
             frames_left: MAX_FRAMES,
             fetch_failed: false,
             end: None,
@@ -130,21 +136,27 @@ impl<'w, M: StackMemory + ?Sized, S: RuleSource> Walk<'w, M, S> {
 
     /// What the registers held in the frame that was given out last; before the first, in that.
     pub const fn registers(&self) -> &UnwindRegisters {
-        &self.registers
+        &self.last.registers
     }
 }
 
 impl<M: StackMemory + ?Sized, S: RuleSource> Iterator for Walk<'_, M, S> {
     type Item = Frame;
 
+    #[inline]
     fn next(&mut self) -> Option<Frame> {
-        let (state, origin) = self.next.take()?;
+        let origin = self.next.take()?;
         let Some(frames_left) = self.frames_left.checked_sub(1) else {
             self.end = Some(WalkEnd::Partial(WalkError::TooDeep));
             return None;
         };
         self.frames_left = frames_left;
-        self.registers = state.registers;
+        if let Some(sp) = self.caller_by_compact_rule {
+            self.last.set_to_compact(&self.caller, sp);
+        } else if origin != FrameOrigin::Stopped {
+            self.last = self.caller;
+        }
+        let (state, caller) = (&self.last, &mut self.caller);
         let mut frame = Frame {
             address: state.address,
             origin,
@@ -155,23 +167,27 @@ impl<M: StackMemory + ?Sized, S: RuleSource> Iterator for Walk<'_, M, S> {
             signal_frame: false,
         };
 
-        match step(&state, self.memory, self.source) {
-            Ok(step) => {
-                frame.cfa = Some(step.cfa);
-                frame.function = Some(step.function);
-                frame.signal_frame = step.signal_frame;
+        match step_into(caller, state, self.memory, self.source) {
+            Ok(Found { function, signal_frame, cfa, has_caller, by_compact_rule }) => {
+                self.caller_by_compact_rule = by_compact_rule.then_some(cfa);
+                frame.cfa = Some(cfa);
+                frame.function = Some(function);
+                frame.signal_frame = signal_frame;
                 let origin =
-                    if step.signal_frame { FrameOrigin::Interrupted } else { FrameOrigin::Caller };
-                match step.caller {
-                    Some(caller) => self.next = Some((caller, origin)),
-                    None => self.end = Some(WalkEnd::Complete),
+                    if signal_frame { FrameOrigin::Interrupted } else { FrameOrigin::Caller };
+                if has_caller {
+                    self.next = Some(origin);
+                } else {
+                    self.end = Some(WalkEnd::Complete);
                 }
             }
             Err(WalkError::NoFde(_)) if self.fetch_failed && origin == FrameOrigin::Stopped => {
-                match step_from_nowhere(&state, self.memory, self.source) {
-                    Ok((cfa, caller)) => {
+                match step_from_nowhere(state, self.memory, self.source) {
+                    Ok((cfa, from_nowhere)) => {
+                        *caller = from_nowhere;
+                        self.caller_by_compact_rule = None;
                         frame.cfa = Some(cfa);
-                        self.next = Some((caller, FrameOrigin::TopOfStack));
+                        self.next = Some(FrameOrigin::TopOfStack);
                     }
                     Err(error) => self.end = Some(WalkEnd::Partial(error)),
                 }
