@@ -188,7 +188,8 @@ impl fmt::Display for Report {
                 writeln!(f, "        {resource}")?;
             }
         }
-        writeln!(f, "  walk {}; {}", self.walk_end, self.coverage())?;
+        writeln!(f, "  walk {}", self.walk_end)?;
+        writeln!(f, "  {}", self.coverage())?;
         let unseen = |resource: &&Resource| resource.frame.is_none_or(|n| n >= self.frames.len());
         for resource in self.resources.iter().filter(unseen) {
             match resource.frame {

@@ -106,8 +106,7 @@ impl Fuzz<'_> {
                 Effort::Runs(runs) => format!("-runs={}", runs.div_ceil(jobs.get() as u64)),
             })
             .arg(format!("-max_len={}", self.target.max_len))
-            // Nothing here keeps what it allocates; looking for leaks would cost half the speed.
-            .args(["-detect_leaks=0", "-timeout=10", "-print_pcs=0"])
+            .args(["-detect_leaks=0", "-timeout=10"])
             .arg(format!("-artifact_prefix={}/", self.places.failures(name).display()))
             .arg(self.places.corpus(name))
             .args(Places::kept(name).iter().filter(|directory| directory.is_dir()));

@@ -1,16 +1,27 @@
 //! What has to be true of any walk, whatever it is given.
 
-use keeper::unwind::{FrameOrigin, RuleSource, Walk, WalkEnd};
+use keeper::unwind::{
+    CompactRow, EhFrameRules, Frame, FrameOrigin, RuleSource, TablesError, UnwindTables, Walk,
+    WalkEnd,
+};
 use task_model::{FaultInfo, RegisterFile, StackMemory as _};
 
+use super::image::TEXT_SIZE;
 use super::stack::Stack;
 
 /// The most frames that are looked at: deeper ones show nothing new.
-const LIMIT: usize = 16;
+const LIMIT: usize = 8;
 
 /// The most reads that one frame can cost: seventeen registers and the CFA, by expressions of at
 /// most 128 operations, and one more read for each slot.
 const READS_PER_FRAME: usize = 18 * 129;
+
+/// What a walk found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Walked {
+    frames: [Option<Frame>; LIMIT],
+    end: WalkEnd,
+}
 
 /// Walks, and checks that the walk ends, in bounds, and without frames that overlap.
 pub(super) fn checked_walk(
@@ -18,15 +29,17 @@ pub(super) fn checked_walk(
     fault: &FaultInfo,
     stack: &Stack,
     source: &mut impl RuleSource,
-) {
+) -> Walked {
     let bounds = stack.bounds();
+    let reads_before = stack.reads();
     let mut walk = Walk::new(registers, stack, source).stopped_by(fault).max_frames(LIMIT);
-    let mut frames = 0;
+    let mut frames = [None; LIMIT];
+    let mut depth = 0;
     let mut previous_end = None;
     let mut unfinished = false;
     for frame in &mut walk {
         assert!(!unfinished, "a frame without an end is the last");
-        assert_eq!(frame.origin == FrameOrigin::Stopped, frames == 0);
+        assert_eq!(frame.origin == FrameOrigin::Stopped, depth == 0);
         if let Some(end) = previous_end {
             assert!(end <= frame.sp && frame.sp <= bounds.top(), "frames overlap");
         }
@@ -35,10 +48,32 @@ pub(super) fn checked_walk(
         }
         unfinished = frame.cfa.is_none();
         previous_end = frame.cfa;
-        frames += 1;
+        frames[depth] = Some(frame);
+        depth += 1;
     }
     let end = walk.end().expect("a walk that is over has ended");
-    assert!((1..=LIMIT).contains(&frames));
+    assert!(depth > 0, "the innermost frame is always found");
     assert!(!unfinished || end != WalkEnd::Complete);
-    assert!(stack.reads() <= frames * READS_PER_FRAME);
+    assert!(stack.reads() - reads_before <= depth * READS_PER_FRAME);
+    Walked { frames, end }
+}
+
+/// Walks by the tables as they are, and compiled if there is room for that, and checks that both
+/// walks find the same.
+pub(super) fn checked_walks(
+    registers: &RegisterFile,
+    fault: &FaultInfo,
+    stack: &Stack,
+    tables: UnwindTables<'_>,
+) {
+    let walk = |tables| checked_walk(registers, fault, stack, &mut EhFrameRules::new(tables));
+    let plain = walk(tables);
+    let mut rows = [CompactRow::EMPTY; 128];
+    let mut buckets = [0; TEXT_SIZE as usize / 128 + 1];
+    match tables.compile_into(&mut rows, &mut buckets) {
+        Ok(compiled) => assert_eq!(walk(compiled), plain, "compiled tables say something else"),
+        Err(error) => {
+            assert!(matches!(error, TablesError::NoRoom { rows: 129.., .. }), "{error}");
+        }
+    }
 }

@@ -1,9 +1,9 @@
-//! `.eh_frame`: an entry, decoded, and a walk by its rules.
+//! `.eh_frame`: an entry, decoded and compiled, and walks by its rules.
 
-use keeper::unwind::{EhFrameRules, LoadedSection, UnwindTables};
+use keeper::unwind::{LoadedSection, UnwindTables};
 use task_model::{FaultInfo, Gpr, RegisterFile};
 
-use super::checked_walk::checked_walk;
+use super::checked_walk::checked_walks;
 use super::image::{self, HEADER, TEXT, header_of_one, text};
 use super::stack::{STACK, Stack, WORDS};
 use crate::Target;
@@ -38,6 +38,5 @@ fn run(bytes: &[u8]) {
         0 => address + 1,
         _ => STACK + 8 * n as u64,
     });
-    let mut rules = EhFrameRules::new(tables);
-    checked_walk(&registers, &FaultInfo::killed(address), &Stack::new(words), &mut rules);
+    checked_walks(&registers, &FaultInfo::killed(address), &Stack::new(words), tables);
 }

@@ -1,8 +1,11 @@
 //! `.eh_frame_hdr`: refused, or searched.
 
 use keeper::unwind::{EhFrameRules, LoadedSection, RuleSource as _, UnwindTables};
+use task_model::{FaultInfo, Gpr, RegisterFile};
 
+use super::checked_walk::checked_walks;
 use super::image::{self, HEADER, TEXT, text};
+use super::stack::{STACK, Stack, WORDS};
 use crate::Target;
 use crate::input::Input;
 
@@ -30,5 +33,10 @@ fn run(bytes: &[u8]) {
         if let Ok(found) = rules.rules_at(address) {
             assert!(found.function <= address, "a function that begins after the address");
         }
+        let mut registers = RegisterFile::new();
+        registers.rip = address;
+        registers[Gpr::Rsp] = STACK;
+        let stack = Stack::new([address; WORDS]);
+        checked_walks(&registers, &FaultInfo::killed(address), &stack, tables);
     }
 }

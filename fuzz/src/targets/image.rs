@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use keeper::unwind::{LoadedSection, UnwindTables};
+use keeper::unwind::{CompiledMemory, LoadedSection, UnwindTables};
 
 /// The first function's address.
 pub(super) const TEXT: u64 = 0xffff_ffff_8010_0000;
@@ -92,6 +92,16 @@ pub(super) fn tables() -> UnwindTables<'static> {
         UnwindTables::new(header, eh_frame(EH_FRAME), text()).expect("a good image")
     });
     *TABLES
+}
+
+/// Its tables, compiled.
+pub(super) fn compiled() -> UnwindTables<'static> {
+    static COMPILED: LazyLock<UnwindTables<'static>> = LazyLock::new(|| {
+        let size = tables().compiled_size().expect("a small text");
+        let memory = Box::leak(Box::new(CompiledMemory::new(&size)));
+        tables().compile(memory).expect("enough memory")
+    });
+    *COMPILED
 }
 
 /// Its `.eh_frame`, loaded to this address.

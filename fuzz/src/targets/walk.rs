@@ -1,4 +1,6 @@
-//! Registers and a stack, walked by the tables of a good image.
+//! Registers and a stack, walked by the tables of a good image, as they are and compiled.
+
+use std::cell::RefCell;
 
 use keeper::unwind::EhFrameRules;
 use task_model::{FaultInfo, RegisterFile};
@@ -21,6 +23,12 @@ pub const WALK: Target = Target {
     run,
 };
 
+thread_local! {
+    /// The rules as they are, and compiled.
+    static RULES: RefCell<[EhFrameRules<'static>; 2]> =
+        RefCell::new([image::tables(), image::compiled()].map(EhFrameRules::new));
+}
+
 fn run(bytes: &[u8]) {
     let mut input = Input(bytes);
     let fetch_failed = input.u8() & 1 != 0;
@@ -32,8 +40,10 @@ fn run(bytes: &[u8]) {
 
     let mut fault = FaultInfo::killed(registers.rip);
     fault.address = fetch_failed.then_some(registers.rip);
-    let mut rules = EhFrameRules::new(image::tables());
-    checked_walk(&registers, &fault, &Stack::new(words), &mut rules);
+    let stack = Stack::new(words);
+    let [plain, compiled] = [image::tables(), image::compiled()]
+        .map(|tables| checked_walk(&registers, &fault, &stack, &mut EhFrameRules::new(tables)));
+    assert_eq!(plain, compiled, "compiled tables say something else");
 }
 
 fn word(input: &mut Input<'_>) -> u64 {

@@ -4,4 +4,5 @@
 mod deaths;
 mod fault_path;
 mod faults;
+mod landing_pads;
 mod verdicts;
