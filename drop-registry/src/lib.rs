@@ -23,6 +23,7 @@
 //! | [`Parker`] | how a task sleeps and is woken: to be implemented for what waits asleep |
 //! | [`Mutex`] | a lock whose next owner is told when its owner died; its waiters spin or sleep |
 //! | [`RollbackMutex`] | a lock whose value is again what it was when its owner dies |
+//! | [`RepairMutex`] | a lock with a routine that mends its value, for the keeper to run |
 //! | [`RwLock`] | a lock for many readers or one writer |
 //! | [`Once`], [`Lazy`] | a value that is made once, by whoever lives to finish it |
 //! | [`Condvar`], [`Semaphore`] | waiting for what a lock protects, and for one of so many |
@@ -81,6 +82,7 @@ mod owner_died;
 mod owner_word;
 mod parker;
 mod raw_lock;
+mod repair_mutex;
 mod rollback_mutex;
 mod rwlock;
 mod semaphore;
@@ -122,6 +124,7 @@ pub use once::Once;
 pub use operations::{Operations, Outcome, ResourceKind};
 pub use owner_died::{Exclusive, OwnerDied};
 pub use parker::Parker;
+pub use repair_mutex::{Repair, RepairMutex};
 pub use rollback_mutex::{RollbackGuard, RollbackMutex};
 pub use rwlock::{ReadError, ReadGuard, RwLock, TryReadError, WriteGuard};
 pub use semaphore::{AddPermitsError, Permit, Semaphore, TryAcquireError};

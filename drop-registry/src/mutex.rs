@@ -48,6 +48,7 @@ use crate::{
 ///     Err(error) => panic!("{error}"),
 /// }
 /// ```
+#[repr(C)]
 pub struct Mutex<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L> = Spin> {
     pub(crate) raw: RawLock<L, R>,
     /// Dropped by `Drop` alone, which knows whether it is whole.
@@ -76,6 +77,9 @@ impl<T, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
     pub const fn new(value: T) -> Self {
         Self { raw: RawLock::new(), value: UnsafeCell::new(ManuallyDrop::new(value)) }
     }
+
+    /// Where the word is that an entry lists.
+    pub(crate) const WORD_OFFSET: usize = core::mem::offset_of!(Self, raw);
 }
 
 impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
@@ -85,18 +89,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
     /// [`LockError`] says each; of these [`LockError::OwnerDied`] holds the lock.
     #[inline(always)]
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T, L, R>> {
-        // SAFETY: `CurrentLedger`: the ledger is this task's and lives as long as it.
-        let ledger = unsafe { L::current().as_ref() };
-        let depth = ledger.room()?;
-        // SAFETY: the ledger is this task's, and whoever comes next is told if it dies.
-        if unsafe { self.raw.take_from::<TellNext>(FREE, ledger, depth) } {
-            return Ok(MutexGuard::new(self, Place::new(ledger, depth)));
-        }
-        // SAFETY: as above.
-        match unsafe { self.raw.take::<TellNext>(ledger, arch::frame_address()) } {
-            Ok(taken) => self.guard(taken, ledger),
-            Err(refused) => Err(refused.into()),
-        }
+        self.lock_as::<TellNext>()
     }
 
     /// Takes the lock if nobody holds it.
@@ -105,10 +98,33 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
     /// [`TryLockError::WouldBlock`] if somebody does; else as [`Mutex::lock`].
     #[inline(always)]
     pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T, L, R>> {
-        // SAFETY: as in `lock`.
+        self.try_lock_as::<TellNext>()
+    }
+
+    /// As [`Mutex::lock`], with `D` for what the owner's death means.
+    #[inline(always)]
+    pub(crate) fn lock_as<D: OnDeath>(&self) -> LockResult<MutexGuard<'_, T, L, R>> {
+        // SAFETY: `CurrentLedger`: the ledger is this task's and lives as long as it.
         let ledger = unsafe { L::current().as_ref() };
-        // SAFETY: as in `lock`.
-        let taken = unsafe { self.raw.try_take::<TellNext>(ledger, arch::frame_address()) }?;
+        let depth = ledger.room()?;
+        // SAFETY: the ledger is this task's, and whoever comes next is told if it dies.
+        if unsafe { self.raw.take_from::<D>(FREE, ledger, depth) } {
+            return Ok(MutexGuard::new(self, Place::new(ledger, depth)));
+        }
+        // SAFETY: as above.
+        match unsafe { self.raw.take::<D>(ledger, arch::frame_address()) } {
+            Ok(taken) => self.guard(taken, ledger),
+            Err(refused) => Err(refused.into()),
+        }
+    }
+
+    /// As [`Mutex::try_lock`], with `D` for what the owner's death means.
+    #[inline(always)]
+    pub(crate) fn try_lock_as<D: OnDeath>(&self) -> TryLockResult<MutexGuard<'_, T, L, R>> {
+        // SAFETY: as in `lock_as`.
+        let ledger = unsafe { L::current().as_ref() };
+        // SAFETY: as in `lock_as`.
+        let taken = unsafe { self.raw.try_take::<D>(ledger, arch::frame_address()) }?;
         self.guard(taken, ledger).map_err(TryLockError::Lock)
     }
 

@@ -8,7 +8,8 @@ use crate::{Entry, Extent, Ledger};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ResourceKind {
-    /// A held [`Mutex`](crate::Mutex) or [`RollbackMutex`](crate::RollbackMutex).
+    /// A held [`Mutex`](crate::Mutex), [`RollbackMutex`](crate::RollbackMutex) or
+    /// [`RepairMutex`](crate::RepairMutex).
     Mutex,
     /// A [`RwLock`](crate::RwLock), for reading.
     ReadLock,
@@ -94,10 +95,15 @@ pub enum Outcome {
     OwnerDied,
     /// It is free, and its value is what it was when the dead task took it.
     RolledBack,
-    /// Nobody holds it any more; its value and memory are for [`reclaim`](crate::reclaim).
+    /// Nobody holds it any more; its value, and its memory if it owns that, are for
+    /// [`reclaim`](crate::reclaim).
     Orphaned,
     /// Its value was dropped, where it needed that, and its memory freed.
     Reclaimed,
+    /// It is free, and its repair routine has mended its value.
+    Repaired,
+    /// It is free, but its repair routine has given the value up: nobody will get it any more.
+    GivenUp,
     /// Its memory is left alone for ever, because the value may be torn and its type does not
     /// promise [`DropAfterTear`](crate::DropAfterTear).
     Quarantined,
@@ -116,6 +122,8 @@ impl fmt::Display for Outcome {
             Self::RolledBack => "rolled back",
             Self::Orphaned => "orphaned",
             Self::Reclaimed => "reclaimed",
+            Self::Repaired => "repaired",
+            Self::GivenUp => "given up",
             Self::Quarantined => "quarantined",
             Self::Disowned => "disowned",
             Self::Refused => "refused",
@@ -144,7 +152,7 @@ pub struct Operations {
     /// that wrote it is frozen for good, and its pending window has been resolved. (What is known
     /// of the resource for certain is that its [extent](Self::extent) lies in the domain.)
     pub release: unsafe fn(&Ledger, &Entry) -> Outcome,
-    /// Drops and frees what `release` left [`Outcome::Orphaned`]. Runs in the keeper's own time:
+    /// Drops and frees, or mends, what `release` left [`Outcome::Orphaned`]. Runs in the keeper's own time:
     /// it may allocate and take locks.
     ///
     /// # Safety

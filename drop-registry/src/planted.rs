@@ -53,11 +53,13 @@ pub enum Bug {
     DeathCompletes,
     /// A channel's end that a dead task left behind is not taken on by the others.
     NobodyHelps,
+    /// A repair routine that somebody died in is run once more.
+    RepairedAgain,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::RecordOutsideWindow,
         Self::EraseOutsideWindow,
         Self::ZeroFlagIgnored,
@@ -80,6 +82,7 @@ impl Bug {
         Self::DoneBeforeWhole,
         Self::DeathCompletes,
         Self::NobodyHelps,
+        Self::RepairedAgain,
     ];
 }
 

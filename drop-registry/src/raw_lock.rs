@@ -17,8 +17,13 @@ use crate::{
 pub trait OnDeath: 'static {
     /// What was held, for reports.
     const KIND: ResourceKind;
-    /// What is reported of it.
+    /// What is reported of it, if there is nothing to reclaim.
     const OUTCOME: Outcome;
+    /// What is to be done in the keeper's own time, when nobody owns the word any more:
+    /// [`Operations::reclaim`]. The entry stands until then, so the lock has to be there for ever.
+    const RECLAIM: Option<unsafe fn(&Entry) -> Outcome> = None;
+    /// The memory that the settlement touches, around the word, if it is more than the lock.
+    const EXTENT: Option<Extent> = None;
     /// What the word is to say, by what it said while the dead task owned it: nobody owns it.
     fn word_after(held: u64) -> u64;
 }
@@ -41,9 +46,15 @@ impl<L: CurrentLedger, R: WaitStrategy<L>, D: OnDeath> Held<L, R, D> {
     const OPERATIONS: &'static Operations = &Operations {
         kind: D::KIND,
         bytes: 0,
-        extent: Extent::of::<RawLock<L, R>>(),
+        extent: match D::EXTENT {
+            Some(extent) => extent,
+            None => Extent::of::<RawLock<L, R>>(),
+        },
         release: R::release::<D>,
-        reclaim: nothing,
+        reclaim: match D::RECLAIM {
+            Some(reclaim) => reclaim,
+            None => nothing,
+        },
     };
 }
 

@@ -73,6 +73,7 @@ use crate::{CurrentLedger, Outcome, ResourceKind, TryWaitError, WaitError, WaitS
 /// transfer.roll_back();
 /// assert_eq!((transfer.debited, transfer.credited), (10, 10));
 /// ```
+#[repr(C)]
 pub struct RollbackMutex<T: Copy, L: CurrentLedger, R: WaitStrategy<L> = Spin> {
     raw: RawLock<L, R>,
     copies: [UnsafeCell<T>; 2],

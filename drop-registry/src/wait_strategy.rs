@@ -65,13 +65,14 @@ pub trait WaitStrategy<L: CurrentLedger>: sealed::Sealed {
         place: Place,
     );
 
-    /// Gives up a dead task's lock, and erases its entry: [`Operations::release`].
+    /// Gives up a dead task's lock, and erases its entry, unless there is something to reclaim:
+    /// [`Operations::release`](crate::Operations::release).
     ///
     /// The word names the owner, so that this is right however often it runs: a word that does not
     /// name the dead task is not touched.
     ///
     /// # Safety
-    /// As [`Operations::release`]; the entry lists the word of a lock of this strategy.
+    /// As [`Operations::release`](crate::Operations::release); the entry lists the word of a lock of this strategy.
     unsafe fn release<D: OnDeath>(ledger: &Ledger, entry: &Entry) -> Outcome;
 }
 
@@ -125,6 +126,13 @@ impl<L: CurrentLedger, R: RelaxStrategy> WaitStrategy<L> for R {
             entry.erase();
         }
         let (left, is_dead_ones) = (D::word_after(held), held & OWNER == owner(ledger));
+        if D::RECLAIM.is_some() {
+            // The entry stands whether this is the first time or not, and so need not be exact.
+            if is_dead_ones {
+                let _ = word.compare_exchange(held, left, Ordering::AcqRel, Ordering::Relaxed);
+            }
+            return Outcome::Orphaned;
+        }
         // SAFETY: the word names the dead task as its owner, and `entry` is what says so in its
         // ledger. The exchange is a full barrier: Release for the next locker's Acquire, so that
         // what the dead task wrote before its freeze was acknowledged is visible to that one.
@@ -214,6 +222,9 @@ impl<L: Parker, const WORDS: usize> WaitStrategy<L> for Park<WORDS> {
         let freed = held & OWNER == owner(ledger)
             && word.compare_exchange(held, left, Ordering::SeqCst, Ordering::Relaxed).is_ok();
         lock.waiters.pass_on();
+        if D::RECLAIM.is_some() {
+            return Outcome::Orphaned;
+        }
         entry.erase();
         if freed { D::OUTCOME } else { Outcome::Released }
     }

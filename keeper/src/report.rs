@@ -93,10 +93,16 @@ impl Report {
 
     /// How many resources are free again, in whatever way.
     pub fn freed(&self) -> usize {
-        [Outcome::Released, Outcome::OwnerDied, Outcome::RolledBack, Outcome::Reclaimed]
-            .into_iter()
-            .map(|outcome| self.count(outcome))
-            .sum()
+        [
+            Outcome::Released,
+            Outcome::OwnerDied,
+            Outcome::RolledBack,
+            Outcome::Repaired,
+            Outcome::Reclaimed,
+        ]
+        .into_iter()
+        .map(|outcome| self.count(outcome))
+        .sum()
     }
 
     /// Notes what [`drop_registry::settle`] did about one entry.

@@ -223,6 +223,20 @@ thread_local! {
     static MARK: Cell<Mark> = const { Cell::new(Mark::None) };
 }
 
+thread_local! {
+    static SETTLER_DIED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Notes that the settlement has been begun again.
+pub(crate) fn note_settler_died() {
+    SETTLER_DIED.set(true);
+}
+
+/// Whether the settlement has been begun again, so that it may have died in somebody else's code.
+pub(crate) fn settler_died() -> bool {
+    SETTLER_DIED.get()
+}
+
 /// Marks the beginning of the operation, for [`World::victim`].
 pub(crate) fn begin() {
     MARK.set(Mark::Begin);

@@ -17,7 +17,7 @@ use drop_registry::{
 use task_model::{FrozenTask, RegisterFile, StackMemory, TaskId};
 
 use crate::fork::{Children, Tally};
-use crate::operation::{Findings, Mark, Operation, begin, end, take_mark};
+use crate::operation::{self, Findings, Mark, Operation, begin, end, take_mark};
 use crate::sweep::{Run, Sweep};
 
 /// Kills before each instruction of the operation, and at each of these before each instruction
@@ -151,6 +151,7 @@ fn settle_and_die(run: &mut Run, tally: &Tally) -> Findings {
 
 /// Kills the settler, settles what it held itself, and does its work from the beginning.
 fn begin_again(run: &mut Run, settler: TaskId, corpse: Corpse) -> Vec<Settled> {
+    operation::note_settler_died();
     let (frozen, _) = run.machine.frozen(settler);
     // SAFETY: the settler is killed below and never runs again; the corpse is as it left it.
     unsafe { take_over(&frozen, corpse.ledger.as_ref(), &domain()) };

@@ -25,6 +25,7 @@ fn where_it_shows(bug: Bug) -> &'static [&'static str] {
         Bug::TornArenaUsed => &["arena heap"],
         Bug::CommittedEarly | Bug::RestoredFromScratch => &["rollback mutex lock, write"],
         Bug::DoneBeforeWhole | Bug::DeathCompletes => &["once call_once"],
+        Bug::RepairedAgain => &["--settler", "repair mutex lock, write"],
         Bug::DropAgain => &["box"],
         Bug::NobodyHelps => &["channel send"],
         Bug::LastIsOrdinary | Bug::OrdinaryIsLast => &["shared"],

@@ -6,6 +6,7 @@ mod composites;
 mod ledger;
 mod mutex;
 mod once;
+mod repair_mutex;
 mod rollback_mutex;
 mod rwlock;
 mod shared;
@@ -23,6 +24,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
     [
         mutex::OPERATIONS,
         mutex::PARKING,
+        repair_mutex::OPERATIONS,
         rollback_mutex::OPERATIONS,
         once::OPERATIONS,
         rwlock::OPERATIONS,
