@@ -81,7 +81,8 @@ pub(crate) fn start() {
 
 /// What ledgers may speak of: the image's variables, its heaps among them, and the stacks.
 fn domain() -> Domain<'static> {
-    static RANGES: Once<([Range<u64>; 1], [Range<u64>; stacks::COUNT + 1])> = Once::new();
+    type Ranges<const N: usize> = [Range<u64>; N];
+    static RANGES: Once<(Ranges<1>, Ranges<{ stacks::COUNT + 1 }>)> = Once::new();
     let (constants, data) = RANGES.call_once(|| {
         let stacks = stacks::all().map(|stack| stack.base()..stack.top());
         // The variables first: most of what a ledger lists is there.

@@ -26,6 +26,7 @@ mod boot;
 mod bounded_text;
 mod command_line;
 mod cpu;
+mod deadlocks;
 mod descriptors;
 mod exit;
 mod heap;

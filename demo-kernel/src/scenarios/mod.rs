@@ -6,6 +6,7 @@
 
 mod allocator_lock_holder_dies;
 mod box_in_nounwind_frame;
+mod deadlock_found;
 mod deaths;
 mod destructor_takes_lock;
 mod divide_error_restarted;
@@ -61,6 +62,7 @@ const SCENARIOS: &[Scenario] = &[
     returns_holding_lock::SCENARIO,
     destructor_takes_lock::SCENARIO,
     allocator_lock_holder_dies::SCENARIO,
+    deadlock_found::SCENARIO,
     no_keeper::SCENARIO,
     kernel_claims::SCENARIO,
 ];

@@ -45,6 +45,16 @@ impl Stage {
         Spawn::new(name, entry).start().expect("room for a task")
     }
 
+    /// As [`Stage::spawn`], for an entry that tells its tasks apart by `argument`.
+    pub(crate) fn spawn_with(
+        &self,
+        name: &'static str,
+        entry: fn(usize),
+        argument: usize,
+    ) -> TaskId {
+        Spawn::new(name, entry).argument(argument).start().expect("room for a task")
+    }
+
     /// Starts a task that `policy` rules on.
     pub(crate) fn spawn_under(
         &self,

@@ -11,6 +11,7 @@ mod task;
 
 use core::fmt;
 
+use drop_registry::Ledger;
 use keeper::Stopped;
 use task_model::{FaultInfo, TaskId, TaskState};
 use x86_64::instructions::interrupts::without_interrupts;
@@ -62,6 +63,13 @@ pub(crate) fn current() -> Option<TaskId> {
 /// Whether the task that calls runs before all normal ones.
 pub(crate) fn is_urgent() -> bool {
     cpu::current_task().and_then(Task::life).is_some_and(|life| life.class == Class::Urgent)
+}
+
+/// The ledgers of all tasks that run, could run or wait. The ids are right for as long as none of
+/// them ends.
+pub(crate) fn ledgers() -> impl Iterator<Item = (TaskId, &'static Ledger)> {
+    let lives = |state| matches!(state, TaskState::Ready | TaskState::Running | TaskState::Blocked);
+    table::slots().iter().filter(move |task| lives(task.state())).map(Task::id_and_ledger)
 }
 
 /// Where the task is in its life.

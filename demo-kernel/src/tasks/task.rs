@@ -134,6 +134,10 @@ impl Task {
         NonNull::from(&self.ledger)
     }
 
+    pub(super) fn id_and_ledger(&self) -> (TaskId, &Ledger) {
+        (self.id(), &self.ledger)
+    }
+
     pub(super) fn wake_token(&self) -> &AtomicBool {
         &self.wake_token
     }
