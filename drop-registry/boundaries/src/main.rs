@@ -86,7 +86,7 @@ fn main() -> Result<ExitCode> {
         } else {
             sweep::sweep(operation, arguments.jobs, fate)?
         };
-        println!("{:<48} {sweep}", operation.name);
+        println!("{:<52} {sweep}", operation.name);
         for (boundary, findings) in sweep.failures.iter().take(5) {
             println!("    {boundary}: {findings}");
         }

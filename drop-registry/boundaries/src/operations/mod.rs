@@ -3,16 +3,19 @@
 mod arena_heap;
 mod channel;
 mod composites;
+mod condvar;
 mod ledger;
 mod mutex;
 mod once;
 mod repair_mutex;
 mod rollback_mutex;
 mod rwlock;
+mod semaphore;
 mod shared;
 mod slot;
 mod tasks;
 mod tracked_box;
+mod wait_queue;
 
 use drop_registry::WaitStrategy;
 use drop_registry::hosted::Hosted;
@@ -29,6 +32,10 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
         once::OPERATIONS,
         rwlock::OPERATIONS,
         rwlock::PARKING,
+        wait_queue::OPERATIONS,
+        semaphore::OPERATIONS,
+        condvar::OPERATIONS,
+        condvar::PARKING,
         shared::OPERATIONS,
         slot::OPERATIONS,
         channel::OPERATIONS,
