@@ -55,11 +55,25 @@ pub enum Bug {
     NobodyHelps,
     /// A repair routine that somebody died in is run once more.
     RepairedAgain,
+    /// A dead waiter takes the wake-up that it was given with it.
+    WakeUpDies,
+    /// Nobody is woken for a holder that died after its unlock and before the wake-up.
+    UnlockForgetsWake,
+    /// Nobody is woken for a task that died after it gave its permit back.
+    PermitForgetsWake,
+    /// A waiter that a dead waker had chosen is not unparked again.
+    UnparkedOnce,
+    /// A waiter enters the queue before its ledger says so.
+    BitBeforeEntry,
+    /// A waiter enters the queue only after it has looked for the last time.
+    QueuedAfterLook,
+    /// A task takes its token by a load and a store.
+    TokenInTwoSteps,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 30] = [
         Self::RecordOutsideWindow,
         Self::EraseOutsideWindow,
         Self::ZeroFlagIgnored,
@@ -83,6 +97,13 @@ impl Bug {
         Self::DeathCompletes,
         Self::NobodyHelps,
         Self::RepairedAgain,
+        Self::WakeUpDies,
+        Self::UnlockForgetsWake,
+        Self::PermitForgetsWake,
+        Self::UnparkedOnce,
+        Self::BitBeforeEntry,
+        Self::QueuedAfterLook,
+        Self::TokenInTwoSteps,
     ];
 }
 

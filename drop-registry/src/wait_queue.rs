@@ -164,6 +164,9 @@ impl<L: Parker, const WORDS: usize> WaitQueue<L, WORDS> {
                 place.wake_up_used = result.is_ok();
                 return result;
             }
+            if planted!(QueuedAfterLook) {
+                place.word.fetch_or(place.waiting, Ordering::SeqCst);
+            }
             // Not by the token alone: `attempt` may have slept elsewhere, and taken it there.
             while !place.take_wake_up() {
                 L::park();
@@ -179,9 +182,14 @@ impl<L: Parker, const WORDS: usize> WaitQueue<L, WORDS> {
         assert!(task < L::TASKS, "whoever waits has a number");
         let (word, waiting) = self.bits(task);
         assert!(word.load(Ordering::Relaxed) & waiting == 0, "a task waits once in one queue");
+        if planted!(BitBeforeEntry) {
+            word.fetch_or(waiting, Ordering::SeqCst);
+        }
         // SAFETY: from now on, clearing this task's bits is right at any time.
         unsafe { ledger.record(self.as_resource(), Self::WAITS, frame) }?;
-        word.fetch_or(waiting, Ordering::SeqCst);
+        if !planted!(QueuedAfterLook) {
+            word.fetch_or(waiting, Ordering::SeqCst);
+        }
         // The waiter's barrier. (A locked instruction is one by itself, the model's is not.)
         fence(Ordering::SeqCst);
         Ok(Place { queue: self, ledger, word, waiting, wake_up_used: false })
@@ -297,7 +305,9 @@ impl<L: Parker, const WORDS: usize> WaitQueue<L, WORDS> {
 
     /// What the death of a waiter or a waker calls for.
     pub(crate) fn pass_on(&self) {
-        self.unpark_woken();
+        if !planted!(UnparkedOnce) {
+            self.unpark_woken();
+        }
         self.notify_one();
     }
 
@@ -441,7 +451,9 @@ unsafe fn withdraw<L: Parker, const WORDS: usize>(ledger: &Ledger, entry: &Entry
     // The bits are the dead task's own: clearing them again does nothing. Before the wake-up is
     // passed on, lest it come back to the dead one.
     word.fetch_and(!(waiting | waiting << TASKS_PER_WORD), Ordering::SeqCst);
-    queue.pass_on();
+    if !planted!(WakeUpDies) {
+        queue.pass_on();
+    }
     entry.erase();
     Outcome::Released
 }

@@ -210,6 +210,7 @@ impl<L: Parker, const WORDS: usize> WaitStrategy<L> for Park<WORDS> {
         entry.erase();
         ledger.trim();
     }
+
     unsafe fn release<D: OnDeath>(ledger: &Ledger, entry: &Entry) -> Outcome {
         // SAFETY: this function's contract: the entry lists the word that a live lock of this
         // strategy begins with.
@@ -221,7 +222,9 @@ impl<L: Parker, const WORDS: usize> WaitStrategy<L> for Park<WORDS> {
         // not: the entry stood for that.
         let freed = held & OWNER == owner(ledger)
             && word.compare_exchange(held, left, Ordering::SeqCst, Ordering::Relaxed).is_ok();
-        lock.waiters.pass_on();
+        if freed || !planted!(UnlockForgetsWake) {
+            lock.waiters.pass_on();
+        }
         if D::RECLAIM.is_some() {
             return Outcome::Orphaned;
         }

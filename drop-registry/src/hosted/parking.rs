@@ -68,7 +68,7 @@ unsafe impl Parker for Hosted {
         let me = Self::index(unsafe { Self::current().as_ref() });
         SLEEPERS.with(|all| {
             assert!(me < Self::TASKS, "only the first 32 tasks of a machine can sleep");
-            while !all[me].token.swap(false, Ordering::Relaxed) {
+            while !take(&all[me].token) {
                 stop_running(Stop::Parked);
             }
         });
@@ -77,4 +77,14 @@ unsafe impl Parker for Hosted {
     fn unpark(index: usize) {
         SLEEPERS.with(|all| all[index].token.store(true, Ordering::Relaxed));
     }
+}
+
+/// Takes the token, and says whether it was set.
+fn take(token: &AtomicBool) -> bool {
+    if planted!(TokenInTwoSteps) {
+        let set = token.load(Ordering::Relaxed);
+        token.store(false, Ordering::Relaxed);
+        return set;
+    }
+    token.swap(false, Ordering::Relaxed)
 }
