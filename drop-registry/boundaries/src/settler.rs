@@ -12,7 +12,7 @@ use std::ptr::NonNull;
 use anyhow::Result;
 use drop_registry::hosted::{Hosted, Stop, domain};
 use drop_registry::{
-    Ledger, Outcome, Settled, TrackedHeap, WindowTable, reclaim, settle, take_over,
+    Domain, Ledger, Outcome, Settled, TrackedHeap, WindowTable, reclaim, settle, take_over,
 };
 use task_model::{FrozenTask, RegisterFile, StackMemory, TaskId};
 
@@ -72,6 +72,9 @@ struct Corpse {
     registers: NonNull<RegisterFile>,
     stack: task_model::StackBounds,
     ledger: NonNull<Ledger>,
+    /// Known before anybody settles: a settler that died while it found out would keep the next one
+    /// from it.
+    domain: Domain<'static>,
 }
 
 impl Corpse {
@@ -79,7 +82,13 @@ impl Corpse {
         let victim = run.victim;
         let (mut frozen, ledger) = run.machine.frozen(victim);
         let (stack, ledger) = (frozen.bounds(), NonNull::from(ledger));
-        Self { id: victim, registers: NonNull::from(frozen.registers_mut()), stack, ledger }
+        Self {
+            id: victim,
+            registers: NonNull::from(frozen.registers_mut()),
+            stack,
+            ledger,
+            domain: domain(),
+        }
     }
 
     /// # Safety
@@ -89,8 +98,8 @@ impl Corpse {
         // which lives, and this function's contract.
         unsafe {
             let frozen = FrozenTask::new(self.id, self.registers, self.stack);
-            settle(&frozen, self.ledger.as_ref(), &domain(), &mut each);
-            reclaim(self.ledger.as_ref(), &domain(), &mut each);
+            settle(&frozen, self.ledger.as_ref(), &self.domain, &mut each);
+            reclaim(self.ledger.as_ref(), &self.domain, &mut each);
         }
     }
 }
@@ -154,7 +163,7 @@ fn begin_again(run: &mut Run, settler: TaskId, corpse: Corpse) -> Vec<Settled> {
     operation::note_settler_died();
     let (frozen, _) = run.machine.frozen(settler);
     // SAFETY: the settler is killed below and never runs again; the corpse is as it left it.
-    unsafe { take_over(&frozen, corpse.ledger.as_ref(), &domain()) };
+    unsafe { take_over(&frozen, corpse.ledger.as_ref(), &corpse.domain) };
     let mut settled = run.machine.kill(settler);
     // SAFETY: the first settler is dead.
     unsafe { corpse.settle(|one| settled.push(one)) };
