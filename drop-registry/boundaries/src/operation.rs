@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::fmt;
 use std::ops::BitOrAssign;
 
-use drop_registry::TrackedHeap;
 use drop_registry::hosted::{Hosted, Machine, Stop, yield_now};
+use drop_registry::{Outcome, Settled, TrackedHeap};
 
 use crate::bystanders::{Bystanders, PATIENCE};
 
@@ -124,6 +124,7 @@ impl fmt::Display for Findings {
 pub(crate) struct Audit<'m> {
     machine: &'m mut Machine,
     bystanders: &'m mut Bystanders,
+    victim_lives: bool,
     quarantine_reported: bool,
     findings: Findings,
 }
@@ -132,9 +133,17 @@ impl<'m> Audit<'m> {
     pub(crate) fn new(
         machine: &'m mut Machine,
         bystanders: &'m mut Bystanders,
-        quarantine_reported: bool,
+        settled: Option<&[Settled]>,
     ) -> Self {
-        Self { machine, bystanders, quarantine_reported, findings: Findings::default() }
+        let quarantine_reported =
+            settled.is_some_and(|all| all.iter().any(|one| one.outcome == Outcome::Quarantined));
+        let (victim_lives, findings) = (settled.is_none(), Findings::default());
+        Self { machine, bystanders, victim_lives, quarantine_reported, findings }
+    }
+
+    /// Whether the victim was not killed, but came to its end after all the others.
+    pub(crate) fn victim_lives(&self) -> bool {
+        self.victim_lives
     }
 
     /// Requires that a value was dropped, once, and its memory freed or put in quarantine.

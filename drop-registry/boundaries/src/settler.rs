@@ -134,7 +134,7 @@ fn settle_and_die(run: &mut Run, tally: &Tally) -> Findings {
         let done = children.spawn((), || {
             let mut settled = begin_again(run, settler, corpse);
             settled.extend(told.get());
-            run.audit(&settled)
+            run.audit(Some(&settled))
         });
         let stop = run.machine.run(settler, Some(1));
         match done {

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use anyhow::{Result, bail};
+use drop_registry::Settled;
 use drop_registry::hosted::{Machine, Stop};
-use drop_registry::{Outcome, Settled};
 use task_model::TaskId;
 
 use crate::bystanders::Bystanders;
@@ -160,12 +160,12 @@ impl Run {
     }
 
     /// Looks at what is left after the settlement. Whoever lives must have come to their end then.
-    pub(crate) fn audit(&mut self, settled: &[Settled]) -> Findings {
+    /// `None` if the victim is one of these.
+    pub(crate) fn audit(&mut self, settled: Option<&[Settled]>) -> Findings {
         if self.bystanders.finish_turns(&mut self.machine).is_err() {
             return Findings::CRASHED;
         }
-        let quarantined = settled.iter().any(|one| one.outcome == Outcome::Quarantined);
-        let mut audit = Audit::new(&mut self.machine, &mut self.bystanders, quarantined);
+        let mut audit = Audit::new(&mut self.machine, &mut self.bystanders, settled);
         self.world.audit(&mut audit);
         audit.finish_bystanders();
         audit.findings()
@@ -199,11 +199,11 @@ fn killed(run: &mut Run) -> Findings {
         return Findings::CRASHED;
     }
     let settled = run.machine.kill(run.victim);
-    run.audit(&settled)
+    run.audit(Some(&settled))
 }
 
 fn preempted(run: &mut Run) -> Findings {
-    if run.preempt().is_err() { Findings::CRASHED } else { run.audit(&[]) }
+    if run.preempt().is_err() { Findings::CRASHED } else { run.audit(None) }
 }
 
 /// Lets the fate befall the victim before every instruction, and audits.

@@ -218,7 +218,12 @@ impl World for Boxed {
             pipe.channel.is_empty()
         });
         audit.require(drained == Some(true), Findings::STUCK);
-        audit.require(numbers.take().is_sorted(), Findings::DOUBLED);
+        let mut numbers = numbers.take();
+        if audit.victim_lives() {
+            // Then the other may have sent before it.
+            numbers.retain(|number| *number != 9);
+        }
+        audit.require(numbers.is_sorted(), Findings::DOUBLED);
         // Whoever waits for an item gets one now; whoever sends has room.
         let _ = audit.run(move || pipe.channel.try_send(pipe.item(0)).is_ok());
         audit.finish_bystanders();
