@@ -36,7 +36,7 @@ pub struct Target {
 
 /// All targets.
 pub const TARGETS: &[Target] =
-    &[targets::EH_FRAME, targets::EH_FRAME_HDR, targets::LSDA, targets::WALK];
+    &[targets::EH_FRAME, targets::EH_FRAME_HDR, targets::LEDGER, targets::LSDA, targets::WALK];
 
 /// The environment variable that tells the fuzzer which target to run.
 pub const TARGET_VARIABLE: &str = "FUZZ_TARGET";

@@ -1,0 +1,87 @@
+//! A ledger that somebody has written over, and locks and blocks that say anything, settled.
+#![expect(unsafe_code, reason = "writes over ledgers and locks, and settles them")]
+
+use drop_registry::{Domain, Ledger, Outcome, reclaim, settle};
+use task_model::{FrozenTask, RegisterFile, StackBounds, TaskId};
+
+use super::held::{self, GUARD, Held, Sample, TASKS};
+use crate::Target;
+use crate::input::Input;
+
+/// One byte for the dead task's number, then words: the instruction pointer and the sixteen
+/// registers, the ledger, the locks, and the beginnings of the heap's blocks.
+///
+/// Each word takes two bytes, of which the upper three bits tell what it is: a small number, the
+/// address of something, operations, an address in a window, or whatever the next eight bytes say.
+pub const LEDGER: Target = Target {
+    name: "ledger",
+    about: "ledger bytes, lock words and registers, settled",
+    max_len: 1 + 10 * (17 + LEDGER_WORDS + held::LOCK_WORDS + held::BLOCK_WORDS),
+    run,
+};
+
+const LEDGER_WORDS: usize = size_of::<Ledger>() / 8;
+
+fn run(bytes: &[u8]) {
+    held::with(|held| settle_anything(held, Input(bytes)));
+}
+
+fn settle_anything(held: &mut Held, mut input: Input<'_>) {
+    held.begin(usize::from(input.u8()));
+    let mut registers = RegisterFile::new();
+    registers.rip = word(&mut input, held.sample());
+    registers.gpr.fill_with(|| word(&mut input, held.sample()));
+    for n in 0..LEDGER_WORDS + held::LOCK_WORDS + held::BLOCK_WORDS {
+        if input.0.is_empty() {
+            break;
+        }
+        // A word of all ones keeps what is there.
+        match word(&mut input, held.sample()) {
+            u64::MAX => {}
+            word => held.write(n, word),
+        }
+    }
+
+    let stack = StackBounds::new(0x1000, 0x2000, 0).expect("a stack");
+    // SAFETY: nothing runs with these registers, and settling reads no stack.
+    let task = unsafe { FrozenTask::new(TaskId::first(0), (&mut registers).into(), stack) };
+    let (ledger, domain) = (held.ledger(), held.domain());
+    let told = settle_all(&task, ledger, &domain);
+    assert!(told <= 2 * (Ledger::CAPACITY + 1), "{told} things of one ledger");
+    assert!(ledger.is_empty(), "something was left: {}", ledger.len());
+    assert_eq!(settle_all(&task, ledger, &domain), 0, "settled twice");
+    held.check();
+}
+
+/// Settles in both steps. Returns how much was told.
+fn settle_all(task: &FrozenTask<'_>, ledger: &Ledger, domain: &Domain<'_>) -> usize {
+    let mut told = 0;
+    // SAFETY: the task never runs, nobody else settles it, and the domain is that of `held`.
+    unsafe {
+        settle(task, ledger, domain, |one| {
+            assert_ne!(one.outcome, Outcome::Quarantined, "a destructor in the fault path");
+            told += 1;
+        });
+        reclaim(ledger, domain, |_| told += 1);
+    }
+    told
+}
+
+fn word(input: &mut Input<'_>, known: &Sample) -> u64 {
+    let short = input.u16();
+    let low = usize::from(short & 0x1fff);
+    let of = |list: &[u64]| list[low % list.len()];
+    match short >> 13 {
+        0 => low as u64,
+        1 => of(&known.resources),
+        2 => of(&known.operations),
+        // In the middle of one.
+        3 => of(&known.resources).wrapping_add((low >> 6) as u64 & 63),
+        4 => known.objects.wrapping_add(low as u64).wrapping_sub(GUARD as u64),
+        5 => known.ledger.wrapping_add(low as u64 & 0x3ff),
+        6 => of(&known.windows).wrapping_add((low >> 9) as u64),
+        _ => input.u64(),
+    }
+}
+
+const _: () = assert!(TASKS < 32);
