@@ -28,6 +28,8 @@ pub(crate) enum Operation {
     DropBox(usize),
     /// Takes a share out of what a slot keeps.
     Share(usize, usize),
+    /// Makes a value of its own, with one share.
+    Make(usize),
     /// Clones one share into another place.
     Clone(usize, usize),
     DropShare(usize),
@@ -45,9 +47,9 @@ pub(crate) enum Event {
     Turn(usize),
     /// The task dies where it stands, and executes nothing any more.
     Die(usize),
-    /// The task executes until it stands in a window, and so many instructions more, and dies:
-    /// windows are a few instructions among hundreds.
-    DieInWindow(usize, u64),
+    /// The task executes so many operations, then until it stands in a window, and so many
+    /// instructions more, and dies: windows are a few instructions among hundreds.
+    DieInWindow(usize, usize, u64),
     /// What a dead task held is settled, if it has not been.
     Settle(usize),
 }
@@ -75,6 +77,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => handle.clone().prop_map(Op::Box),
         2 => handle.clone().prop_map(Op::DropBox),
         3 => (slot.clone(), handle.clone()).prop_map(|(slot, to)| Op::Share(slot, to)),
+        2 => handle.clone().prop_map(Op::Make),
         2 => (handle.clone(), handle.clone()).prop_map(|(from, to)| Op::Clone(from, to)),
         3 => handle.clone().prop_map(Op::DropShare),
         2 => (handle, slot).prop_map(|(from, slot)| Op::Put(from, slot)),
@@ -88,7 +91,8 @@ fn event(tasks: usize) -> impl Strategy<Value = Event> {
         6 => (0..tasks, 1..120u64).prop_map(|(task, n)| Event::Step(task, n)),
         8 => (0..tasks).prop_map(Event::Turn),
         1 => (0..tasks).prop_map(Event::Die),
-        2 => (0..tasks, 0..4u64).prop_map(|(task, n)| Event::DieInWindow(task, n)),
+        3 => (0..tasks, 0..6usize, 0..4u64)
+            .prop_map(|(task, turns, more)| Event::DieInWindow(task, turns, more)),
         2 => (0..tasks).prop_map(Event::Settle),
     ]
 }

@@ -1,5 +1,6 @@
 //! One run of a program, and the books at its end.
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 use drop_registry::hosted::{Hosted, Machine, Stop};
@@ -17,8 +18,16 @@ const PATIENCE: usize = 2000;
 /// For how many instructions a window is waited for.
 const FAR: usize = 600;
 
-/// What a box of one pointer takes of the heap.
-const SMALLEST_BLOCK: u64 = 16;
+/// What a box of one pointer takes of the heap, and what a shared one does.
+const BOX_BYTES: u64 = 16;
+const SHARED_BYTES: u64 = 32;
+
+/// How many values were left alone, because their destructors had begun.
+#[derive(Debug, Clone, Copy, Default)]
+struct Quarantine {
+    boxes: u64,
+    shared: u64,
+}
 
 struct Run {
     machine: Machine,
@@ -26,8 +35,8 @@ struct Run {
     tasks: Vec<TaskId>,
     /// Dead, and not settled.
     dying: Vec<bool>,
-    /// Boxes that settlements have left in quarantine.
-    quarantined: u64,
+    /// What settlements have left in quarantine.
+    quarantined: Quarantine,
     kills: u64,
 }
 
@@ -35,7 +44,7 @@ struct Run {
 pub(crate) fn run(program: &Program) -> Result<(), TestCaseError> {
     let heap_before = Hosted::heap().bytes_taken();
     let world: &'static World = Box::leak(Box::new(World::new()));
-    let value = Shared::new_droppable(Counted(&world.drops.of_shares));
+    let value = Shared::new_droppable(Counted(&world.drops.of_shared[0]));
     world.slots[0].put(value.expect("room on the heap")).expect("an empty slot");
     let mut machine = Machine::new();
     let mut tasks = Vec::new();
@@ -44,15 +53,16 @@ pub(crate) fn run(program: &Program) -> Result<(), TestCaseError> {
         tasks.push(machine.spawn_restartable(move || task::perform(world, number, &operations)));
     }
     let dying = vec![false; tasks.len()];
-    let mut run = Run { machine, world, tasks, dying, quarantined: 0, kills: 0 };
+    let mut run =
+        Run { machine, world, tasks, dying, quarantined: Quarantine::default(), kills: 0 };
     // A world that has failed is leaked: nobody knows who holds what in it.
     run.all(program)?;
     run.balance()?;
-    let quarantined = run.quarantined;
+    let (quarantined, kills) = (run.quarantined, run.kills);
     drop(run);
     // SAFETY: the tasks are gone with their machine, and nothing else has borrowed the world.
     let world = unsafe { Box::from_raw(std::ptr::from_ref(world).cast_mut()) };
-    balance_heap(world, heap_before, quarantined)
+    balance_heap(world, heap_before, quarantined, kills)
 }
 
 impl Run {
@@ -62,7 +72,10 @@ impl Run {
                 Event::Step(task, instructions) => self.turn(task, Some(instructions))?,
                 Event::Turn(task) => self.turn(task, None)?,
                 Event::Die(task) => self.die(task),
-                Event::DieInWindow(task, more) => {
+                Event::DieInWindow(task, turns, more) => {
+                    for _ in 0..turns {
+                        self.turn(task, None)?;
+                    }
                     self.step_into_window(task)?;
                     for _ in 0..more {
                         self.turn(task, Some(1))?;
@@ -146,9 +159,11 @@ impl Run {
         for one in settled {
             world.require(one.outcome != Outcome::Refused, "a true entry was refused");
             if one.outcome == Outcome::Quarantined {
-                // The only value that can be half dropped: a slot shares the other one.
-                world.require(one.kind == ResourceKind::Box, "a shared value was quarantined");
-                self.quarantined += 1;
+                match one.kind {
+                    ResourceKind::Box => self.quarantined.boxes += 1,
+                    ResourceKind::Share => self.quarantined.shared += 1,
+                    _ => world.require(false, "there is nothing else to be quarantined"),
+                }
             }
         }
     }
@@ -172,28 +187,39 @@ impl Run {
         // A box whose task died while it was made has no value yet.
         let (boxes, dropped) = (world.boxes_begun.get(), world.drops.of_boxes.get());
         world.require(dropped <= boxes, "a boxed value was dropped twice");
-        let lost = self.quarantined + self.kills;
+        let lost = self.quarantined.boxes + self.kills;
         world.require(dropped + lost >= boxes, "a boxed value was never dropped");
-        let shared = world.slots.iter().filter(|slot| !slot.is_empty()).count() as u64;
         let first = world.slots[0].share().expect("room in the ledger").expect("never emptied");
-        world.require(Shared::count(&first) == shared + 1, "the shares do not add up");
-        world.require(world.drops.of_shares.get() == 0, "a value was dropped that a slot shares");
+        let second = world.slots[1].share().expect("room in the ledger");
+        let same = second.is_some_and(|second| std::ptr::eq(&*first, &*second));
+        let expected = 2 + u64::from(same);
+        world.require(Shared::count(&first) == expected, "the shares do not add up");
+        let kept = world.drops.of_shared[0].get() == 0;
+        world.require(kept, "a value was dropped that a slot shares");
         self.check()
     }
 }
 
 /// Lets go of what the slots keep, when nobody is left: the heap is as it was before, but for what
 /// is in quarantine.
-fn balance_heap(world: Box<World>, before: usize, quarantined: u64) -> Result<(), TestCaseError> {
-    let drops = world.drops;
+fn balance_heap(
+    world: Box<World>,
+    before: usize,
+    quarantined: Quarantine,
+    kills: u64,
+) -> Result<(), TestCaseError> {
+    let (drops, begun) = (world.drops, world.shared_begun.get());
     drop(world);
-    let fail = |why: &'static str| Err(TestCaseError::fail(why));
-    if drops.of_shares.get() != 1 {
-        return fail("the shared value was not dropped once");
-    }
-    let taken = Hosted::heap().bytes_taken() - before;
-    if taken as u64 != quarantined * SMALLEST_BLOCK {
-        return fail("memory was lost, or given back twice");
-    }
-    Ok(())
+    let require = |holds: bool, otherwise: &'static str| {
+        if holds { Ok(()) } else { Err(TestCaseError::fail(otherwise)) }
+    };
+    let of_shared = drops.of_shared.each_ref().map(Cell::get);
+    require(of_shared.iter().all(|drops| *drops <= 1), "a shared value was dropped twice")?;
+    require(of_shared[0] == 1, "the value of the slots was not dropped")?;
+    let dropped: u64 = of_shared.iter().sum();
+    let lost = quarantined.shared + kills;
+    require(dropped + lost >= begun as u64, "a shared value was never dropped")?;
+    let taken = (Hosted::heap().bytes_taken() - before) as u64;
+    let expected = quarantined.boxes * BOX_BYTES + quarantined.shared * SHARED_BYTES;
+    require(taken == expected, "memory was lost, or given back twice")
 }

@@ -98,6 +98,15 @@ impl Task {
                     self.boxes[n] = TrackedBox::new_droppable(value).ok();
                 }
             }
+            Op::Make(n) => {
+                let begun = self.world.shared_begun.get();
+                if let (None, Some(drops)) =
+                    (&self.shares[n], self.world.drops.of_shared.get(begun))
+                {
+                    self.world.shared_begun.set(begun + 1);
+                    self.shares[n] = Shared::new_droppable(Counted(drops)).ok();
+                }
+            }
             Op::DropBox(n) => self.boxes[n] = None,
             Op::Share(slot, to) => {
                 if self.shares[to].is_none() {

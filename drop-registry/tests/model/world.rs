@@ -14,6 +14,8 @@ use crate::program::{MUTEXES, SLOTS};
 
 pub(crate) const TASKS: usize = 4;
 pub(crate) const PERMITS: u64 = 2;
+/// How many values can be shared in one run.
+pub(crate) const SHARED: usize = 16;
 
 /// Waits by letting the other tasks run.
 #[derive(Debug)]
@@ -50,7 +52,8 @@ unsafe impl Sync for Counted {}
 #[derive(Debug, Default)]
 pub(crate) struct Drops {
     pub(crate) of_boxes: Cell<u64>,
-    pub(crate) of_shares: Cell<u64>,
+    /// By value: the first is the one that the first slot begins with.
+    pub(crate) of_shared: [Cell<u64>; SHARED],
 }
 
 thread_local! {
@@ -99,6 +102,7 @@ pub(crate) struct World {
     pub(crate) transfers_begun: Cell<u64>,
     pub(crate) transfers_done: Cell<u64>,
     pub(crate) boxes_begun: Cell<u64>,
+    pub(crate) shared_begun: Cell<usize>,
     violation: Cell<Option<&'static str>>,
 }
 
@@ -106,7 +110,7 @@ impl World {
     pub(crate) fn new() -> Self {
         DROPS.with(|drops| {
             drops.of_boxes.set(0);
-            drops.of_shares.set(0);
+            drops.of_shared.iter().for_each(|drops| drops.set(0));
         });
         Self {
             spinning: [const { Mutex::new(0) }; MUTEXES - 1],
@@ -124,6 +128,7 @@ impl World {
             transfers_begun: Cell::new(0),
             transfers_done: Cell::new(0),
             boxes_begun: Cell::new(0),
+            shared_begun: Cell::new(1),
             violation: Cell::new(None),
         }
     }
