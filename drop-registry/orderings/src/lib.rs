@@ -1,0 +1,345 @@
+//! The memory that tasks on several CPUs share, as a model: a twin of the registry's windows, and
+//! of what is around them, in the atomics of loom, which tries every interleaving and every value
+//! that an atomic may read.
+//!
+//! loom cannot look into assembly, so this is not the crate's code. Each function has the name of
+//! the one that it stands for, and makes its accesses to *shared* memory, one for one, in the same
+//! order; what only one task touches (its ledger) is left out. Who changes one changes the other.
+//!
+//! | here | there |
+//! | --- | --- |
+//! | [`Locked`] | a `lock`-prefixed instruction of `arch/x86_64.rs` |
+//! | [`Lock`] | `owner_word.rs`, `raw_lock.rs`, `wait_strategy.rs`: a spinning mutex |
+//! | [`ReadWriteLock`] | `rwlock/` |
+//! | [`Count`] | `shared.rs`: the count, `holder_died`, and who destroys the value |
+//! | [`Place`] | `slot.rs`, `hand_over.rs` |
+//! | [`Queue`] | `wait_queue.rs`: one word of it |
+//! | [`Blocks`] | `heap.rs`: one word of it |
+//!
+//! Every ordering that something rests on is a field of [`Strength`], so that the tests can weaken
+//! it and see that it is missed.
+
+use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+
+/// How strong the instructions are.
+#[derive(Debug, Clone, Copy)]
+pub struct Strength {
+    /// Whether a locked instruction is a full barrier, as on x86-64.
+    pub locked_is_barrier: bool,
+    /// What a locked instruction is otherwise.
+    pub locked: Ordering,
+    /// A plain store of a word that gives something up.
+    pub store: Ordering,
+    /// A load that looks whether something may be used.
+    pub load: Ordering,
+    /// Whether the waker of a queue has its barrier.
+    pub waker_fence: bool,
+    /// Whether the waiter has.
+    pub waiter_fence: bool,
+}
+
+impl Strength {
+    /// As the crate has it.
+    pub const REAL: Self = Self {
+        locked_is_barrier: true,
+        locked: Ordering::AcqRel,
+        store: Ordering::Release,
+        load: Ordering::Acquire,
+        waker_fence: true,
+        waiter_fence: true,
+    };
+
+    /// Locked instructions that order nothing.
+    pub const RELAXED_LOCKED: Self =
+        Self { locked_is_barrier: false, locked: Ordering::Relaxed, ..Self::REAL };
+}
+
+/// A word that locked instructions change.
+#[derive(Debug)]
+pub struct Locked(AtomicU64, Strength);
+
+impl Locked {
+    fn new(value: u64, strength: Strength) -> Self {
+        Self(AtomicU64::new(value), strength)
+    }
+
+    fn barrier(&self) {
+        if self.1.locked_is_barrier {
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    /// `lock cmpxchg`: the windows `acquire`, `claim`, `exchange`.
+    fn cmpxchg(&self, expected: u64, desired: u64) -> bool {
+        self.barrier();
+        let done = self.0.compare_exchange(expected, desired, self.1.locked, Ordering::Relaxed);
+        self.barrier();
+        done.is_ok()
+    }
+
+    /// `lock inc`: the window `increment`.
+    fn inc(&self) {
+        self.barrier();
+        self.0.fetch_add(1, self.1.locked);
+        self.barrier();
+    }
+
+    /// `lock dec`: the windows `decrement`, `leave`. Returns ZF: whether that was the last.
+    fn dec(&self) -> bool {
+        self.barrier();
+        let last = self.0.fetch_sub(1, self.1.locked) == 1;
+        self.barrier();
+        last
+    }
+
+    /// `mov` to memory: the window `release_top`.
+    fn store(&self, value: u64) {
+        self.0.store(value, self.1.store);
+    }
+
+    /// `mov` from memory, by a Rust load.
+    fn load(&self) -> u64 {
+        self.0.load(self.1.load)
+    }
+
+    fn load_relaxed(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+const FREE: u64 = 0;
+const OWNER_DIED: u64 = 1;
+
+/// How a lock was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// The value is whole.
+    Whole,
+    /// The last owner died.
+    OwnerDied,
+}
+
+/// The word of a lock with one owner. Owners are the addresses of ledgers: here, multiples of 64.
+#[derive(Debug)]
+pub struct Lock(Locked);
+
+impl Lock {
+    /// Free.
+    pub fn new(strength: Strength) -> Self {
+        Self(Locked::new(FREE, strength))
+    }
+
+    /// `OwnerWord::take`: one attempt.
+    pub fn try_lock(&self, owner: u64) -> Option<Taken> {
+        let (mark, taken) = match self.0.load() {
+            FREE => (FREE, Taken::Whole),
+            OWNER_DIED => (OWNER_DIED, Taken::OwnerDied),
+            _ => return None,
+        };
+        self.0.cmpxchg(mark, owner | mark).then_some(taken)
+    }
+
+    /// `release_top`.
+    pub fn unlock(&self) {
+        self.0.store(FREE);
+    }
+
+    /// `WaitStrategy::release` of a spinning lock, by the settler of `dead`.
+    pub fn settle(&self, dead: u64) -> bool {
+        let held = self.0.load_relaxed();
+        held & !63 == dead && self.0.cmpxchg(held, OWNER_DIED)
+    }
+}
+
+/// The two words of a read-write lock.
+#[derive(Debug)]
+pub struct ReadWriteLock {
+    word: Locked,
+    readers: Locked,
+}
+
+impl ReadWriteLock {
+    /// Free.
+    pub fn new(strength: Strength) -> Self {
+        Self { word: Locked::new(FREE, strength), readers: Locked::new(0, strength) }
+    }
+
+    /// `RwLock::try_read`: comes in, and leaves again if somebody writes.
+    pub fn try_read(&self) -> bool {
+        self.readers.inc();
+        let may = self.word.load() == FREE;
+        if !may {
+            self.leave();
+        }
+        may
+    }
+
+    /// `leave`; and, for a dead reader, `decrement_erasing`.
+    pub fn leave(&self) {
+        self.readers.dec();
+    }
+
+    /// `RwLock::try_write`: owns the word, and steps back if somebody reads.
+    pub fn try_write(&self, owner: u64) -> bool {
+        if self.word.load() != FREE || !self.word.cmpxchg(FREE, owner) {
+            return false;
+        }
+        let alone = self.readers.load() == 0;
+        if !alone {
+            self.word.store(FREE);
+        }
+        alone
+    }
+
+    /// `release_top`.
+    pub fn unlock_write(&self) {
+        self.word.store(FREE);
+    }
+}
+
+/// The count of a shared value, and what a death leaves beside it.
+#[derive(Debug)]
+pub struct Count {
+    count: Locked,
+    holder_died: AtomicBool,
+}
+
+impl Count {
+    /// So many shares.
+    pub fn new(shares: u64, strength: Strength) -> Self {
+        Self { count: Locked::new(shares, strength), holder_died: AtomicBool::new(false) }
+    }
+
+    /// `Shared::drop`. Returns, if this was the last share, whether a holder had died.
+    pub fn drop_share(&self) -> Option<bool> {
+        self.count.dec().then(|| self.holder_died.load(Ordering::Relaxed))
+    }
+
+    /// `release_share`, for a dead holder.
+    pub fn settle(&self) -> Option<bool> {
+        self.holder_died.store(true, Ordering::Relaxed);
+        self.drop_share()
+    }
+}
+
+/// A word that keeps a pointer: 0, or something to be used by who finds it.
+#[derive(Debug)]
+pub struct Place(Locked);
+
+impl Place {
+    /// Empty.
+    pub fn new(strength: Strength) -> Self {
+        Self(Locked::new(0, strength))
+    }
+
+    /// `Slot::put`.
+    pub fn put(&self, word: u64) -> bool {
+        self.0.cmpxchg(0, word)
+    }
+
+    /// `Slot::share`: what is there.
+    pub fn look(&self) -> u64 {
+        self.0.load()
+    }
+}
+
+/// A task's two bits in one word of a queue; here there is one waiter, task 0.
+#[derive(Debug)]
+pub struct Queue {
+    word: AtomicU64,
+    strength: Strength,
+}
+
+const WAITING: u64 = 1;
+const WOKEN: u64 = 1 << 32;
+
+impl Queue {
+    /// Nobody waits.
+    pub fn new(strength: Strength) -> Self {
+        Self { word: AtomicU64::new(0), strength }
+    }
+
+    /// `WaitQueue::enrol`.
+    pub fn enrol(&self) {
+        self.word.fetch_or(WAITING, Ordering::AcqRel);
+        if self.strength.waiter_fence {
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    /// `Place::take_wake_up`.
+    pub fn take_wake_up(&self) -> bool {
+        let before = self.word.fetch_and(!WOKEN, Ordering::AcqRel);
+        if self.strength.waiter_fence {
+            fence(Ordering::SeqCst);
+        }
+        before & WOKEN != 0
+    }
+
+    /// The end of `Place`.
+    pub fn leave(&self) {
+        self.word.fetch_and(!(WAITING | WOKEN), Ordering::AcqRel);
+    }
+
+    /// The end of `Debt`: the waker's barrier, and `notify_one`. Returns whom to unpark.
+    pub fn notify_one(&self) -> bool {
+        if self.strength.waker_fence {
+            fence(Ordering::SeqCst);
+        }
+        let mut bits = self.word.load(Ordering::Acquire);
+        while bits & WAITING != 0 && bits & WOKEN == 0 {
+            match self.word.compare_exchange(
+                bits,
+                bits | WOKEN,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => return true,
+                Err(now) => bits = now,
+            }
+        }
+        false
+    }
+
+    /// `pass_on`, by the settler of a waker. Returns whether to unpark: also who was woken already.
+    pub fn pass_on(&self) -> bool {
+        let woken = self.word.load(Ordering::Acquire) & WOKEN != 0;
+        self.notify_one() || woken
+    }
+}
+
+/// One word of a chunk with two blocks.
+#[derive(Debug)]
+pub struct Blocks(Locked);
+
+impl Blocks {
+    /// None is taken.
+    pub fn new(strength: Strength) -> Self {
+        Self(Locked::new(0, strength))
+    }
+
+    /// `Heap::claim`: a block's number.
+    pub fn claim(&self) -> Option<usize> {
+        loop {
+            let taken = self.0.load_relaxed();
+            let free = !taken & 0b11;
+            let bit = free & free.wrapping_neg();
+            if bit == 0 {
+                return None;
+            }
+            if self.0.cmpxchg(taken, taken | bit) {
+                return Some(bit.trailing_zeros() as usize);
+            }
+        }
+    }
+
+    /// `Heap::release`, by the owner or its settler.
+    pub fn release(&self, block: usize) {
+        loop {
+            let taken = self.0.load_relaxed();
+            if self.0.cmpxchg(taken, taken & !(1 << block)) {
+                return;
+            }
+        }
+    }
+}
