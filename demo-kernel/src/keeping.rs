@@ -1,6 +1,7 @@
 //! The kernel as its keeper sees it, and the keeper's own task.
 #![expect(unsafe_code, reason = "promises what `Platform` asks for, and names the image's tables")]
 
+use alloc::boxed::Box;
 use core::array;
 use core::fmt::{self, Write};
 use core::iter;
@@ -9,7 +10,7 @@ use core::slice;
 
 use crossbeam_queue::ArrayQueue;
 use drop_registry::{Domain, WindowTable};
-use keeper::unwind::{LoadedSection, UnwindTables};
+use keeper::unwind::{CompiledMemory, LoadedSection, UnwindTables};
 use keeper::{CannotRestart, Keeper, NoSuchTask, Platform, Report, Stopped};
 use log::{error, info, warn};
 use spin::Once;
@@ -72,6 +73,10 @@ pub(crate) fn start() {
     )
     .expect("the linker made the unwind tables")
     .with_language_tables(section(image::gcc_except_table()));
+    let size = tables.compiled_size().expect("the text has less than 4 GiB");
+    info!("unwind tables: {size}");
+    let memory = Box::leak(Box::new(CompiledMemory::new(&size)));
+    let tables = tables.compile(memory).expect("the memory is as large as it has to be");
     // One fault and one kill of every task: the mailbox cannot overflow.
     KEEPER.call_once(|| Keeper::new(Kernel, domain(), tables, 2 * tasks::CAPACITY));
     REPORTS.call_once(|| ArrayQueue::new(REPORTS_KEPT));

@@ -14,9 +14,10 @@
 //!
 //! | type | what it is |
 //! | --- | --- |
-//! | [`UnwindTables`] | the two sections of one image, validated, and the binary search in them |
+//! | [`UnwindTables`] | the two sections of one image, validated, and the binary search in them; if they are [compiled](UnwindTables::compile_into) at start-up, rules of sixteen bytes beside them |
 //! | [`RuleSource`], [`FrameRules`] | what the tables say about one instruction; the seam behind which tables may change their form |
-//! | [`EhFrameRules`] | that source over `.eh_frame`, decoded by gimli in fixed storage |
+//! | [`EhFrameRules`] | that source over one image's tables: a compact rule where there is one, else what gimli decodes from `.eh_frame` in fixed storage |
+//! | [`CompactRow`], [`CompiledSize`] | compiled tables: their memory, which may be the caller's, and how much it has to be |
 //! | [`step()`] | from one frame to its caller: pure, and the place of all checks |
 //! | [`Walk`], [`Frame`], [`WalkEnd`] | the steps in a row; how it ended is a part of the answer |
 //! | [`Lsda`], [`Landing`] | the language tables: where the compiler itself can clean a frame up |
