@@ -44,6 +44,7 @@ const ORDER: [Gpr; 16] = [
 pub(crate) struct Gdb {
     stream: UnixStream,
     received: Vec<u8>,
+    timers: bool,
 }
 
 impl Gdb {
@@ -63,9 +64,8 @@ impl Gdb {
             }
         };
         stream.set_read_timeout(Some(REPLY))?;
-        let mut gdb = Self { stream, received: vec![] };
-        // Interrupts and timers go on while stepping: bit 0 alone.
-        gdb.expect_ok("Qqemu.sstep=1")?;
+        let mut gdb = Self { stream, received: vec![], timers: true };
+        gdb.set_timers(false)?;
         Ok(gdb)
     }
 
@@ -80,8 +80,20 @@ impl Gdb {
     }
 
     /// Executes one instruction, or takes an interrupt. Returns whether the machine still runs.
-    pub(crate) fn step(&mut self) -> anyhow::Result<bool> {
+    ///
+    /// Without `timers` the virtual clock stands still. With them it leaps: between two steps the
+    /// machine is idle, and QEMU takes idle time to its end.
+    pub(crate) fn step(&mut self, timers: bool) -> anyhow::Result<bool> {
+        if self.timers != timers {
+            self.set_timers(timers)?;
+        }
         self.resume("vCont;s")
+    }
+
+    /// Bit 0 is the single step itself, bit 2 keeps timers from running meanwhile.
+    fn set_timers(&mut self, timers: bool) -> anyhow::Result<()> {
+        self.timers = timers;
+        self.expect_ok(if timers { "Qqemu.sstep=1" } else { "Qqemu.sstep=5" })
     }
 
     fn resume(&mut self, how: &str) -> anyhow::Result<bool> {

@@ -114,7 +114,9 @@ fn validate(args: &ValidateArgs) -> anyhow::Result<bool> {
     let mut total = Tally::default();
     for name in &names {
         progress.set_message(name.clone());
-        total.merge(validate::validate(&machine, &kernel, name, args.steps, &cancelled)?);
+        let stepped = validate::validate(&machine, &kernel, name, args.steps, &cancelled)?;
+        progress.suspend(|| print(&format!("{name}: {stepped}\n")))?;
+        total.merge(stepped.tally);
         progress.inc(1);
     }
     progress.finish_and_clear();

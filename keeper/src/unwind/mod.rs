@@ -36,6 +36,12 @@
 //! A rule then names a slot below the stack pointer, and the live register is the truth; see
 //! [`step()`].
 //!
+//! Nor do they know of inline assembly that pushes, such as `pushfq; pop rax`, by which kernels read
+//! the flags: between the two instructions the stack pointer is a word lower than the tables say.
+//! A walk that begins there is refused if what it takes for the return address is none; if that
+//! word happens to be an address in the text, the walk is wrong. The walker sees no code and cannot
+//! tell. Assembly that is to be walked writes `.cfi_adjust_cfa_offset`.
+//!
 //! [`StackMemory`]: task_model::StackMemory
 
 mod compact;

@@ -14,6 +14,8 @@ pub enum Flow {
     Breakpoint,
     /// It returns from an interrupt.
     InterruptReturn,
+    /// It waits for an interrupt.
+    Halt,
     /// Anything else.
     Other,
 }
@@ -24,6 +26,7 @@ pub fn flow(code: &[u8], address: u64) -> Flow {
     match instruction.mnemonic() {
         Mnemonic::Call => Flow::Call(instruction.next_ip()),
         Mnemonic::Int3 => Flow::Breakpoint,
+        Mnemonic::Hlt => Flow::Halt,
         Mnemonic::Iretq => Flow::InterruptReturn,
         _ => Flow::Other,
     }

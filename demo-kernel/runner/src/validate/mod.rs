@@ -11,7 +11,8 @@
 mod layout;
 mod memory;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -28,6 +29,31 @@ use memory::TrapMemory;
 pub(crate) const SCENARIOS: [&str; 3] =
     ["page-fault-holding-lock", "refcount-held", "stack-overflow"];
 
+/// How often the timer may fire, unless the kernel waits for it: tasks are preempted, at whatever
+/// instruction, and come forward nevertheless.
+const STEPS_PER_TICK: u64 = 2000;
+
+/// One scenario, stepped through.
+#[derive(Debug)]
+pub(crate) struct Stepped {
+    /// What came of the comparisons.
+    pub(crate) tally: Tally,
+    /// How many different instructions were stepped over.
+    pub(crate) instructions: usize,
+    /// How many traps were taken.
+    pub(crate) traps: u64,
+    /// Whether the kernel came to its end.
+    pub(crate) to_the_end: bool,
+}
+
+impl fmt::Display for Stepped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tally, instructions, traps, to_the_end } = self;
+        let end = if *to_the_end { "to the end" } else { "in part" };
+        write!(f, "{tally} instructions={instructions} traps={traps}, {end}")
+    }
+}
+
 /// Steps through at most `steps` instructions of a scenario, from its first task on.
 ///
 /// # Errors
@@ -38,7 +64,7 @@ pub(crate) fn validate(
     scenario: &str,
     steps: u64,
     cancelled: &AtomicBool,
-) -> anyhow::Result<Tally> {
+) -> anyhow::Result<Stepped> {
     let (layout, mut images) = Layout::read(kernel)?;
     let directory = tempfile::tempdir().context("no place for a socket")?;
     let socket = directory.path().join("debugger");
@@ -54,8 +80,12 @@ pub(crate) fn validate(
         shadows: HashMap::new(),
         dispatched: false,
         resumes: None,
+        traps: 0,
+        since_tick: 0,
     };
     let mut tally = Tally::default();
+    let mut instructions = HashSet::new();
+    let mut to_the_end = false;
     for _ in 0..steps {
         // Relaxed: the flag carries nothing but itself.
         if cancelled.load(Ordering::Relaxed) {
@@ -63,15 +93,17 @@ pub(crate) fn validate(
         }
         // Nobody reads it, but the guest must be able to write.
         while output.try_recv().is_ok() {}
+        instructions.insert(stepper.registers.rip);
         let callers = stepper.callers()?;
         let answers = stepper.judge(&callers, &mut images)?;
         tally.add(answers, |address| images.place(address));
         if !stepper.step()? {
+            to_the_end = true;
             break;
         }
     }
     tally.settle(|address| images.place(address));
-    Ok(tally)
+    Ok(Stepped { tally, instructions: instructions.len(), traps: stepper.traps, to_the_end })
 }
 
 /// A machine on its way, and all that is known of its frames.
@@ -85,6 +117,8 @@ struct Stepper {
     dispatched: bool,
     /// In a stub that is about to return: the registers that it is to restore.
     resumes: Option<RegisterFile>,
+    traps: u64,
+    since_tick: u64,
 }
 
 impl Stepper {
@@ -122,7 +156,12 @@ impl Stepper {
     fn step(&mut self) -> anyhow::Result<bool> {
         let before = self.registers;
         let flow = flow(self.layout.code(before.rip), before.rip);
-        if !self.gdb.step()? {
+        self.since_tick += 1;
+        let tick = flow == Flow::Halt || self.since_tick >= STEPS_PER_TICK;
+        if tick {
+            self.since_tick = 0;
+        }
+        if !self.gdb.step(tick)? {
             return Ok(false);
         }
         let after = self.gdb.registers()?;
@@ -146,6 +185,7 @@ impl Stepper {
                 before.rip
             );
             // What the CPU has pushed (Intel SDM volume 3, figure 7-9).
+            self.traps += 1;
             let mut interrupted = before;
             interrupted.rip = self.word(bounds.top() - 40)?;
             interrupted[Gpr::Rsp] = self.word(bounds.top() - 16)?;
