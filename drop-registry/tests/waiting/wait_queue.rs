@@ -3,9 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use drop_registry::WaitQueue;
-use drop_registry::hosted::{Hosted, Machine, Stop, yield_now};
-
-use crate::sweep::{Scene, kill_everywhere};
+use drop_registry::hosted::{Hosted, Machine, Stop};
 
 /// Something to be taken, one by one.
 struct Shared {
@@ -36,64 +34,6 @@ impl Shared {
     fn give(&self, count: u32) {
         self.ready.fetch_add(count, Ordering::SeqCst);
     }
-
-    fn assert_nobody_sleeps_beside_what_is_ready(&self, asleep: &[usize]) {
-        assert!(asleep.is_empty() || self.ready.load(Ordering::Relaxed) == 0, "{asleep:?}");
-        assert_eq!(
-            format!("{:?}", self.queue),
-            format!("{asleep:?}").replace('[', "{").replace(']', "}")
-        );
-    }
-}
-
-#[test]
-fn whoever_dies_nobody_sleeps_beside_what_is_ready() {
-    let played = kill_everywhere(|machine| {
-        let shared = Shared::leaked();
-        let takes = move || {
-            yield_now();
-            shared.take();
-        };
-        let gives = move || {
-            yield_now();
-            shared.queue.wake_one_after(|| shared.give(1)).unwrap();
-            shared.queue.wake_one_after(|| shared.give(1)).unwrap();
-        };
-        Scene {
-            tasks: vec![machine.spawn(takes), machine.spawn(takes), machine.spawn(gives)],
-            died: Box::new(|_| ()),
-            check: Box::new(move |_, victim, asleep| {
-                shared.assert_nobody_sleeps_beside_what_is_ready(asleep);
-                assert!(victim == 2 || asleep.is_empty());
-            }),
-        }
-    });
-    assert!(played.killed > 100, "{played:?}");
-}
-
-#[test]
-fn all_are_woken_whoever_dies() {
-    kill_everywhere(|machine| {
-        let shared = Shared::leaked();
-        let takes = move || {
-            yield_now();
-            shared.take();
-        };
-        let gives = move || {
-            yield_now();
-            shared.queue.wake_all_after(|| shared.give(3)).unwrap();
-        };
-        let mut tasks: Vec<_> = (0..3).map(|_| machine.spawn(takes)).collect();
-        tasks.push(machine.spawn(gives));
-        Scene {
-            tasks,
-            died: Box::new(|_| ()),
-            check: Box::new(move |_, victim, asleep| {
-                shared.assert_nobody_sleeps_beside_what_is_ready(asleep);
-                assert!(victim == 3 || asleep.is_empty());
-            }),
-        }
-    });
 }
 
 #[test]
