@@ -93,3 +93,33 @@ impl fmt::Debug for Domain<'_> {
             .finish()
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::testing::{NOTHING, domain};
+    use core::mem::MaybeUninit;
+    use core::ptr;
+    use std::boxed::Box;
+
+    #[test]
+    fn operations_of_this_image_are_known_and_no_others_are() {
+        let here = &raw const NOTHING;
+        assert!(domain().known(here).is_some_and(|there| ptr::eq(there, here)));
+        // Among the constants, but not where one begins.
+        for bytes in [1, 4, 8, 16, size_of::<Operations>()] {
+            assert!(
+                domain().known(here.wrapping_byte_sub(bytes)).is_none(),
+                "{bytes} bytes before"
+            );
+        }
+        // One to the last byte, but among the variables.
+        let mut copy = Box::new(MaybeUninit::<Operations>::uninit());
+        // SAFETY: as many bytes of plain words as there is room for.
+        unsafe { copy.as_mut_ptr().copy_from(here, 1) };
+        assert!(domain().known(copy.as_ptr()).is_none(), "a copy was believed");
+        for nowhere in [0, 8, usize::MAX, usize::MAX - 7] {
+            assert!(domain().known(ptr::without_provenance(nowhere)).is_none());
+        }
+    }
+}
