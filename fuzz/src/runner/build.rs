@@ -45,7 +45,8 @@ pub(crate) fn build(places: &Places) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("cannot start {}", cargo.display()))?;
     ensure!(
         status.success(),
-        "the fuzzer does not build ({status}); libFuzzer needs a C++ compiler (`apt install g++`)"
+        "the fuzzer does not build ({status}); if it is libFuzzer that does not, it needs a C++ \
+         compiler (`apt install g++`)"
     );
     Ok(places.target_directory.join(HOST).join("release").join("fuzzer"))
 }
