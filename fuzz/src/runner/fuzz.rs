@@ -129,7 +129,9 @@ impl Fuzz<'_> {
         if let Some(file) = &ended.failure {
             let file = file.display();
             eprintln!("again:  cargo fuzz-targets {name} --replay {file}");
-            eprintln!("keep:   cp {file} {}/", Places::kept(name)[1].display());
+            let [_, regressions] = Places::kept(name);
+            let kept = regressions.display();
+            eprintln!("keep:   mkdir -p {kept} && cp {file} {kept}");
         }
     }
 }

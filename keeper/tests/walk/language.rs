@@ -10,7 +10,7 @@ use keeper::unwind::{
 };
 
 use crate::image;
-use crate::synthetic::{Image, LEAF, function};
+use crate::synthetic::{EH_FRAME, FUNCTION_SIZE, Image, LEAF, function};
 use crate::task::{StoppedTask, Switch, stop_task};
 
 /// Where the hand-made tables are, and their function.
@@ -320,6 +320,44 @@ fn a_try_with_two_catches_has_both_in_their_order() {
             Action::Catch(TypeInfo::Any)
         ])
     );
+}
+
+/// An image in the higher half of one function, whose entry has a relative pointer to its table.
+fn image_with(table: Option<u64>) -> Image {
+    let mut image = Image::new(&[LEAF]);
+    // The CIE: version 1, "zLR", both pointers relative and of 32 bits, as `LEAF` otherwise.
+    let cie = b"\0\0\0\0\x01zLR\0\x01\x78\x10\x02\x1b\x1b\x0c\x07\x08\x90\x01";
+    let fde = EH_FRAME + 4 + cie.len() as u64;
+    let distance = |to: u64, from: u64| (to.wrapping_sub(from) as i32).to_le_bytes();
+    let table = table.map_or([0; 4], |table| distance(table, fde + 17));
+    image.eh_frame = [
+        &(cie.len() as u32).to_le_bytes()[..],
+        cie,
+        &20u32.to_le_bytes(),
+        &(4 + 4 + cie.len() as u32).to_le_bytes(),
+        &distance(function(0), fde + 8),
+        &(FUNCTION_SIZE as u32).to_le_bytes(),
+        &[4],
+        &table,
+        &[0; 7],
+    ]
+    .concat();
+    image
+}
+
+#[test]
+fn a_relative_pointer_leads_to_the_table_and_a_null_one_to_none() {
+    let bytes = table(0x01, &[0, 4, 0x40, 0], &[]);
+    let landing = |table| {
+        let image = image_with(table);
+        let tables = image.tables().with_language_tables(section(&bytes));
+        tables.landing(FrameAddress::InstructionPointer(function(0)))
+    };
+    assert_eq!(landing(None), Landing::NoTable);
+    let pad = Landing::Pad { address: function(0) + 0x40, kind: PadKind::Cleanup };
+    assert_eq!(landing(Some(TABLE)), pad);
+    let astray = landing(Some(TABLE + 0x1000));
+    assert_eq!(astray, Landing::Unreadable(LsdaError::OutsideSection(TABLE + 0x1000)));
 }
 
 /// Something to drop.

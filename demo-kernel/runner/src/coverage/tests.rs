@@ -141,6 +141,18 @@ fn a_known_functions_instructions_are_counted() {
 }
 
 #[test]
+fn entries_that_overlap_count_their_bytes_once() {
+    let eh_frame = eh_frame(&[(TEXT, 0x1a, None), (TEXT + 0x10, 0xa, Some(0))]);
+    let coverage = Coverage::of(&elf(&[
+        (".text", 1, EXECUTABLE, TEXT, &CODE),
+        (".eh_frame", 1, ALLOCATED, EH_FRAME, &eh_frame),
+        (".gcc_except_table", 1, ALLOCATED, LANGUAGE_TABLES, &[0xff]),
+    ]))
+    .unwrap();
+    assert_eq!((coverage.bytes_without_entry, coverage.unreadable), (8, 0));
+}
+
+#[test]
 fn an_unreadable_table_is_counted_and_covers_nothing() {
     let coverage = Coverage::of(&known_with(&CALL_SITES[..7])).unwrap();
     assert_eq!(coverage.unreadable, 1);
