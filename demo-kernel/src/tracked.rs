@@ -56,6 +56,12 @@ pub(crate) type Mutex<T> = drop_registry::Mutex<T, Kernel, Yield>;
 /// A held lock.
 pub(crate) type MutexGuard<'a, T> = drop_registry::MutexGuard<'a, T, Kernel, Yield>;
 
+/// The kernel's lock for what may be copied.
+pub(crate) type RollbackMutex<T> = drop_registry::RollbackMutex<T, Kernel, Yield>;
+
+/// The kernel's lock for what can be mended.
+pub(crate) type RepairMutex<T> = drop_registry::RepairMutex<T, Kernel, Yield>;
+
 /// The ledger of trap handlers, which hold nothing.
 pub(crate) static TRAP_LEDGER: Ledger = Ledger::forbidden();
 

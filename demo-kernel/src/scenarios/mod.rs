@@ -17,7 +17,9 @@ mod lock_before_tasking;
 mod no_keeper;
 mod page_fault_holding_lock;
 mod refcount_held;
+mod repair_routine;
 mod returns_holding_lock;
+mod rollback_mutex;
 mod stack_overflow;
 mod stage;
 mod torn_slice;
@@ -55,6 +57,8 @@ const SCENARIOS: &[Scenario] = &[
     box_in_nounwind_frame::SCENARIO,
     refcount_held::SCENARIO,
     torn_slice::SCENARIO,
+    rollback_mutex::SCENARIO,
+    repair_routine::SCENARIO,
     lock_before_tasking::SCENARIO,
     invalid_opcode_nested_locks::SCENARIO,
     stack_overflow::SCENARIO,

@@ -33,12 +33,12 @@ mod pthread;
 use std::sync::Arc;
 
 use drop_registry::hosted::{Hosted, Machine, Stop};
-use drop_registry::{Ledger, Mutex, RwLock, Shared, TrackedHeap};
+use drop_registry::{Ledger, Mutex, RollbackMutex, RwLock, Shared, TrackedHeap};
 
 use instructions::instructions;
 use kernel::Kernel;
 use measure::{Figures, Mode, Shape, compare};
-use operation::{Line, Operation};
+use operation::{FromSlot, Line, Operation};
 use pthread::Pthread;
 
 /// One comparison, in each mode and shape.
@@ -70,6 +70,7 @@ fn measure<L: TrackedHeap + 'static>(rounds: usize) -> Vec<Row> {
     let mutex = &Line(Mutex::<u64, L>::new(0));
     let rwlock = &Line(RwLock::<u64, L>::new(1));
     let shared = &Line(Shared::<u64, L>::new(1).unwrap());
+    let counted = &Line(FromSlot::<L>::new());
     vec![
         row(rounds, "mutex", mutex, "spin", &Line(spin::Mutex::new(0))),
         row(rounds, "mutex", mutex, "std", &Line(std::sync::Mutex::new(0))),
@@ -78,7 +79,19 @@ fn measure<L: TrackedHeap + 'static>(rounds: usize) -> Vec<Row> {
         row(rounds, "mutex", mutex, "pthread-robust", &Line(Pthread::robust())),
         row(rounds, "rwlock-read", rwlock, "spin", &Line(spin::RwLock::new(1))),
         row(rounds, "shared", shared, "arc", &Line(Arc::new(1))),
+        row(rounds, "shared-counted", counted, "arc", &Line(Arc::new(1))),
+        rollback::<1, L>(rounds, "rollback-mutex-8"),
+        rollback::<8, L>(rounds, "rollback-mutex-64"),
+        rollback::<32, L>(rounds, "rollback-mutex-256"),
+        rollback::<128, L>(rounds, "rollback-mutex-1024"),
+        rollback::<512, L>(rounds, "rollback-mutex-4096"),
     ]
+}
+
+/// What it costs to be able to go back, for a value of so many words of which one is changed.
+fn rollback<const WORDS: usize, L: TrackedHeap>(rounds: usize, what: &'static str) -> Row {
+    let ours = Line(RollbackMutex::<[u64; WORDS], L>::new([0; WORDS]));
+    row(rounds, what, &ours, "mutex", &Line(Mutex::<[u64; WORDS], L>::new([0; WORDS])))
 }
 
 fn row(
@@ -111,14 +124,14 @@ fn print_headlines(row: &Row) {
 
 fn print_table(title: &str, rows: &[Row]) {
     println!("{title}: ns of ours / ns of the peer = ratio");
-    print!("{:41}", "");
+    print!("{:49}", "");
     for shape in Shape::ALL {
         print!("{:^24}", shape.name());
     }
     println!();
     for row in rows {
         for mode in Mode::ALL {
-            print!("{:12}{:16}", row.what, row.peer);
+            print!("{:20}{:16}", row.what, row.peer);
             print!("{:13}", mode.name());
             for (_, _, figures) in row.figures.iter().filter(|(m, ..)| *m == mode) {
                 print!("{:7.2} /{:6.2} ={:6.2} ", figures.ours, figures.peer, figures.ratio);
@@ -133,6 +146,7 @@ fn print_instructions() {
     let mutex = instructions(|| Mutex::<u64, Kernel>::new(0));
     let rwlock = instructions(|| RwLock::<u64, Kernel>::new(1));
     let shared = instructions(|| Shared::<u64, Kernel>::new(1).unwrap());
+    let counted = instructions(FromSlot::<Kernel>::new);
     for (what, ours, peer, theirs) in [
         ("mutex", mutex, "spin", instructions(|| spin::Mutex::new(0))),
         ("mutex", mutex, "std", instructions(|| std::sync::Mutex::new(0))),
@@ -141,9 +155,33 @@ fn print_instructions() {
         ("mutex", mutex, "pthread-robust", instructions(Pthread::robust)),
         ("rwlock-read", rwlock, "spin", instructions(|| spin::RwLock::new(1))),
         ("shared", shared, "arc", instructions(|| Arc::new(1))),
+        ("shared-counted", counted, "arc", instructions(|| Arc::new(1))),
+        ("rollback-mutex-8", rollback_instructions::<1>(), "mutex", mutex_instructions::<1>()),
+        ("rollback-mutex-64", rollback_instructions::<8>(), "mutex", mutex_instructions::<8>()),
+        ("rollback-mutex-256", rollback_instructions::<32>(), "mutex", mutex_instructions::<32>()),
+        (
+            "rollback-mutex-1024",
+            rollback_instructions::<128>(),
+            "mutex",
+            mutex_instructions::<128>(),
+        ),
+        (
+            "rollback-mutex-4096",
+            rollback_instructions::<512>(),
+            "mutex",
+            mutex_instructions::<512>(),
+        ),
     ] {
         println!("instructions {what}/{peer} ours={ours} peer={theirs}");
     }
+}
+
+fn rollback_instructions<const WORDS: usize>() -> u64 {
+    instructions(|| RollbackMutex::<[u64; WORDS], Kernel>::new([0; WORDS]))
+}
+
+fn mutex_instructions<const WORDS: usize>() -> u64 {
+    instructions(|| Mutex::<[u64; WORDS], Kernel>::new([0; WORDS]))
 }
 
 /// What `/proc/cpuinfo` calls the first processor.

@@ -6,7 +6,7 @@
 use core::hint::black_box;
 use std::sync::Arc;
 
-use drop_registry::{CurrentLedger, Mutex, RwLock, Shared, TrackedHeap};
+use drop_registry::{CurrentLedger, Mutex, RollbackMutex, RwLock, Shared, Slot, TrackedHeap};
 
 /// One resource, taken and given back.
 pub(crate) trait Operation {
@@ -54,6 +54,22 @@ impl<L: CurrentLedger> Operation for Mutex<u64, L> {
     }
 }
 
+/// One word of several is changed.
+impl<const WORDS: usize, L: CurrentLedger> Operation for Mutex<[u64; WORDS], L> {
+    #[inline(always)]
+    fn run(&self) {
+        self.lock().unwrap()[0] += 1;
+    }
+}
+
+/// One word of several is changed, and all are copied.
+impl<const WORDS: usize, L: CurrentLedger> Operation for RollbackMutex<[u64; WORDS], L> {
+    #[inline(always)]
+    fn run(&self) {
+        self.lock().unwrap()[0] += 1;
+    }
+}
+
 impl Operation for spin::Mutex<u64> {
     #[inline(always)]
     fn run(&self) {
@@ -93,6 +109,24 @@ impl<L: TrackedHeap> Operation for Shared<u64, L> {
     #[inline(always)]
     fn run(&self) {
         black_box(*self.try_clone().unwrap());
+    }
+}
+
+/// A share that is counted, because the task has no other: taken from what a slot owns.
+pub(crate) struct FromSlot<L: TrackedHeap>(Slot<Shared<u64, L>>);
+
+impl<L: TrackedHeap> FromSlot<L> {
+    pub(crate) fn new() -> Self {
+        let slot = Slot::new();
+        slot.put(Shared::new(1).unwrap()).unwrap();
+        Self(slot)
+    }
+}
+
+impl<L: TrackedHeap> Operation for FromSlot<L> {
+    #[inline(always)]
+    fn run(&self) {
+        black_box(*self.0.share().unwrap().unwrap());
     }
 }
 
