@@ -3,6 +3,7 @@
 use core::time::Duration;
 use std::vec::Vec;
 
+use drop_registry::WaitForGraph;
 use drop_registry::hosted::{Stop, domain};
 use task_model::{TaskId, TaskState};
 
@@ -178,6 +179,15 @@ impl Kernel {
     /// it, `Held`, or `Dead`, which is also that of a stale id.
     pub fn state(&self, task: TaskId) -> TaskState {
         self.tasks().state(task)
+    }
+
+    /// Calls `look` with the wait-for graph of all tasks that live, held ones included. No task
+    /// runs meanwhile, so a deadlock that is in it is one.
+    pub fn with_wait_for_graph<T>(
+        &self,
+        look: impl FnOnce(&WaitForGraph<'_, { Self::MAX_TASKS }>) -> T,
+    ) -> T {
+        self.tasks().with_wait_for_graph(look)
     }
 
     /// The keeper.

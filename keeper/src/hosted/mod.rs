@@ -67,7 +67,7 @@
 //! [`Kernel::run`] gives each task a slice of CPU time in turn, so that a task that never stops does
 //! not keep the others from running; [`Kernel::run_turns`] comes back from it. [`Kernel::step`] runs
 //! one task for so many instructions and no more. [`Kernel::kill`] ends a task wherever it has come
-//! to.
+//! to. [`Kernel::with_wait_for_graph`] says who waits for whom, and who waits for ever.
 //!
 //! # What is not as in a kernel
 //! - There is one CPU, the thread. Tasks that share a lock of `std`'s share it as one thread does.

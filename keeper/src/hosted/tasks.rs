@@ -7,9 +7,11 @@ use core::time::Duration;
 use std::time::Instant;
 use std::vec::Vec;
 
+use drop_registry::WaitForGraph;
 use drop_registry::hosted::{Machine, Stop};
 use task_model::{FaultInfo, TaskId, TaskState};
 
+use super::Kernel;
 use crate::{CannotRestart, NoSuchTask, Platform, Policy, Stopped};
 
 /// The platform of a hosted [`Kernel`](super::Kernel): its tasks, and the machine that runs them.
@@ -67,6 +69,16 @@ impl Tasks {
         let (records, machine) = (self.records.borrow(), self.machine.borrow());
         let record = records.get(number).filter(|it| it.state == TaskState::Ready)?;
         (!machine.is_asleep(record.id)).then_some(record.id)
+    }
+
+    /// Calls `look` with the wait-for graph of all tasks that live. None of them runs meanwhile.
+    pub(super) fn with_wait_for_graph<T>(
+        &self,
+        look: impl FnOnce(&WaitForGraph<'_, { Kernel::MAX_TASKS }>) -> T,
+    ) -> T {
+        let machine = self.machine.borrow();
+        let graph = WaitForGraph::new(machine.ledgers());
+        look(&graph.expect("a kernel has no more tasks than that"))
     }
 
     /// Where the task is in its life; `Dead` if the id is stale.

@@ -1,6 +1,7 @@
 //! The keeper, and tasks that run and die, in a hosted kernel.
 #![expect(unsafe_code, reason = "tasks that fault, and an allocator that counts")]
 
+mod deadlock;
 mod deaths;
 mod fault_path;
 mod faults;
