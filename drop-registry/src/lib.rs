@@ -27,6 +27,7 @@
 //! | [`RwLock`] | a lock for many readers or one writer |
 //! | [`Once`], [`Lazy`] | a value that is made once, by whoever lives to finish it |
 //! | [`Condvar`], [`Semaphore`] | waiting for what a lock protects, and for one of so many |
+//! | `lock_api` | these locks for users of that crate, and its locks tracked (with the feature) |
 //! | [`WaitQueue`] | waiting asleep for anything, with wake-ups that no death loses |
 //! | [`Shared`] | a counted pointer |
 //! | [`TrackedBox`] | a heap block that its task's death frees |
@@ -73,6 +74,8 @@ mod hand_over;
 mod heap;
 mod lazy;
 mod ledger;
+#[cfg(feature = "lock_api")]
+pub mod lock_api;
 mod lock_error;
 mod mutex;
 mod obligation;

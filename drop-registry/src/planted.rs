@@ -51,6 +51,8 @@ pub enum Bug {
     DoneBeforeWhole,
     /// A value whose maker died counts as made.
     DeathCompletes,
+    /// A foreign lock is unlocked after the one that says whose it is.
+    OursFirst,
     /// A channel's end that a dead task left behind is not taken on by the others.
     NobodyHelps,
     /// A repair routine that somebody died in is run once more.
@@ -95,6 +97,7 @@ impl Bug {
         Self::RestoredFromScratch,
         Self::DoneBeforeWhole,
         Self::DeathCompletes,
+        Self::OursFirst,
         Self::NobodyHelps,
         Self::RepairedAgain,
         Self::WakeUpDies,

@@ -17,7 +17,8 @@ use crate::raw_lock::{OnDeath, RawLock};
 use crate::wait_queue::Wake;
 use crate::{CurrentLedger, Entry, Ledger, LedgerFull, Outcome, Parker, WaitQueue};
 
-/// How waiters for a [`Mutex`], a [`RwLock`](crate::RwLock) or a [`Channel`](crate::Channel) wait: by one of spin's relax strategies ([`Spin`](spin::Spin), the
+/// How waiters for a [`Mutex`](crate::Mutex), a [`RwLock`](crate::RwLock) or a
+/// [`Channel`](crate::Channel) wait: by one of spin's relax strategies ([`Spin`](spin::Spin), the
 /// default), or asleep by [`Park`]. Not for implementing.
 pub trait WaitStrategy<L: CurrentLedger>: sealed::Sealed {
     /// Who waits, as far as the lock has to know.

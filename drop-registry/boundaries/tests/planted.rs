@@ -33,6 +33,7 @@ fn where_it_shows(bug: Bug) -> &'static [&'static str] {
         Bug::QueuedAfterLook => &["--preempt", "queue wait"],
         Bug::TokenInTwoSteps => &["--preempt", "parking mutex lock"],
         Bug::DropAgain => &["box"],
+        Bug::OursFirst => &["lock_api spin"],
         Bug::NobodyHelps => &["channel send"],
         Bug::LastIsOrdinary | Bug::OrdinaryIsLast => &["shared"],
         _ => &[

@@ -11,6 +11,30 @@ use crate::owner_died::sealed::Sealed;
 use crate::owner_word::{FREE, NOT_RECOVERABLE};
 use crate::{CurrentLedger, WaitStrategy};
 
+#[cfg(feature = "lock_api")]
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
+    /// Unlocks for a guard that was forgotten.
+    ///
+    /// # Safety
+    /// The calling task reads.
+    pub(crate) unsafe fn unlock_read_found(&self) {
+        // SAFETY: `CurrentLedger`: the ledger is this task's.
+        let ledger = unsafe { L::current().as_ref() };
+        drop(ReadGuard::new(self, Place::of(ledger.own(self.as_read_resource()))));
+    }
+
+    /// As [`RwLock::unlock_read_found`]; the word says `marks` from then on.
+    ///
+    /// # Safety
+    /// The calling task writes.
+    pub(crate) unsafe fn unlock_write_found(&self, marks: u64) {
+        // SAFETY: as in `unlock_read_found`.
+        let ledger = unsafe { L::current().as_ref() };
+        let place = Place::of(ledger.own(self.word.as_resource()));
+        ManuallyDrop::new(WriteGuard::new(self, place)).unlock(marks);
+    }
+}
+
 /// A [`RwLock`] held for reading; dropping it unlocks.
 ///
 /// Not `Send`: the ledger that says who reads is the reading task's own.

@@ -5,6 +5,7 @@ mod channel;
 mod composites;
 mod condvar;
 mod ledger;
+mod lock_api;
 mod mutex;
 mod once;
 mod repair_mutex;
@@ -37,6 +38,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
         condvar::OPERATIONS,
         condvar::PARKING,
         shared::OPERATIONS,
+        lock_api::OPERATIONS,
         slot::OPERATIONS,
         channel::OPERATIONS,
         tracked_box::OPERATIONS,

@@ -1,0 +1,59 @@
+//! To and from the locks of [`lock_api`](::lock_api) 0.4.
+//!
+//! | | |
+//! | --- | --- |
+//! | [`RawMutex`], [`RawRwLock`] | our locks, for whoever takes a raw lock as a type parameter |
+//! | [`TrackedRawMutex`] | any other raw mutex, with one of ours in front of it |
+//! | [`lock()`], [`lock_tracked`] | locking with the whole protocol of [`LockError`] |
+//!
+//! `lock_api` has no way to say that an owner died: its `lock` returns a guard, and the guard gives
+//! the value to safe code. So a lock whose owner died is refused there: `try_lock` says that it is
+//! taken, and `lock` **panics** and says why. It does not wait, for nobody else would come to mend
+//! the value. Whoever can mend it, locks by [`lock()`], and `lock_api` gets the lock again afterwards.
+//! The same panic is for a lock that the task holds already, and for a full ledger. It does not
+//! unwind: in a kernel it ends the task, in a program that unwinds it ends that.
+//!
+//! The stack pointer that an entry has is that of the frame into which `lock_api`'s functions were
+//! inlined. Where they are not (in a build without optimisation), the frame has returned by the
+//! time the guard is used, and its lock is reported as escaped. It is released as any other.
+//!
+//! ```
+//! # use core::ptr::NonNull;
+//! # use drop_registry::{CurrentLedger, Ledger, LockError};
+//! # struct Kernel;
+//! # static LEDGER: Ledger = Ledger::new();
+//! # // SAFETY: one task, one ledger.
+//! # unsafe impl CurrentLedger for Kernel {
+//! #     fn current() -> NonNull<Ledger> { NonNull::from(&LEDGER) }
+//! # }
+//! use drop_registry::lock_api::RawMutex;
+//!
+//! static BALANCE: lock_api::Mutex<RawMutex<Kernel>, u64> = lock_api::Mutex::new(100);
+//!
+//! *BALANCE.lock() += 1;
+//! // With what a death means:
+//! match drop_registry::lock_api::lock(&BALANCE) {
+//!     Ok(balance) => assert_eq!(*balance, 101),
+//!     Err(LockError::OwnerDied(died)) => drop(died.replace(100)),
+//!     Err(error) => panic!("{error}"),
+//! }
+//! ```
+
+mod raw_mutex;
+mod raw_rwlock;
+mod tracked_mutex;
+
+pub use raw_mutex::{RawMutex, lock};
+pub use raw_rwlock::RawRwLock;
+pub use tracked_mutex::{Inherit, TrackedRawMutex, lock_tracked};
+
+use core::fmt;
+
+/// Why `lock_api`'s infallible functions do not return.
+///
+/// `extern "C"`, so that the panic cannot be caught: `lock_api` has guards that are there while
+/// their lock is taken again (`MutexGuard::unlocked`), and they would be left without it.
+#[cold]
+extern "C" fn refuse(why: &fmt::Arguments<'_>) -> ! {
+    panic!("a lock was refused: {why}")
+}

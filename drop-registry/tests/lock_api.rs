@@ -1,0 +1,214 @@
+//! Locks of this crate in `lock_api`'s hands, and locks of others in this crate's: with spin and
+//! talc for peers.
+
+use std::alloc::{GlobalAlloc as _, Layout};
+use std::cell::UnsafeCell;
+
+use drop_registry::LockError;
+use drop_registry::hosted::{Hosted, Machine, Stop, yield_now};
+use drop_registry::lock_api::{RawMutex, RawRwLock, TrackedRawMutex};
+use lock_api::{Mutex, RwLock};
+use talc::DefaultBinning;
+use talc::source::Claim;
+use talc::sync::TalcLock;
+
+type Ours<T> = Mutex<RawMutex<Hosted>, T>;
+type Spin = spin::Mutex<()>;
+type Tracked<T> = Mutex<TrackedRawMutex<Spin, Hosted>, T>;
+
+/// Runs a task to its end.
+fn run(machine: &mut Machine, body: impl FnOnce() + 'static) -> Stop {
+    let task = machine.spawn(body);
+    machine.run(task, None)
+}
+
+/// Runs a task until it yields, and kills it there.
+fn kill(machine: &mut Machine, body: impl FnOnce() + 'static) -> usize {
+    let task = machine.spawn(body);
+    assert_eq!(machine.run(task, None), Stop::Yielded);
+    machine.kill(task).len()
+}
+
+/// Whether a task ends in a panic that does not unwind; in a child process.
+#[expect(unsafe_code, reason = "forks")]
+fn ends_the_program(machine: &mut Machine, body: impl FnOnce() + 'static) -> bool {
+    // SAFETY: the child has this thread alone, and takes no lock that another one may hold but the
+    // allocator's, which `fork` looks after.
+    match unsafe { libc::fork() } {
+        -1 => panic!("{}", std::io::Error::last_os_error()),
+        0 => {
+            std::panic::set_hook(Box::new(|_| ()));
+            run(machine, body);
+            // SAFETY: ends the child.
+            unsafe { libc::_exit(0) }
+        }
+        child => {
+            let mut status = 0;
+            // SAFETY: waits for the child just made.
+            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+            libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGABRT
+        }
+    }
+}
+
+#[test]
+fn a_lock_of_ours_works_for_users_of_lock_api() {
+    static COUNTER: Ours<u64> = Ours::new(0);
+    let mut machine = Machine::new();
+    let done = run(&mut machine, || {
+        *COUNTER.lock() += 1;
+        let held = COUNTER.lock();
+        assert!(COUNTER.is_locked() && COUNTER.try_lock().is_none());
+        drop(held);
+        *COUNTER.try_lock().expect("it is free") += 1;
+    });
+    assert_eq!(done, Stop::Finished);
+    assert!(!COUNTER.is_locked());
+}
+
+#[test]
+fn after_a_death_lock_api_is_refused_until_somebody_has_recovered_the_value() {
+    static LOCK: Ours<u64> = Ours::new(1);
+    let mut machine = Machine::new();
+    let settled = kill(&mut machine, || {
+        let mut held = LOCK.lock();
+        *held = 2;
+        yield_now();
+        drop(held);
+    });
+    assert_eq!(settled, 1);
+    for _ in 0..2 {
+        assert_eq!(run(&mut machine, || assert!(LOCK.try_lock().is_none())), Stop::Finished);
+        assert!(ends_the_program(&mut machine, || drop(LOCK.lock())));
+        assert!(!LOCK.is_locked(), "who was refused holds the lock");
+    }
+    let recovered = run(&mut machine, || {
+        let Err(LockError::OwnerDied(died)) = drop_registry::lock_api::lock(&LOCK) else {
+            panic!("not told");
+        };
+        assert_eq!(*died.peek(), 2);
+        drop(died.replace(5));
+        assert_eq!(*LOCK.lock(), 5);
+    });
+    assert_eq!(recovered, Stop::Finished);
+}
+
+#[test]
+fn what_nobody_recovered_is_refused_for_good() {
+    static LOCK: Ours<u64> = Ours::new(1);
+    let mut machine = Machine::new();
+    kill(&mut machine, || {
+        let _held = LOCK.lock();
+        yield_now();
+    });
+    let given_up = run(&mut machine, || {
+        drop(drop_registry::lock_api::lock(&LOCK));
+        assert!(matches!(drop_registry::lock_api::lock(&LOCK), Err(LockError::NotRecoverable)));
+    });
+    assert_eq!(given_up, Stop::Finished);
+    assert!(ends_the_program(&mut machine, || drop(LOCK.lock())));
+}
+
+#[test]
+fn a_second_lock_by_the_same_task_is_a_panic_and_not_a_deadlock() {
+    static LOCK: Ours<u64> = Ours::new(1);
+    let mut machine = Machine::new();
+    assert!(ends_the_program(&mut machine, || {
+        let _held = LOCK.lock();
+        drop(LOCK.lock());
+    }));
+}
+
+#[test]
+fn a_dead_reader_is_taken_off_and_a_dead_writer_s_lock_refused() {
+    static LOCK: RwLock<RawRwLock<Hosted>, u64> = RwLock::new(1);
+    let mut machine = Machine::new();
+    kill(&mut machine, || {
+        let (_one, _another) = (LOCK.read(), LOCK.read());
+        assert!(LOCK.try_write().is_none());
+        yield_now();
+    });
+    assert_eq!(run(&mut machine, || *LOCK.write() += 1), Stop::Finished);
+    assert_eq!(run(&mut machine, || assert_eq!(*LOCK.read(), 2)), Stop::Finished);
+    kill(&mut machine, || {
+        let _held = LOCK.write();
+        assert!(LOCK.is_locked_exclusive() && LOCK.try_read().is_none());
+        yield_now();
+    });
+    let refused = run(&mut machine, || {
+        assert!(LOCK.try_read().is_none() && LOCK.try_write().is_none());
+    });
+    assert_eq!(refused, Stop::Finished);
+    assert!(ends_the_program(&mut machine, || drop(LOCK.read())));
+    assert!(ends_the_program(&mut machine, || drop(LOCK.write())));
+    assert!(!LOCK.is_locked());
+}
+
+#[test]
+fn a_dead_owner_s_spin_lock_is_left_to_whoever_recovers_the_value() {
+    static LOCK: Tracked<u64> = Tracked::new(1);
+    let mut machine = Machine::new();
+    assert_eq!(run(&mut machine, || *LOCK.lock() += 1), Stop::Finished);
+    kill(&mut machine, || {
+        let _held = LOCK.lock();
+        yield_now();
+    });
+    assert_eq!(run(&mut machine, || assert!(LOCK.try_lock().is_none())), Stop::Finished);
+    assert!(ends_the_program(&mut machine, || drop(LOCK.lock())));
+    let recovered = run(&mut machine, || {
+        let Err(LockError::OwnerDied(died)) = drop_registry::lock_api::lock_tracked(&LOCK) else {
+            panic!("not told");
+        };
+        drop(died.replace(7));
+        assert_eq!(*LOCK.lock(), 7);
+    });
+    assert_eq!(recovered, Stop::Finished);
+}
+
+/// Memory for an allocator to claim.
+#[repr(align(16))]
+struct Arena(UnsafeCell<[u8; 1 << 16]>);
+#[expect(unsafe_code, reason = "lends memory to an allocator")]
+// SAFETY: the allocator alone uses it.
+unsafe impl Sync for Arena {}
+
+/// Allocates, kills a task that holds the allocator's lock, and looks how it is refused.
+#[expect(unsafe_code, reason = "calls an allocator")]
+fn allocator<R: lock_api::RawMutex + Send + Sync + 'static>(arena: &'static Arena) {
+    // SAFETY: nothing else uses the arena.
+    let claim = unsafe { Claim::array(arena.0.get()) };
+    let talc: &'static TalcLock<R, Claim, DefaultBinning> =
+        Box::leak(Box::new(TalcLock::new(claim)));
+    let mut machine = Machine::new();
+    let allocated = run(&mut machine, || {
+        let layout = Layout::new::<[u64; 4]>();
+        // SAFETY: the block is written to within its layout, and given back once.
+        unsafe {
+            let block = talc.alloc(layout);
+            assert!(!block.is_null());
+            block.write_bytes(7, layout.size());
+            talc.dealloc(block, layout);
+        }
+    });
+    assert_eq!(allocated, Stop::Finished);
+    let settled = kill(&mut machine, || {
+        let _held = talc.lock();
+        yield_now();
+    });
+    assert_eq!(settled, 1);
+    // The allocator's lists may be torn: it is closed, and says so.
+    assert_eq!(run(&mut machine, || assert!(talc.try_lock().is_none())), Stop::Finished);
+    assert!(ends_the_program(&mut machine, || drop(talc.lock())));
+}
+
+#[test]
+fn an_allocator_takes_our_lock_and_is_closed_by_a_death_inside_it() {
+    static ARENA: Arena = Arena(UnsafeCell::new([0; 1 << 16]));
+    allocator::<RawMutex<Hosted>>(&ARENA);
+}
+
+#[test]
+fn an_allocator_takes_a_tracked_spin_lock_and_is_closed_by_a_death_inside_it() {
+    static ARENA: Arena = Arena(UnsafeCell::new([0; 1 << 16]));
+    allocator::<TrackedRawMutex<Spin, Hosted>>(&ARENA);
+}
