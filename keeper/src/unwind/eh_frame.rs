@@ -116,7 +116,10 @@ impl Decoder {
         mut each: impl FnMut(Range<u64>, Option<FrameRules<'a>>),
     ) -> Option<u64> {
         let section = Section::of(tables);
-        let fde = section.fde(fde).filter(|fde| fde.initial_address() == start)?;
+        let fde = section.fde(fde).filter(|fde| {
+            // A function that reaches beyond the last address contains none, as look-ups have it.
+            fde.initial_address() == start && start <= fde.end_address()
+        })?;
         let mut rows = fde.rows(&section.eh_frame, &section.bases, &mut self.context).ok()?;
         let end = fde.end_address();
         while let Some(row) = rows.next_row().ok()? {
