@@ -60,8 +60,12 @@ pub(crate) struct ValidateArgs {
     pub(crate) names: Vec<String>,
 
     /// The most instructions to step through in each scenario
-    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     pub(crate) steps: u64,
+
+    /// Make the tables wrong for FUNCTION, and exit 0 only if that is found
+    #[arg(long, value_name = "FUNCTION")]
+    pub(crate) plant: Option<String>,
 }
 
 /// What `cargo demo` without a subcommand takes.

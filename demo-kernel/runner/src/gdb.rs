@@ -39,6 +39,9 @@ const ORDER: [Gpr; 16] = [
     Gpr::R15,
 ];
 
+/// The number of the flags, which come after these and `rip`.
+const FLAGS: usize = ORDER.len() + 1;
+
 /// A connection to a machine that stands still between two calls.
 #[derive(Debug)]
 pub(crate) struct Gdb {
@@ -65,24 +68,44 @@ impl Gdb {
         };
         stream.set_read_timeout(Some(REPLY))?;
         let mut gdb = Self { stream, received: vec![], timers: true };
+        // Single registers can be written only once the description of all has been asked for.
+        gdb.command("qXfer:features:read:target.xml:0,400")?;
         gdb.set_timers(false)?;
         Ok(gdb)
     }
 
     /// Runs to the instruction at `address`. Returns whether it came there.
     pub(crate) fn run_to(&mut self, address: u64) -> anyhow::Result<bool> {
-        self.expect_ok(&format!("Z1,{address:x},1"))?;
-        let stopped = self.resume("vCont;c")?;
+        self.set_breakpoint(address, true)?;
+        let stopped = self.run()?;
         if stopped {
-            self.expect_ok(&format!("z1,{address:x},1"))?;
+            self.set_breakpoint(address, false)?;
         }
         Ok(stopped)
     }
 
+    /// Sets or removes a breakpoint.
+    pub(crate) fn set_breakpoint(&mut self, address: u64, is_set: bool) -> anyhow::Result<()> {
+        self.expect_ok(&format!("{}1,{address:x},1", if is_set { 'Z' } else { 'z' }))
+    }
+
+    /// Runs to the next breakpoint. Returns whether the machine still runs.
+    ///
+    /// The virtual clock leaps as in a step with timers.
+    pub(crate) fn run(&mut self) -> anyhow::Result<bool> {
+        self.resume("vCont;c")
+    }
+
+    /// Changes the flags.
+    pub(crate) fn set_flags(&mut self, flags: u64) -> anyhow::Result<()> {
+        let flags = (flags as u32).swap_bytes();
+        self.expect_ok(&format!("P{FLAGS:x}={flags:08x}"))
+    }
+
     /// Executes one instruction, or takes an interrupt. Returns whether the machine still runs.
     ///
-    /// Without `timers` the virtual clock stands still. With them it leaps: between two steps the
-    /// machine is idle, and QEMU takes idle time to its end.
+    /// Without `timers` the virtual clock stands still, and no interrupt is taken. With them it
+    /// leaps: between two steps the machine is idle, and QEMU takes idle time to its end.
     pub(crate) fn step(&mut self, timers: bool) -> anyhow::Result<bool> {
         if self.timers != timers {
             self.set_timers(timers)?;
@@ -90,10 +113,11 @@ impl Gdb {
         self.resume("vCont;s")
     }
 
-    /// Bit 0 is the single step itself, bit 2 keeps timers from running meanwhile.
+    /// Bit 0 is the single step itself, bit 1 holds interrupts back that are due, and bit 2 keeps
+    /// timers from running meanwhile.
     fn set_timers(&mut self, timers: bool) -> anyhow::Result<()> {
         self.timers = timers;
-        self.expect_ok(if timers { "Qqemu.sstep=1" } else { "Qqemu.sstep=5" })
+        self.expect_ok(if timers { "Qqemu.sstep=1" } else { "Qqemu.sstep=7" })
     }
 
     fn resume(&mut self, how: &str) -> anyhow::Result<bool> {

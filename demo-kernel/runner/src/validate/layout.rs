@@ -9,17 +9,30 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use task_model::StackBounds;
 use validator::{Image, Images, leaked};
 
+use super::plant;
+
 /// The kernel's stacks, as its module `stacks` has them.
 const STACKS: u64 = 0x40_0000_0000;
 const GUARD: u64 = 4096;
 const STACK_SIZE: u64 = 64 * 1024;
 const STACK_COUNT: u64 = 56;
 
+/// What a fault goes through.
+const LANDMARKS: [(&str, &str); 3] = [
+    ("fault", "demo_kernel::keeping::task_faulted"),
+    ("settling", "drop_registry::settle::settle"),
+    ("report", "<keeper::report::Report as core::fmt::Display>::fmt"),
+];
+
 /// Addresses in the kernel's image.
 #[derive(Debug)]
 pub(super) struct Layout {
     /// The first instruction of every task.
     pub(super) task_start: u64,
+    /// Where each trap comes by, with all registers but RIP and RSP as they were.
+    pub(super) trap_entry: u64,
+    /// The first instructions of what a fault goes through.
+    pub(super) landmarks: Vec<(&'static str, u64)>,
     /// The trap stubs.
     pub(super) trap_text: Range<u64>,
     /// Where it can be written: a task's saved registers lie there.
@@ -28,11 +41,11 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Reads the kernel's file.
+    /// Reads the kernel's file. In the images' tables the entry of the function `planted` is wrong.
     ///
     /// # Errors
-    /// If it is not the demo kernel.
-    pub(super) fn read(kernel: &Path) -> anyhow::Result<(Self, Images)> {
+    /// If it is not the demo kernel, or has no such function.
+    pub(super) fn read(kernel: &Path, planted: Option<&str>) -> anyhow::Result<(Self, Images)> {
         let bytes = std::fs::read(kernel).context("cannot read the kernel")?;
         let file = object::File::parse(&*bytes).context("the kernel is no ELF file")?;
         let section = |name| -> anyhow::Result<LoadedSection<'static>> {
@@ -47,15 +60,23 @@ impl Layout {
             Ok::<_, anyhow::Error>(found.with_context(|| format!("no symbol {name}"))?.address())
         };
         let text = section(".text")?;
+        let mut eh_frame = section(".eh_frame")?;
+        if let Some(function) = planted {
+            eh_frame = plant::wrong_register(eh_frame, symbol(function)?)?;
+        }
         let range = text.address..text.address + text.bytes.len() as u64;
-        let tables =
-            UnwindTables::new(section(".eh_frame_hdr")?, section(".eh_frame")?, range.clone())?;
+        let tables = UnwindTables::new(section(".eh_frame_hdr")?, eh_frame, range.clone())?;
         let mut image = Image::new("kernel".to_owned(), tables, range, 0)?;
         image.name_functions(&file);
         let mut images = Images::default();
         images.push(image);
         let layout = Self {
             task_start: symbol("demo_kernel::tasks::spawn::bottom_frame")?,
+            trap_entry: symbol("demo_kernel::traps::stubs::save_and_dispatch")?,
+            landmarks: LANDMARKS
+                .map(|(name, at)| Ok((name, symbol(at)?)))
+                .into_iter()
+                .collect::<anyhow::Result<_>>()?,
             trap_text: symbol("__trap_text_start")?..symbol("__trap_text_end")?,
             data: symbol("__data_start")?..symbol("__image_end")?,
             text,
