@@ -1,12 +1,14 @@
-//! Where the running program's own parts are.
+//! Where the running program's parts are, and its libraries'.
 #![expect(unsafe_code, reason = "reads the program headers that the loader gives out")]
 
 use core::ffi::c_void;
 use core::ops::Range;
 use core::{fmt, ptr, slice};
+use std::ffi::{CStr, CString};
+use std::vec::Vec;
 
-/// The program that runs here: its code and its read-only data, without the libraries that it is
-/// linked with dynamically.
+/// The program that runs here, without the libraries that it is linked with dynamically, or one of
+/// those: its code and its read-only data.
 #[derive(Clone, Copy)]
 pub struct Image {
     /// What is added to the addresses in the headers.
@@ -21,11 +23,50 @@ impl Image {
     /// If it has no executable segment, which no program is without.
     pub fn running() -> Self {
         let mut image = Self { bias: 0, headers: &[] };
-        // SAFETY: the callback has the signature asked for, and is given `image` alone, which
-        // nobody else uses meanwhile.
-        unsafe { libc::dl_iterate_phdr(Some(take_first), (&raw mut image).cast()) };
+        for_each_object(|object| {
+            if image.headers.is_empty() {
+                // SAFETY: the first object is the program, which is never unloaded.
+                image = unsafe { Self::of(object) };
+            }
+        });
         assert!(!image.text().is_empty(), "a program has code");
         image
+    }
+
+    /// The libraries that are loaded now, each of which stays for as long as the process does, even
+    /// if it is closed. Not the vDSO, which is the kernel's.
+    pub fn libraries() -> Vec<Self> {
+        let mut names: Vec<CString> = Vec::new();
+        for_each_object(|object| {
+            // SAFETY: the loader gives every object a name, which lives as long as this call.
+            names.push(unsafe { CStr::from_ptr(object.dlpi_name) }.into());
+        });
+        // The program comes first, and has no name.
+        names.retain(|name| {
+            let keep = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
+            // SAFETY: runs no code of a library that is loaded already.
+            !name.is_empty() && !unsafe { libc::dlopen(name.as_ptr(), keep) }.is_null()
+        });
+        let mut images = Vec::new();
+        for_each_object(|object| {
+            // SAFETY: as above.
+            let name = unsafe { CStr::from_ptr(object.dlpi_name) };
+            if names.iter().any(|kept| **kept == *name) {
+                // SAFETY: the object cannot be unloaded any more.
+                images.push(unsafe { Self::of(object) });
+            }
+        });
+        images.retain(|image| !image.text().is_empty());
+        images
+    }
+
+    /// # Safety
+    /// The object stays loaded as long as the process lives.
+    unsafe fn of(object: &libc::dl_phdr_info) -> Self {
+        let count = usize::from(object.dlpi_phnum);
+        // SAFETY: the loader says that there are so many. They are a part of the object.
+        let headers = unsafe { slice::from_raw_parts(object.dlpi_phdr, count) };
+        Self { bias: object.dlpi_addr, headers }
     }
 
     /// The addresses of its code.
@@ -69,8 +110,8 @@ impl Image {
             return &[];
         }
         let start = ptr::with_exposed_provenance(segment.start as usize);
-        // SAFETY: a segment of the program itself, which stays mapped, readable and unchanged as
-        // long as the process lives.
+        // SAFETY: a segment of what stays mapped, readable and unchanged as long as the process
+        // lives.
         unsafe { slice::from_raw_parts(start, (segment.end - segment.start) as usize) }
     }
 
@@ -91,20 +132,20 @@ impl fmt::Debug for Image {
     }
 }
 
-/// For `dl_iterate_phdr(3)`: the first object is the program.
-unsafe extern "C" fn take_first(
-    object: *mut libc::dl_phdr_info,
-    _: libc::size_t,
-    image: *mut c_void,
-) -> libc::c_int {
-    // SAFETY: the loader passes a valid description, and the image that `running` gave it. The
-    // program's headers are as many as it says, and stay as long as the process lives.
-    unsafe {
-        let (object, image) = (&*object, &mut *image.cast::<Image>());
-        image.bias = object.dlpi_addr;
-        image.headers = slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum));
+/// Calls `each` with what the loader says of every object, the program first.
+fn for_each_object<F: FnMut(&libc::dl_phdr_info)>(mut each: F) {
+    unsafe extern "C" fn call<F: FnMut(&libc::dl_phdr_info)>(
+        object: *mut libc::dl_phdr_info,
+        _: libc::size_t,
+        each: *mut c_void,
+    ) -> libc::c_int {
+        // SAFETY: the loader passes a valid description, and what it was given below, which nobody
+        // else uses meanwhile.
+        unsafe { (*each.cast::<F>())(&*object) };
+        0
     }
-    1
+    // SAFETY: the callback has the signature asked for, and is for what it is given.
+    unsafe { libc::dl_iterate_phdr(Some(call::<F>), (&raw mut each).cast()) };
 }
 
 #[cfg(test)]
@@ -114,12 +155,23 @@ mod tests {
     #[test]
     fn the_program_contains_its_own_functions_and_not_its_libraries() {
         let image = Image::running();
-        assert!(image.text().contains(&(take_first as *const () as u64)));
+        assert!(image.text().contains(&(Image::libraries as *const () as u64)));
         // SAFETY: looks a symbol up.
         let malloc = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"malloc".as_ptr()) };
         assert!(!image.text().contains(&(malloc.addr() as u64)));
         // Version 1 (Linux Standard Base 5.0, Core, section 10.6.2).
         assert_eq!(image.eh_frame_hdr().first(), Some(&1));
+    }
+
+    #[test]
+    fn the_libraries_contain_their_own_functions_and_not_the_program_s() {
+        // SAFETY: looks a symbol up.
+        let malloc = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"malloc".as_ptr()) };
+        let contain = |address: u64| {
+            Image::libraries().iter().filter(|image| image.text().contains(&address)).count()
+        };
+        assert_eq!(contain(malloc.addr() as u64), 1);
+        assert_eq!(contain(Image::libraries as *const () as u64), 0);
     }
 
     #[test]
