@@ -7,7 +7,7 @@ use drop_registry::{Domain, reclaim, settle};
 use task_model::{FaultInfo, TaskId};
 
 use crate::mailbox::Mailbox;
-use crate::unwind::{EhFrameRules, UnwindTables, Walk, WalkEnd, WalkError};
+use crate::unwind::{ImageRules, Images, UnwindTables, Walk, WalkEnd, WalkError};
 use crate::{
     Cause, MailboxFull, NoSuchTask, Notice, Platform, Policy, Report, Stopped, Verdict, policy,
 };
@@ -23,14 +23,14 @@ const DEEPEST: usize = 4096;
 pub struct Keeper<P> {
     platform: P,
     domain: Domain<'static>,
-    tables: UnwindTables<'static>,
+    images: Images<'static>,
     mailbox: Mailbox,
     default_policy: &'static dyn Policy,
 }
 
 impl<P: Platform> Keeper<P> {
     /// A keeper for the tasks of `platform`, whose ledgers speak of what is in `domain`, and whose
-    /// frames `tables` describe, with room for `capacity` notices at a time: twice the number of
+    /// frames `tables` describe, those of the kernel's own image, with room for `capacity` notices at a time: twice the number of
     /// tasks is enough for ever.
     ///
     /// Tasks that name no policy [exit](policy::Exit). Allocates the mailbox: this is the last
@@ -44,10 +44,12 @@ impl<P: Platform> Keeper<P> {
         tables: UnwindTables<'static>,
         capacity: usize,
     ) -> Self {
+        let images = Images::new();
+        images.add(tables).expect("room for the first image");
         Self {
             platform,
             domain,
-            tables,
+            images,
             mailbox: Mailbox::with_capacity(capacity),
             default_policy: &policy::Exit,
         }
@@ -63,6 +65,12 @@ impl<P: Platform> Keeper<P> {
     /// The platform.
     pub fn platform(&self) -> &P {
         &self.platform
+    }
+
+    /// The images whose frames have names: the one that it was made with, and what has been added
+    /// since. Add a module before a task runs in it; remove it when none can any more.
+    pub const fn images(&self) -> &Images<'static> {
+        &self.images
     }
 
     /// Tells the keeper that `task` has stopped at a fault, at time `at`. For the trap that stopped
@@ -144,13 +152,13 @@ impl<P: Platform> Keeper<P> {
 
     /// Names the frames, and the frame of each resource.
     fn walk(&self, stopped: &Stopped<'_>, report: &mut Report) {
-        let mut rules = EhFrameRules::new(self.tables);
+        let mut rules = ImageRules::new(&self.images);
         let mut walk = Walk::new(stopped.task.registers(), &stopped.task, &mut rules)
             .stopped_by(&report.fault)
             .max_frames(DEEPEST);
         // Frames beyond the report's room are walked all the same: a resource may be theirs.
         for (depth, frame) in (&mut walk).enumerate() {
-            report.walked(depth, frame, || self.tables.landing(frame.address));
+            report.walked(depth, frame, || self.images.landing(frame.address));
         }
         report.walk_end = walk.end().unwrap_or(WalkEnd::Partial(WalkError::TooDeep));
     }

@@ -74,7 +74,9 @@
 //! - A task that is ended in the middle of a library's function takes that with it: if it was the
 //!   allocator's, the process hangs. `run` stops tasks in the program's own code alone; `step` does
 //!   not look. Let what is killed by the instruction allocate from its [`Current`] heap.
-//! - Only the program's own frames have names. A walk ends, partial, at a frame of a library.
+//! - Only the program's own frames have names, until its [libraries' tables](library_tables) are
+//!   added to the [keeper's images](crate::Keeper::images). Before that, a walk ends, partial, at a
+//!   frame of a library.
 //! - The program must not handle those signals, nor SIGVTALRM, in another way.
 
 mod kernel;
@@ -83,5 +85,5 @@ mod tasks;
 
 pub use drop_registry::hosted::{Hosted as Current, Stop, yield_now};
 pub use kernel::Kernel;
-pub use tables::unwind_tables;
+pub use tables::{library_tables, unwind_tables};
 pub use tasks::Tasks;

@@ -40,6 +40,11 @@ impl<'a> EhFrameRules<'a> {
     pub const fn tables(&self) -> &UnwindTables<'a> {
         &self.tables
     }
+
+    /// Makes the rules those in `tables`.
+    pub(super) const fn set_tables(&mut self, tables: UnwindTables<'a>) {
+        self.tables = tables;
+    }
 }
 
 impl RuleSource for EhFrameRules<'_> {

@@ -8,7 +8,7 @@ use task_model::{Gpr, ReadError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WalkError {
-    /// No function in the tables contains this address.
+    /// No function in the tables contains this address, or it is in no image.
     NoFde(u64),
     /// The tables' entry for this address does not parse, exceeds the fixed storage, or says
     /// something that has no meaning here.
@@ -24,7 +24,7 @@ pub enum WalkError {
     BelowStackPointer(u64),
     /// The frame's rules need this register, whose value in the frame is not known.
     UndefinedRegister(Gpr),
-    /// This return address does not lie in the image's text.
+    /// This return address does not lie in the text of the image, or of any.
     ReturnAddressNotInText(u64),
     /// There are more frames than the walk's limit.
     TooDeep,

@@ -15,6 +15,7 @@
 //! | type | what it is |
 //! | --- | --- |
 //! | [`UnwindTables`] | the two sections of one image, validated, and the binary search in them; if they are [compiled](UnwindTables::compile_into) at start-up, rules of sixteen bytes beside them |
+//! | [`Images`], [`ImageRules`] | the tables of a kernel and its modules, which come and go while others walk; and the rules of all of them |
 //! | [`RuleSource`], [`FrameRules`] | what the tables say about one instruction; the seam behind which tables may change their form |
 //! | [`EhFrameRules`] | that source over one image's tables: a compact rule where there is one, else what gimli decodes from `.eh_frame` in fixed storage |
 //! | [`CompactRow`], [`CompiledSize`] | compiled tables: their memory, which may be the caller's, and how much it has to be |
@@ -49,6 +50,7 @@ mod compile;
 mod eh_frame;
 mod error;
 mod expression;
+mod images;
 mod language;
 mod registers;
 mod rules;
@@ -63,6 +65,7 @@ pub use compile::CompiledSize;
 pub use eh_frame::EhFrameRules;
 pub use error::{TablesError, WalkError};
 pub use expression::Expression;
+pub use images::{AddError, ImageId, ImageRules, Images, MAX_IMAGES, RemoveError};
 pub use language::{
     Action, Actions, CallSite, CallSites, Landing, Lsda, LsdaError, PadKind, TypeInfo,
 };

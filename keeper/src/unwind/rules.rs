@@ -4,7 +4,7 @@ use task_model::Gpr;
 
 use super::{CompactRule, Expression, WalkError};
 
-/// A source of unwind rules: the tables of one image, in some form.
+/// A source of unwind rules: the tables of one image or of several, in some form.
 pub trait RuleSource {
     /// The same rules as [`rules_at`](Self::rules_at) gives, in compact form, if the tables have
     /// them so.
@@ -22,7 +22,7 @@ pub trait RuleSource {
     /// of the one that does is of no use.
     fn rules_at(&mut self, address: u64) -> Result<FrameRules<'_>, WalkError>;
 
-    /// Whether `address` lies in the image's text.
+    /// Whether `address` lies in the text of the image, or of one of them.
     fn text_contains(&self, address: u64) -> bool;
 }
 

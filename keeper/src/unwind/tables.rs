@@ -45,6 +45,17 @@ const DATAREL_SDATA4: u8 = 0x3b;
 const OMIT: u8 = 0xff;
 
 impl<'a> UnwindTables<'a> {
+    /// Tables of no image: no address is in its text.
+    pub(super) const NONE: Self = Self {
+        rows: &[],
+        header_address: 0,
+        eh_frame: LoadedSection { bytes: &[], address: 0 },
+        text_start: 0,
+        text_size: 0,
+        compact: CompactRows::NONE,
+        language_tables: None,
+    };
+
     /// Checks an image's tables.
     ///
     /// `text` is the range of addresses that hold the image's code: a return address outside of it

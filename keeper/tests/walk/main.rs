@@ -7,6 +7,7 @@ mod corrupted;
 mod errors;
 mod gcc_shapes;
 mod image;
+mod images;
 mod language;
 mod live;
 mod synthetic;

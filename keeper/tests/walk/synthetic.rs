@@ -14,7 +14,7 @@ pub(crate) const FUNCTION_SIZE: u64 = 0x100;
 /// The base of a [`Stack`].
 pub(crate) const STACK: u64 = 0xffff_c900_0001_0000;
 
-const TEXT_SIZE: u64 = 0x1_0000;
+pub(crate) const TEXT_SIZE: u64 = 0x1_0000;
 pub(crate) const EH_FRAME: u64 = TEXT + 0x10_0000;
 pub(crate) const HEADER: u64 = TEXT + 0x20_0000;
 
@@ -104,6 +104,16 @@ impl Image {
     pub(crate) fn tables(&self) -> UnwindTables<'_> {
         UnwindTables::new(self.header_section(), self.eh_frame_section(), TEXT..TEXT + TEXT_SIZE)
             .unwrap()
+    }
+
+    /// The tables of the same image, loaded so far above where it is linked.
+    pub(crate) fn tables_at(&self, bias: u64) -> UnwindTables<'_> {
+        let moved = |section: LoadedSection<'_>| section.address + bias;
+        let header = LoadedSection { address: moved(self.header_section()), bytes: &self.header };
+        let eh_frame =
+            LoadedSection { address: moved(self.eh_frame_section()), bytes: &self.eh_frame };
+        let text = TEXT + bias..TEXT + bias + TEXT_SIZE;
+        UnwindTables::new(header, eh_frame, text).unwrap()
     }
 
     /// Walks a task that stopped at `rip` with its stack pointer at word `sp` of `stack`.
