@@ -1,10 +1,10 @@
-//! To and from the locks of [`lock_api`](::lock_api) 0.4.
+//! To and from the locks of [`lock_api`] 0.4.
 //!
 //! | | |
 //! | --- | --- |
 //! | [`RawMutex`], [`RawRwLock`] | our locks, for whoever takes a raw lock as a type parameter |
 //! | [`TrackedRawMutex`] | any other raw mutex, with one of ours in front of it |
-//! | [`lock()`], [`lock_tracked`] | locking with the whole protocol of [`LockError`] |
+//! | [`lock()`], [`lock_tracked`] | locking with the whole protocol of [`LockError`](crate::LockError) |
 //!
 //! `lock_api` has no way to say that an owner died: its `lock` returns a guard, and the guard gives
 //! the value to safe code. So a lock whose owner died is refused there: `try_lock` says that it is
