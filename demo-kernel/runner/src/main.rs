@@ -36,6 +36,7 @@ mod table;
 mod transcript;
 mod validate;
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -113,17 +114,26 @@ fn validate(args: &ValidateArgs) -> anyhow::Result<bool> {
     let names = selection::select(&names, &known)?;
     let progress = progress::bar("stepping through scenarios", names.len());
     let mut total = Tally::default();
+    let mut instructions = HashSet::new();
+    let mut faults = 0;
     let mut passed = true;
     for name in &names {
         progress.set_message(name.clone());
         let stepped = validate::validate(&machine, &kernel, name, args, &cancelled)?;
         progress.suspend(|| print(&format!("{name}: {stepped}\n")))?;
         passed &= stepped.passed();
+        faults += usize::from(stepped.reached_the_fault());
+        instructions.extend(stepped.instructions);
         total.merge(stepped.tally);
         progress.inc(1);
     }
     progress.finish_and_clear();
-    print(&format!("{}{total}\n", total.list()))?;
+    print(&format!(
+        "{}{total} instructions={} faults={faults} of {}\n",
+        total.list(),
+        instructions.len(),
+        names.len()
+    ))?;
     Ok(if args.plant.is_some() { total.wrong > 0 } else { passed })
 }
 

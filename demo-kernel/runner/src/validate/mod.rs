@@ -18,7 +18,7 @@ mod memory;
 mod plant;
 mod stepper;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,8 +51,8 @@ pub(crate) struct Stepped {
     pub(crate) tally: Tally,
     /// How many instructions were stepped over, judged or not.
     steps: u64,
-    /// How many different instructions were judged.
-    instructions: usize,
+    /// The addresses of the instructions that were judged.
+    pub(crate) instructions: HashSet<u64>,
     /// How many traps were taken.
     traps: u64,
     /// What of the way of a fault was judged, and what was not.
@@ -62,16 +62,21 @@ pub(crate) struct Stepped {
 }
 
 impl Stepped {
+    /// Whether the scenario's fault was judged, and all that it goes through.
+    pub(crate) fn reached_the_fault(&self) -> bool {
+        self.landmarks.iter().all(|(_, seen)| *seen)
+    }
+
     /// Whether the walker was never wrong, from before the scenario's fault to behind it.
     pub(crate) fn passed(&self) -> bool {
-        self.tally.wrong == 0 && self.landmarks.iter().all(|(_, seen)| *seen)
+        self.tally.wrong == 0 && self.reached_the_fault()
     }
 }
 
 impl fmt::Display for Stepped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { tally, steps, instructions, traps, landmarks, to_the_end } = self;
-        write!(f, "{tally} instructions={instructions} steps={steps} traps={traps}")?;
+        write!(f, "{tally} instructions={} steps={steps} traps={traps}", instructions.len())?;
         for (name, seen) in landmarks {
             write!(f, ", {}{name}", if *seen { "" } else { "NO " })?;
         }
@@ -125,9 +130,9 @@ pub(crate) fn validate(
     Ok(Stepped {
         tally,
         steps: taken,
-        instructions: judged.len(),
         traps: stepper.traps(),
         landmarks: landmarks.into_iter().map(seen).collect(),
+        instructions: judged.into_keys().collect(),
         to_the_end,
     })
 }
@@ -140,7 +145,14 @@ mod tests {
         let mut tally = Tally::default();
         tally.wrong = wrong;
         let landmarks = vec![("report", true), ("fault", fault)];
-        Stepped { tally, steps: 9, instructions: 5, traps: 1, landmarks, to_the_end: true }
+        Stepped {
+            tally,
+            steps: 9,
+            instructions: HashSet::from([5]),
+            traps: 1,
+            landmarks,
+            to_the_end: true,
+        }
     }
 
     #[test]
