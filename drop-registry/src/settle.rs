@@ -43,8 +43,13 @@ const RESOLVED: u64 = 1;
 
 /// Gives up everything that a dead task holds, innermost first, and tells `each` of it.
 ///
-/// Allocates nothing, takes no lock, waits for nothing; the time is bounded by the capacity of a
-/// ledger, the length of the window table, and the number of ranges in the domain.
+/// Allocates nothing, takes no lock, waits for nobody; the steps are bounded by the capacity of a
+/// ledger, the length of the window table, and the number of ranges in the domain. A word that other
+/// tasks change at that moment (a semaphore's count, the heap's bits, a queue's) is exchanged again
+/// if one of them was quicker: that is lock-free, but not bounded by itself.
+///
+/// A settler that dies between giving a resource up and telling of it has given it up; the report
+/// of that one entry is lost. What is refused or quarantined is told of first.
 ///
 /// Nothing but the ledger is touched on the word of an entry that does not fit the domain, be its
 /// bytes, and those of the locks, what they may: it is told of as [`Outcome::Refused`].
@@ -144,7 +149,8 @@ pub unsafe fn reclaim(ledger: &Ledger, domain: &Domain<'_>, mut each: impl FnMut
 ///
 /// # Safety
 /// `settler` is frozen for good, and died in [`settle`] or [`reclaim`] of this ledger; the
-/// conditions of [`settle`] hold for it.
+/// conditions of [`settle`] hold for it. It is the latest settler to have died in it, and nobody has
+/// settled on since: a window that was resolved once must not be resolved again.
 pub unsafe fn take_over(settler: &FrozenTask<'_>, ledger: &Ledger, domain: &Domain<'_>) {
     match domain.windows().pending(settler.registers()) {
         _ if planted!(NoTakeOver) => {}
