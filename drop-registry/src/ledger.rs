@@ -18,7 +18,7 @@ pub struct Entry {
     resource: AtomicPtr<()>,
     /// A `&'static Operations`.
     operations: AtomicPtr<Operations>,
-    /// The stack pointer of the frame that acquired it.
+    /// The stack pointer of the frame that acquired it; and [`Entry::ESCAPED`], by the settlement.
     frame: AtomicU64,
 }
 
@@ -34,6 +34,10 @@ impl Entry {
     /// What an entry lists that was erased while others above it were not. Not null, so that the
     /// last entry can be told by what comes after it.
     const GAP: *mut () = ptr::without_provenance_mut(1);
+
+    /// Set in `frame` once the settlement has seen that the frame had returned. Stack pointers are
+    /// even.
+    const ESCAPED: u64 = 1;
 
     /// What is held, unless the entry [is vacant](Self::is_vacant).
     #[inline]
@@ -69,7 +73,17 @@ impl Entry {
     /// The stack pointer of the frame that acquired it.
     #[inline]
     pub fn frame(&self) -> u64 {
-        self.frame.load(Ordering::Relaxed)
+        self.frame.load(Ordering::Relaxed) & !Self::ESCAPED
+    }
+
+    /// Whether the settlement has marked it: see [`Settled::escaped`](crate::Settled::escaped).
+    pub(crate) fn is_escaped(&self) -> bool {
+        self.frame.load(Ordering::Relaxed) & Self::ESCAPED != 0
+    }
+
+    /// Writes down whether the frame of a dead task had returned.
+    pub(crate) fn set_escaped(&self, escaped: bool) {
+        self.frame.store(self.frame() | if escaped { Self::ESCAPED } else { 0 }, Ordering::Relaxed);
     }
 
     /// Whether this is how to let go of it. By address: ask for a `static`.

@@ -30,7 +30,22 @@ pub struct Settled {
     pub resource: u64,
     /// The stack pointer of the frame that acquired it.
     pub frame: u64,
-    /// Whether that frame has returned: the guard was forgotten, or moved out of it.
+    /// Whether that frame has returned: the handle was forgotten ([`core::mem::forget`]), or moved
+    /// out of it, to the heap or to its caller.
+    ///
+    /// It is for the report alone. The entry says that the task had the resource, wherever the
+    /// handle went: so it is given up like any other, and who must be told is told. It cannot be
+    /// somebody else's by then, for a handle leaves its task by a hand-over alone, which takes the
+    /// entry with it.
+    ///
+    /// It is known by the stack pointer: [`frame`](Self::frame) lies below that of the dead task.
+    /// - `true`: the frame is gone, if the task had one stack. The frame is the one that this
+    ///   crate's functions were inlined into. A wrapper that is not inlined itself is that frame, and
+    ///   has returned when its caller uses the handle: so are `lock_api`'s in a build without
+    ///   optimisation.
+    /// - `false`: the frame is there; or it is gone, and another lies in its place.
+    ///
+    /// [`reclaim`] says of an entry what [`settle`] said.
     pub escaped: bool,
     /// What became of it.
     pub outcome: Outcome,
@@ -86,9 +101,11 @@ pub unsafe fn settle(
             continue;
         }
         let (resource, frame) = (entry.place().addr() as u64, entry.frame());
+        let escaped = frame < stack_pointer;
+        // For `reclaim`, if it stays.
+        entry.set_escaped(escaped);
         // SAFETY: this function's contract.
         let (kind, outcome) = unsafe { release(ledger, entry, domain) };
-        let escaped = frame < stack_pointer;
         each(Settled { entry: index, kind, resource, frame, escaped, outcome });
         if outcome == Outcome::Refused {
             // Told first, erased after, as in `reclaim`.
@@ -134,7 +151,8 @@ pub unsafe fn reclaim(ledger: &Ledger, domain: &Domain<'_>, mut each: impl FnMut
             Some(operations) => (operations.kind, unsafe { (operations.reclaim)(entry) }),
             None => (ResourceKind::Unknown, Outcome::Refused),
         };
-        each(Settled { entry: index, kind, resource, frame, escaped: false, outcome });
+        let escaped = entry.is_escaped();
+        each(Settled { entry: index, kind, resource, frame, escaped, outcome });
         // Told first, erased after: if this dies in between, a quarantine is told of twice, and
         // not forgotten.
         entry.erase();

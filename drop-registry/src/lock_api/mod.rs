@@ -13,9 +13,8 @@
 //! The same panic is for a lock that the task holds already, and for a full ledger. It does not
 //! unwind: in a kernel it ends the task, in a program that unwinds it ends that.
 //!
-//! The stack pointer that an entry has is that of the frame into which `lock_api`'s functions were
-//! inlined. Where they are not (in a build without optimisation), the frame has returned by the
-//! time the guard is used, and its lock is reported as escaped. It is released as any other.
+//! A lock that `lock_api`'s functions took is reported as escaped where they are not inlined, in a
+//! build without optimisation: see [`Settled::escaped`](crate::Settled::escaped).
 //!
 //! ```
 //! # use core::ptr::NonNull;
