@@ -26,25 +26,54 @@ pub struct CompactRow {
     start: u32,
     /// Bits 0-23: how far into its function it begins. 24-27: the CFA's register. 28-31: [`Kind`].
     packed: u32,
-    /// The CFA is the register plus eight times this.
-    cfa_words: u16,
+    /// The CFA is the register plus eight times this; but for [`Kind::RbpFrame`].
+    words: u16,
     /// For each of [`CALLEE_SAVED`]: 0, the register is live; or it is at the CFA minus eight times
     /// this.
-    saved: [u8; CALLEE_SAVED.len()],
+    saved: SavedRegisters,
 }
+
+/// Where a function has saved the registers that it must give back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SavedRegisters([u8; CALLEE_SAVED.len()]);
+
+impl SavedRegisters {
+    const NONE: Self = Self([0; CALLEE_SAVED.len()]);
+
+    /// How far below the CFA the slot of [`CALLEE_SAVED`]`[n]` is, in bytes; 0 if it is not said to
+    /// be saved.
+    #[inline]
+    pub(super) const fn distance(self, n: usize) -> u64 {
+        self.0[n] as u64 * 8
+    }
+
+    /// How far below the CFA the lowest slot is, in words; the return address has one.
+    fn depth(self) -> u8 {
+        self.0.into_iter().fold(1, u8::max)
+    }
+}
+
+/// From what RBP points to in a function that keeps a frame pointer, to the CFA: the caller's RBP
+/// and the return address.
+pub(super) const RBP_FRAME: u64 = 16;
 
 /// What a row says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Kind {
-    /// The return address is just below the CFA, the registers are where the row says.
-    Caller = 0,
+    /// In this and the next two, the return address is just below the CFA, and the registers are
+    /// where the row says. Here the CFA is relative to RSP, and all slots are above it.
+    RspFrame = 0,
+    /// The CFA is RBP plus [`RBP_FRAME`], and `words` is how far below it the lowest slot is.
+    RbpFrame = 1,
+    /// Neither.
+    OtherFrame = 2,
     /// There is no caller.
-    Entry = 1,
+    Entry = 3,
     /// Something that only `.eh_frame` can say.
-    AskEhFrame = 2,
+    AskEhFrame = 4,
     /// No function is here.
-    Gap = 3,
+    Gap = 5,
 }
 
 /// How much of the text one slot of the index stands for.
@@ -57,7 +86,7 @@ impl CompactRow {
     pub const EMPTY: Self = Self::other(0, Kind::Gap);
 
     const fn other(start: u32, kind: Kind) -> Self {
-        Self { start, packed: (kind as u32) << 28, cfa_words: 0, saved: [0; CALLEE_SAVED.len()] }
+        Self { start, packed: (kind as u32) << 28, words: 0, saved: SavedRegisters::NONE }
     }
 
     /// A row that says that no function is here.
@@ -90,14 +119,14 @@ impl CompactRow {
             _ => return None,
         }
         let CfaRule::RegisterAndOffset(register, offset) = rules.cfa else { return None };
-        let mut row = row(Kind::Caller);
+        let mut row = row(Kind::OtherFrame);
         row.packed |= (register as u32) << 24;
-        row.cfa_words = words(offset)?.try_into().ok()?;
+        row.words = words(offset)?.try_into().ok()?;
         for gpr in Gpr::ALL {
             let rule = rules.registers[gpr as usize];
             match CALLEE_SAVED.iter().position(|saved| *saved == gpr) {
                 Some(n) => {
-                    row.saved[n] = match rule {
+                    row.saved.0[n] = match rule {
                         RegisterRule::Unspecified | RegisterRule::SameValue => 0,
                         RegisterRule::Offset(offset) if offset < 0 => {
                             words(offset.checked_neg()?)?.try_into().ok()?
@@ -109,21 +138,38 @@ impl CompactRow {
                 None => return None,
             }
         }
+        let depth = u16::from(row.saved.depth());
+        match register {
+            Gpr::Rsp if depth <= row.words => row.set_kind(Kind::RspFrame),
+            Gpr::Rbp if u64::from(row.words) * 8 == RBP_FRAME => {
+                row.set_kind(Kind::RbpFrame);
+                row.words = depth;
+            }
+            _ => {}
+        }
         Some(row)
+    }
+
+    const fn set_kind(&mut self, kind: Kind) {
+        self.packed = self.packed << 4 >> 4 | (kind as u32) << 28;
+    }
+
+    const fn is(&self, kind: Kind) -> bool {
+        self.packed >> 28 == kind as u32
     }
 
     /// Whether both rows say the same of any address that they hold for.
     pub(super) fn says_the_same(&self, other: &Self) -> bool {
         let has_rules = self.packed >> 28 <= Kind::Entry as u32;
         self.packed >> 24 == other.packed >> 24
-            && self.cfa_words == other.cfa_words
+            && self.words == other.words
             && self.saved == other.saved
             && (!has_rules || self.function() == other.function())
     }
 
     /// Whether it says to ask `.eh_frame`.
     pub(super) const fn asks(&self) -> bool {
-        self.packed >> 28 == Kind::AskEhFrame as u32
+        self.is(Kind::AskEhFrame)
     }
 
     pub(super) const fn start(&self) -> u32 {
@@ -159,13 +205,12 @@ impl<'a> CompactRows<'a> {
     /// goes on with the row; if it were searched by halves, it would have to wait.
     #[inline]
     pub(super) fn find(&self, offset: u64) -> Option<&'a CompactRow> {
-        let first = *self.buckets.get(usize::try_from(offset / BUCKET_SIZE).ok()?)?;
-        let (mut row, later) = self.rows.get(first as usize..)?.split_first()?;
-        for next in later {
-            if u64::from(next.start) > offset {
-                break;
-            }
-            row = next;
+        let mut n = *self.buckets.get(usize::try_from(offset / BUCKET_SIZE).ok()?)? as usize;
+        let mut row = self.rows.get(n)?;
+        while let Some(next) = self.rows.get(n + 1)
+            && u64::from(next.start) <= offset
+        {
+            (n, row) = (n + 1, next);
         }
         Some(row)
     }
@@ -192,38 +237,46 @@ impl<'a> CompactRule<'a> {
     }
 
     /// Whether there is no caller.
-    #[inline]
     pub const fn is_entry(&self) -> bool {
-        self.row.packed >> 28 == Kind::Entry as u32
+        self.row.is(Kind::Entry)
     }
 
     /// The register that the CFA is computed from.
-    #[inline]
     pub const fn cfa_register(&self) -> Gpr {
         Gpr::ALL[(self.row.packed >> 24 & 0xf) as usize]
     }
 
-    /// What is to be added to [`cfa_register`](Self::cfa_register), in bytes.
+    /// If the CFA is relative to RSP, and all slots are above that: how far above it the CFA is, in
+    /// bytes.
     #[inline]
-    pub const fn cfa_offset(&self) -> u64 {
-        self.row.cfa_words as u64 * 8
+    pub(super) fn size(&self) -> Option<u64> {
+        self.row.is(Kind::RspFrame).then_some(u64::from(self.row.words) * 8)
     }
 
-    /// How far below the CFA the slot of [`CALLEE_SAVED`]`[n]` is, in bytes; 0 if the row does not
-    /// say that it was saved.
+    /// If the CFA is RBP plus [`RBP_FRAME`]: how far below it the lowest slot is, in bytes.
     #[inline]
-    pub(super) const fn distance(&self, n: usize) -> u64 {
-        self.row.saved[n] as u64 * 8
+    pub(super) fn depth_below_rbp_frame(&self) -> Option<u64> {
+        self.row.is(Kind::RbpFrame).then_some(u64::from(self.row.words) * 8)
+    }
+
+    /// What is to be added to [`cfa_register`](Self::cfa_register), in bytes.
+    pub const fn cfa_offset(&self) -> u64 {
+        if self.row.is(Kind::RbpFrame) { RBP_FRAME } else { self.row.words as u64 * 8 }
+    }
+
+    #[inline]
+    pub(super) const fn saved_registers(&self) -> SavedRegisters {
+        self.row.saved
     }
 
     /// The six registers that a function must give back, each with its slot's distance below the
     /// CFA in bytes, or `None` if the row does not say that it was saved.
     pub fn saved(&self) -> impl Iterator<Item = (Gpr, Option<u64>)> + use<> {
         let saved = self.row.saved;
-        CALLEE_SAVED
-            .into_iter()
-            .zip(saved)
-            .map(|(gpr, words)| (gpr, (words != 0).then_some(u64::from(words) * 8)))
+        CALLEE_SAVED.into_iter().enumerate().map(move |(n, gpr)| {
+            let distance = saved.distance(n);
+            (gpr, (distance != 0).then_some(distance))
+        })
     }
 }
 

@@ -9,8 +9,9 @@ use task_model::{Gpr, RegisterFile};
 pub struct UnwindRegisters {
     /// In encoding order; what stands for an unknown register means nothing.
     values: [u64; 16],
-    /// Bit n: register n is known.
-    known: u16,
+    /// Bit n: register n is known. Of 32 bits, as a processor that has written 16 of them has to
+    /// wait before it can read more.
+    known: u32,
 }
 
 impl UnwindRegisters {
@@ -37,27 +38,49 @@ impl UnwindRegisters {
         }
     }
 
-    /// Makes these registers those of a caller: of [`CALLEE_SAVED`], what `saved` gives for each by
-    /// its place there, or what is `live`; the others are unknown.
+    /// Those that a function must give back, if all of them are known.
     #[inline]
-    pub(super) fn set_callee_saved<E>(
+    pub(super) const fn preserved(&self) -> Option<Preserved<'_>> {
+        if self.known & PRESERVED == PRESERVED { Some(Preserved(&self.values)) } else { None }
+    }
+
+    /// Makes these registers, of which all [`preserved`](Self::preserved) are known, those of a
+    /// caller whose stack pointer is `sp`: of [`CALLEE_SAVED`], those that are in a slot are what
+    /// `slot` gives for their place there, unknown if that is an error; the others stay what they
+    /// are. What need not be preserved becomes unknown.
+    ///
+    /// In place: a register that is in no slot costs no more than the question.
+    #[inline]
+    pub(super) fn set_preserved<E>(
         &mut self,
-        live: &Self,
-        saved: impl Fn(usize) -> Result<Option<u64>, E>,
-    ) -> Result<(), E> {
-        let mut known = live.known & CALLEE_SAVED_MASK;
+        sp: u64,
+        slot: impl Fn(usize) -> Option<Result<u64, E>>,
+    ) {
+        self.known = PRESERVED;
+        self.values[Gpr::Rsp as usize] = sp;
         for (n, gpr) in CALLEE_SAVED.into_iter().enumerate() {
-            let gpr = gpr as usize;
-            self.values[gpr] = match saved(n)? {
-                Some(value) => {
-                    known |= 1 << gpr;
-                    value
-                }
-                None => live.values[gpr],
-            };
+            match slot(n) {
+                None => {}
+                Some(Ok(value)) => self.values[gpr as usize] = value,
+                Some(Err(_)) => self.known &= !(1 << gpr as u32),
+            }
         }
-        self.known = known;
-        Ok(())
+    }
+}
+
+/// The registers that a function must give back, all of them known.
+#[derive(Clone, Copy)]
+pub(super) struct Preserved<'a>(&'a [u64; 16]);
+
+impl Preserved<'_> {
+    #[inline]
+    pub(super) const fn rsp(self) -> u64 {
+        self.0[Gpr::Rsp as usize]
+    }
+
+    #[inline]
+    pub(super) const fn rbp(self) -> u64 {
+        self.0[Gpr::Rbp as usize]
     }
 }
 
@@ -71,7 +94,7 @@ impl Eq for UnwindRegisters {}
 
 impl From<&RegisterFile> for UnwindRegisters {
     fn from(registers: &RegisterFile) -> Self {
-        Self { values: registers.gpr, known: u16::MAX }
+        Self { values: registers.gpr, known: 0xffff }
     }
 }
 
@@ -87,11 +110,11 @@ impl fmt::Debug for UnwindRegisters {
 pub(super) const CALLEE_SAVED: [Gpr; 6] =
     [Gpr::Rbx, Gpr::Rbp, Gpr::R12, Gpr::R13, Gpr::R14, Gpr::R15];
 
-/// As in [`UnwindRegisters::known`].
-const CALLEE_SAVED_MASK: u16 = {
-    let (mut mask, mut n) = (0, 0);
+/// They and the stack pointer, as in [`UnwindRegisters::known`].
+const PRESERVED: u32 = {
+    let (mut mask, mut n) = (1 << Gpr::Rsp as u32, 0);
     while n < CALLEE_SAVED.len() {
-        mask |= 1 << CALLEE_SAVED[n] as u16;
+        mask |= 1 << CALLEE_SAVED[n] as u32;
         n += 1;
     }
     mask
@@ -140,29 +163,6 @@ pub struct FrameState {
     pub address: FrameAddress,
     /// What its registers hold there.
     pub registers: UnwindRegisters,
-}
-
-impl FrameState {
-    /// Nothing is known, and it stands nowhere.
-    pub(super) const UNKNOWN: Self =
-        Self { address: FrameAddress::InstructionPointer(0), registers: UnwindRegisters::UNKNOWN };
-}
-
-impl FrameState {
-    /// Makes it equal to `caller`, which a compact rule gave, and whose stack pointer is `sp`.
-    ///
-    /// The stack pointer and the address come by themselves: the next step begins with them, and a
-    /// copy of several words at once has to wait until all of them are in the cache.
-    #[inline]
-    pub(super) fn set_to_compact(&mut self, caller: &Self, sp: u64) {
-        self.address = FrameAddress::ReturnAddress(caller.address.address());
-        let (registers, caller) = (&mut self.registers, &caller.registers);
-        registers.known = caller.known;
-        registers.values[Gpr::Rsp as usize] = sp;
-        for gpr in CALLEE_SAVED {
-            registers.values[gpr as usize] = caller.values[gpr as usize];
-        }
-    }
 }
 
 impl From<&RegisterFile> for FrameState {

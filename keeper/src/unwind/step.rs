@@ -2,11 +2,12 @@
 
 use task_model::{Gpr, StackMemory};
 
+use super::compact::{RBP_FRAME, SavedRegisters};
 use super::expression::ExpressionError;
 use super::registers::is_callee_saved;
 use super::{
-    CfaRule, CompactRule, Expression, FrameAddress, FrameRules, FrameState, RegisterRule,
-    RuleSource, UnwindRegisters, WalkError,
+    CfaRule, Expression, FrameAddress, FrameRules, FrameState, RegisterRule, RuleSource,
+    UnwindRegisters, WalkError,
 };
 
 /// What one step found out.
@@ -55,104 +56,112 @@ pub fn step(
     memory: &(impl StackMemory + ?Sized),
     source: &mut impl RuleSource,
 ) -> Result<Step, WalkError> {
-    let mut caller = FrameState::UNKNOWN;
-    let Found { function, signal_frame, cfa, has_caller, .. } =
-        step_into(&mut caller, frame, memory, source)?;
-    Ok(Step { function, signal_frame, cfa, caller: has_caller.then_some(caller) })
+    if let Some((function, call)) = find_call(frame, memory, source) {
+        let mut caller = *frame;
+        call.undo(&mut caller, memory);
+        return Ok(Step { function, signal_frame: false, cfa: call.cfa, caller: Some(caller) });
+    }
+    step_by_any_rules(frame, memory, source)
 }
 
-/// As [`Step`], with the caller elsewhere.
+/// A call as nearly all are, between two frames of compiled code.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Found {
-    pub(super) function: u64,
-    pub(super) signal_frame: bool,
+pub(super) struct Call {
     pub(super) cfa: u64,
-    pub(super) has_caller: bool,
-    /// The caller was called, and of its registers only those that functions give back, and the
-    /// stack pointer, have been written.
-    pub(super) by_compact_rule: bool,
+    return_address: u64,
+    saved: SavedRegisters,
 }
 
-/// [`step`] that writes to `caller` what it finds of it, so that nothing is copied in between; and
-/// whatever it likes, if there is none or an error.
+impl Call {
+    /// Makes `frame`, the one that was called, the one that called.
+    #[inline]
+    pub(super) fn undo(&self, frame: &mut FrameState, memory: &(impl StackMemory + ?Sized)) {
+        frame.registers.set_preserved(self.cfa, |n| match self.saved.distance(n) {
+            0 => None,
+            // It can be read, as `find_call` has seen.
+            distance => Some(memory.read_u64(self.cfa.wrapping_sub(distance))),
+        });
+        frame.address = FrameAddress::ReturnAddress(self.return_address);
+    }
+}
+
+/// The call that made `frame`, and the function that was called, if a compact rule tells of it, the
+/// CFA is relative to RSP or RBP, all registers that functions give back are known, all slots lie
+/// in the frame, and the return address in the text.
+///
+/// This is the hot path of a walk, and the reason for each of its few comparisons. If anything is
+/// otherwise, it is for [`step_by_any_rules`] to say what.
 #[inline]
-pub(super) fn step_into(
-    caller: &mut FrameState,
+pub(super) fn find_call(
     frame: &FrameState,
     memory: &(impl StackMemory + ?Sized),
     source: &mut impl RuleSource,
-) -> Result<Found, WalkError> {
-    let address = frame.address.lookup_address();
-    let found = match source.compact_rule_at(address) {
-        Some(rule) => compact_step(caller, frame, memory, rule)?,
-        None => full_step(caller, frame, memory, source)?,
-    };
-    if found.has_caller && !source.text_contains(caller.address.lookup_address()) {
-        return Err(WalkError::ReturnAddressNotInText(caller.address.address()));
-    }
-    Ok(found)
-}
-
-/// [`step_into`] by a compact rule. It differs from [`full_step`] by the same rule in its speed
-/// alone.
-#[inline]
-fn compact_step(
-    caller: &mut FrameState,
-    frame: &FrameState,
-    memory: &(impl StackMemory + ?Sized),
-    rule: CompactRule<'_>,
-) -> Result<Found, WalkError> {
-    let function = rule.function();
-    if rule.is_entry() {
-        let cfa = memory.bounds().top();
-        let has_caller = false;
-        return Ok(Found { function, signal_frame: false, cfa, has_caller, by_compact_rule: true });
-    }
-
-    let sp = known(frame, Gpr::Rsp)?;
-    let view = View { frame, memory, sp };
+) -> Option<(u64, Call)> {
+    let rule = source.compact_rule_at(frame.address.lookup_address())?;
+    let live = frame.registers.preserved()?;
     // Which register it is, is guessed by the processor's branch predictor rather than waited for.
-    let base = match rule.cfa_register() {
-        Gpr::Rsp => sp,
-        other => known(frame, other)?,
-    };
-    let cfa = base.wrapping_add(rule.cfa_offset());
-    view.check_cfa(cfa)?;
-
-    caller.registers.set_callee_saved(&frame.registers, |n| {
-        let distance = rule.distance(n);
-        if distance == 0 {
-            Ok(None)
-        } else {
-            view.read_slot(cfa.wrapping_sub(distance), true, None)
+    let cfa = if let Some(size) = rule.size() {
+        live.rsp().checked_add(size)?
+    } else if let Some(depth) = rule.depth_below_rbp_frame() {
+        let cfa = live.rbp().wrapping_add(RBP_FRAME);
+        if cfa.checked_sub(depth)? < live.rsp() {
+            return None;
         }
-    })?;
-    caller.registers.set(Gpr::Rsp, Some(cfa));
-    let target = view.read_slot(cfa.wrapping_sub(8), false, None)?.ok_or(view.bad_cfi())?;
-    caller.address = FrameAddress::ReturnAddress(target);
-    Ok(Found { function, signal_frame: false, cfa, has_caller: true, by_compact_rule: true })
+        cfa
+    } else {
+        return None;
+    };
+    // Every slot lies at or above RSP and below the CFA. So if RSP is not below the stack, and the
+    // highest slot is an aligned word of it, so are they all.
+    if live.rsp() < memory.bounds().base() {
+        return None;
+    }
+    let return_address = memory.read_u64(cfa.wrapping_sub(8)).ok()?;
+    let (function, saved) = (rule.function(), rule.saved_registers());
+    let call = Call { cfa, return_address, saved };
+    source
+        .text_contains(FrameAddress::ReturnAddress(return_address).lookup_address())
+        .then_some((function, call))
 }
 
-/// [`step_into`] by any rules.
+/// [`step`] for any frame and any rules.
 #[cold]
 #[inline(never)]
-fn full_step(
-    caller: &mut FrameState,
+pub(super) fn step_by_any_rules(
     frame: &FrameState,
     memory: &(impl StackMemory + ?Sized),
     source: &mut impl RuleSource,
-) -> Result<Found, WalkError> {
-    let rules = source.rules_at(frame.address.lookup_address())?;
+) -> Result<Step, WalkError> {
+    let address = frame.address.lookup_address();
+    let compact = match source.compact_rule_at(address) {
+        Some(rule) if rule.is_entry() => {
+            let (function, cfa) = (rule.function(), memory.bounds().top());
+            return Ok(Step { function, signal_frame: false, cfa, caller: None });
+        }
+        rule => rule.map(FrameRules::from),
+    };
+    let rules = match compact {
+        Some(rules) => rules,
+        None => source.rules_at(address)?,
+    };
+    let step = step_by(&rules, frame, memory)?;
+    match step.caller {
+        Some(caller) if !source.text_contains(caller.address.lookup_address()) => {
+            Err(WalkError::ReturnAddressNotInText(caller.address.address()))
+        }
+        _ => Ok(step),
+    }
+}
+
+/// [`step`] by these rules, wherever the return address may lie.
+fn step_by(
+    rules: &FrameRules<'_>,
+    frame: &FrameState,
+    memory: &(impl StackMemory + ?Sized),
+) -> Result<Step, WalkError> {
     let (function, signal_frame) = (rules.function, rules.signal_frame);
     if let RegisterRule::Undefined = rules.return_address {
-        let cfa = memory.bounds().top();
-        return Ok(Found {
-            function,
-            signal_frame,
-            cfa,
-            has_caller: false,
-            by_compact_rule: false,
-        });
+        return Ok(Step { function, signal_frame, cfa: memory.bounds().top(), caller: None });
     }
 
     let sp = known(frame, Gpr::Rsp)?;
@@ -160,8 +169,8 @@ fn full_step(
     let cfa = view.cfa(&rules.cfa)?;
     view.check_cfa(cfa)?;
 
-    let base_restored = !signal_frame && view.base_is_restored(&rules, cfa)?;
-    let registers = &mut caller.registers;
+    let base_restored = !signal_frame && view.base_is_restored(rules, cfa)?;
+    let mut registers = UnwindRegisters::UNKNOWN;
     for gpr in Gpr::ALL {
         let value = match rules.registers[gpr as usize] {
             RegisterRule::Unspecified if matches!(gpr, Gpr::Rsp) => Some(cfa),
@@ -185,12 +194,12 @@ fn full_step(
         RegisterRule::Register(gpr) => known(frame, gpr)?,
         rule => view.recover(rule, cfa, None)?.ok_or(view.bad_cfi())?,
     };
-    caller.address = if signal_frame {
+    let address = if signal_frame {
         FrameAddress::InstructionPointer(target)
     } else {
         FrameAddress::ReturnAddress(target)
     };
-    Ok(Found { function, signal_frame, cfa, has_caller: true, by_compact_rule: false })
+    Ok(Step { function, signal_frame, cfa, caller: Some(FrameState { address, registers }) })
 }
 
 /// The caller of a frame that stands where there is no function, because a call went nowhere.
@@ -279,7 +288,6 @@ impl<M: StackMemory + ?Sized> View<'_, M> {
     }
 
     /// The word at `slot`, or the live value where an epilogue has popped the slot.
-    #[inline]
     fn read_slot(
         &self,
         slot: u64,
@@ -305,7 +313,6 @@ impl<M: StackMemory + ?Sized> View<'_, M> {
     }
 
     /// Whether the frame can end at `cfa`.
-    #[inline]
     fn check_cfa(&self, cfa: u64) -> Result<(), WalkError> {
         self.check_stack_pointer(cfa)?;
         if cfa <= self.sp {
@@ -315,7 +322,6 @@ impl<M: StackMemory + ?Sized> View<'_, M> {
     }
 
     /// Whether a caller's stack pointer can be `sp`. It can be the top: then its frame is empty.
-    #[inline]
     fn check_stack_pointer(&self, sp: u64) -> Result<(), WalkError> {
         let stack = self.memory.bounds();
         if sp <= stack.base() || sp > stack.top() {
@@ -332,7 +338,6 @@ impl<M: StackMemory + ?Sized> View<'_, M> {
     }
 }
 
-#[inline]
 fn known(frame: &FrameState, gpr: Gpr) -> Result<u64, WalkError> {
     frame.registers.get(gpr).ok_or(WalkError::UndefinedRegister(gpr))
 }

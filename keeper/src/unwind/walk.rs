@@ -5,8 +5,8 @@ use core::iter::FusedIterator;
 
 use task_model::{FaultInfo, Gpr, RegisterFile, StackMemory};
 
-use super::step::{Found, step_from_nowhere, step_into};
-use super::{FrameAddress, FrameState, RuleSource, UnwindRegisters, WalkError};
+use super::step::{Call, find_call, step_by_any_rules, step_from_nowhere};
+use super::{FrameAddress, FrameState, RuleSource, Step, UnwindRegisters, WalkError};
 
 /// The most frames that a walk yields unless [`Walk::max_frames`] says otherwise.
 pub const MAX_FRAMES: usize = 64;
@@ -61,6 +61,16 @@ impl fmt::Display for WalkEnd {
     }
 }
 
+/// How to get from a frame to its caller.
+#[derive(Debug)]
+enum Caller {
+    Unknown,
+    /// By the usual way, in place.
+    ByCall(Call),
+    /// By this state.
+    Is(FrameState),
+}
+
 /// A walk of a frozen task's frames, innermost first.
 ///
 /// An iterator over [`Frame`]s; when it has given out the last, [`Walk::end`] says what that means.
@@ -86,9 +96,8 @@ pub struct Walk<'w, M: ?Sized, S> {
     source: &'w mut S,
     /// The frame that was given out last; before the first, that.
     last: FrameState,
-    /// Its caller; all of it, or, if the stack pointer is here, what a compact rule gives.
-    caller: FrameState,
-    caller_by_compact_rule: Option<u64>,
+    /// How to get from it to its caller, if there is one.
+    caller: Caller,
     /// How the frame to be given out next was found, if there is one.
     next: Option<FrameOrigin>,
     frames_left: usize,
@@ -103,8 +112,7 @@ impl<'w, M: StackMemory + ?Sized, S: RuleSource> Walk<'w, M, S> {
             memory,
             source,
             last: FrameState::from(registers),
-            caller: FrameState::UNKNOWN,
-            caller_by_compact_rule: None,
+            caller: Caller::Unknown,
             next: Some(FrameOrigin::Stopped),
             frames_left: MAX_FRAMES,
             fetch_failed: false,
@@ -151,50 +159,72 @@ impl<M: StackMemory + ?Sized, S: RuleSource> Iterator for Walk<'_, M, S> {
             return None;
         };
         self.frames_left = frames_left;
-        if let Some(sp) = self.caller_by_compact_rule {
-            self.last.set_to_compact(&self.caller, sp);
-        } else if origin != FrameOrigin::Stopped {
-            self.last = self.caller;
+        match &self.caller {
+            Caller::ByCall(call) => call.undo(&mut self.last, self.memory),
+            Caller::Is(state) => self.last = *state,
+            Caller::Unknown => {}
         }
-        let (state, caller) = (&self.last, &mut self.caller);
-        let mut frame = Frame {
-            address: state.address,
+        let Some((function, call)) = find_call(&self.last, self.memory, self.source) else {
+            return Some(self.end_of_last(origin));
+        };
+        let mut frame = self.last_frame(origin);
+        frame.cfa = Some(call.cfa);
+        frame.function = Some(function);
+        self.caller = Caller::ByCall(call);
+        self.next = Some(FrameOrigin::Caller);
+        Some(frame)
+    }
+}
+
+impl<M: StackMemory + ?Sized, S: RuleSource> Walk<'_, M, S> {
+    /// The last frame, without an end.
+    #[inline]
+    fn last_frame(&self, origin: FrameOrigin) -> Frame {
+        Frame {
+            address: self.last.address,
             origin,
             // Every step but the first gives a state with a stack pointer, and so does the first.
-            sp: state.registers.get(Gpr::Rsp).unwrap_or_default(),
+            sp: self.last.registers.get(Gpr::Rsp).unwrap_or_default(),
             cfa: None,
             function: None,
             signal_frame: false,
-        };
+        }
+    }
 
-        match step_into(caller, state, self.memory, self.source) {
-            Ok(Found { function, signal_frame, cfa, has_caller, by_compact_rule }) => {
-                self.caller_by_compact_rule = by_compact_rule.then_some(cfa);
+    /// The last frame, and its end; and finds its caller, or the walk's end.
+    #[cold]
+    #[inline(never)]
+    fn end_of_last(&mut self, origin: FrameOrigin) -> Frame {
+        let mut frame = self.last_frame(origin);
+        match step_by_any_rules(&self.last, self.memory, self.source) {
+            Ok(Step { function, signal_frame, cfa, caller }) => {
                 frame.cfa = Some(cfa);
                 frame.function = Some(function);
                 frame.signal_frame = signal_frame;
                 let origin =
                     if signal_frame { FrameOrigin::Interrupted } else { FrameOrigin::Caller };
-                if has_caller {
-                    self.next = Some(origin);
-                } else {
-                    self.end = Some(WalkEnd::Complete);
+                match caller {
+                    Some(caller) => self.go_on_with(caller, origin),
+                    None => self.end = Some(WalkEnd::Complete),
                 }
             }
             Err(WalkError::NoFde(_)) if self.fetch_failed && origin == FrameOrigin::Stopped => {
-                match step_from_nowhere(state, self.memory, self.source) {
-                    Ok((cfa, from_nowhere)) => {
-                        *caller = from_nowhere;
-                        self.caller_by_compact_rule = None;
+                match step_from_nowhere(&self.last, self.memory, self.source) {
+                    Ok((cfa, caller)) => {
                         frame.cfa = Some(cfa);
-                        self.next = Some(FrameOrigin::TopOfStack);
+                        self.go_on_with(caller, FrameOrigin::TopOfStack);
                     }
                     Err(error) => self.end = Some(WalkEnd::Partial(error)),
                 }
             }
             Err(error) => self.end = Some(WalkEnd::Partial(error)),
         }
-        Some(frame)
+        frame
+    }
+
+    fn go_on_with(&mut self, caller: FrameState, origin: FrameOrigin) {
+        self.caller = Caller::Is(caller);
+        self.next = Some(origin);
     }
 }
 
