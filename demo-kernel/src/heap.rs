@@ -44,8 +44,9 @@ unsafe impl ArenaAllocator for TalcArena {
 
 const fn arena(number: usize) -> Arena<TalcArena, Kernel, Yield> {
     let memory = MEMORY.0.get().cast::<[u8; ARENA_BYTES]>().wrapping_add(number);
-    // SAFETY: nothing else uses this part of the memory, which lives for ever.
-    Arena::new(TalcArena(Talc::new(unsafe { Claim::array(memory) })), memory)
+    // SAFETY: nothing else uses this part of the memory, which lives for ever; all blocks of talc
+    // are from what it has claimed.
+    unsafe { Arena::new(TalcArena(Talc::new(Claim::array(memory))), memory) }
 }
 
 /// The global allocator, with its own books: what is with the kernel's tasks, whatever became of

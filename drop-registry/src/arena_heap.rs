@@ -56,7 +56,12 @@ unsafe impl<A: ArenaAllocator, L: CurrentLedger, R: WaitStrategy<L>> Send for Ar
 
 impl<A: ArenaAllocator, L: CurrentLedger, R: WaitStrategy<L>> Arena<A, L, R> {
     /// An arena whose allocator hands out parts of `memory`, and of nothing else.
-    pub const fn new(allocator: A, memory: *mut [u8]) -> Self {
+    ///
+    /// # Safety
+    /// - `memory` may be read and written for as long as the arena or a block of it is used, and is
+    ///   the allocator's alone: nothing else uses it, no other arena among it.
+    /// - All blocks of the allocator lie in it.
+    pub const unsafe fn new(allocator: A, memory: *mut [u8]) -> Self {
         Self { allocator: Mutex::new(allocator), memory }
     }
 
@@ -67,6 +72,10 @@ impl<A: ArenaAllocator, L: CurrentLedger, R: WaitStrategy<L>> Arena<A, L, R> {
 
     /// The allocator, unless it is given up, or its lock is refused to this task.
     fn enter(&self) -> Option<MutexGuard<'_, A, L, R>> {
+        // SAFETY: `CurrentLedger`: the ledger is this task's.
+        if unsafe { L::current().as_ref() }.is_forbidden() {
+            return None;
+        }
         match self.allocator.lock() {
             Ok(allocator) => Some(allocator),
             Err(LockError::OwnerDied(died)) if planted!(TornArenaUsed) => {
@@ -92,7 +101,9 @@ impl<A, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug for Arena<A, L, R> {
 /// A heap of several arenas, as a [`GlobalAlloc`].
 ///
 /// An allocation takes the first arena that serves it. It returns null if none does, and also if
-/// the task's ledger is full, because a lock that no ledger lists would be lost with its holder.
+/// the task's ledger is full, because a lock that no ledger lists would be lost with its holder; so
+/// also in a trap handler, with a [`Ledger::forbidden`](crate::Ledger::forbidden), where a panic
+/// would have to unwind out of an allocator.
 ///
 /// Its own blocks are in no ledger: what a dead task had allocated is lost, as with any allocator.
 /// [`TrackedBox`](crate::TrackedBox) is what the keeper frees.
@@ -105,7 +116,7 @@ pub struct ArenaHeap<A, const ARENAS: usize, L: CurrentLedger, R: WaitStrategy<L
 impl<A: ArenaAllocator, const ARENAS: usize, L: CurrentLedger, R: WaitStrategy<L>>
     ArenaHeap<A, ARENAS, L, R>
 {
-    /// A heap of these arenas, whose memories do not overlap.
+    /// A heap of these arenas.
     pub const fn new(arenas: [Arena<A, L, R>; ARENAS]) -> Self {
         Self { arenas, lost_bytes: AtomicUsize::new(0) }
     }
@@ -116,14 +127,16 @@ impl<A: ArenaAllocator, const ARENAS: usize, L: CurrentLedger, R: WaitStrategy<L
     }
 
     /// The bytes of blocks that were freed and could not be taken back: their arena was given up,
-    /// or the ledger of the task that freed them was full.
+    /// or the ledger of the task that freed them was full, or forbidden.
     pub fn lost_bytes(&self) -> usize {
         self.lost_bytes.load(Ordering::Relaxed)
     }
 }
 
 // SAFETY: the arenas' allocators uphold the contract, each for one caller at a time; one that a
-// death may have torn is not used again. Locking does not unwind.
+// death may have torn is not used again. Nothing unwinds: allocators do not, locking panics with a
+// forbidden ledger alone, which is not asked, and unlocking only if the entry is not there, which
+// the lock has just written.
 unsafe impl<A: ArenaAllocator, const ARENAS: usize, L: CurrentLedger, R: WaitStrategy<L>>
     GlobalAlloc for ArenaHeap<A, ARENAS, L, R>
 {
@@ -152,7 +165,7 @@ unsafe impl<A: ArenaAllocator, const ARENAS: usize, L: CurrentLedger, R: WaitStr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{TestTask, kill, on_fresh_ledger};
+    use crate::testing::{TestTask, kill, on_fresh_ledger, on_ledger};
     use crate::{Ledger, Obligation, Undo};
     use std::boxed::Box;
     use std::vec::Vec;
@@ -190,7 +203,8 @@ mod tests {
             let memory: *mut [u8] = Box::leak(Box::new([0u8; ARENA_BYTES]));
             let next = memory.cast::<u8>();
             let bump = Bump { next, end: next.wrapping_add(ARENA_BYTES), returned: 0 };
-            Arena::new(bump, memory)
+            // SAFETY: the memory is the allocator's alone, for ever, and its blocks lie there.
+            unsafe { Arena::new(bump, memory) }
         };
         Box::leak(Box::new(ArenaHeap::new([arena(), arena()])))
     }
@@ -247,6 +261,24 @@ mod tests {
                 assert_eq!(heap.arenas_given_up(), 2);
             }
         });
+    }
+
+    #[test]
+    fn in_a_trap_handler_there_is_no_memory_and_nothing_unwinds() {
+        let heap = heap();
+        let mut block = ptr::null_mut();
+        on_fresh_ledger(|_| {
+            // SAFETY: the layout is not empty.
+            block = unsafe { heap.alloc(layout(32)) };
+        });
+        on_ledger(Box::leak(Box::new(Ledger::forbidden())), |_| {
+            // SAFETY: the layout is not empty, and the block is given back once.
+            unsafe {
+                assert!(heap.alloc(layout(32)).is_null());
+                heap.dealloc(block, layout(32));
+            }
+        });
+        assert_eq!((heap.lost_bytes(), heap.arenas_given_up()), (32, 0));
     }
 
     struct Nothing;

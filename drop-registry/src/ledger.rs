@@ -236,6 +236,11 @@ impl Ledger {
         ledger
     }
 
+    /// Whether it is a [forbidden](Self::forbidden) one.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        self.resolution.load(Ordering::Relaxed) == FORBIDDEN
+    }
+
     /// What is held, innermost (last acquired) first.
     pub fn held(&self) -> impl Iterator<Item = &Entry> {
         let moved = self.moved_entry();
@@ -333,7 +338,7 @@ impl Ledger {
     #[inline(never)]
     fn make_room(&self) -> Result<u64, LedgerFull> {
         assert!(
-            self.resolution.load(Ordering::Relaxed) != FORBIDDEN,
+            !self.is_forbidden(),
             "a tracked resource was acquired in a trap handler, which has no ledger",
         );
         self.close_gaps();

@@ -40,7 +40,14 @@ impl TrackedHeap for TestTask {
 
 /// Runs `body` as a task with a ledger of its own, and returns that.
 pub(crate) fn on_fresh_ledger(body: impl FnOnce(&'static Ledger)) -> &'static Ledger {
-    let ledger: &'static Ledger = Box::leak(Box::default());
+    on_ledger(Box::leak(Box::default()), body)
+}
+
+/// Runs `body` as a task with this ledger, and returns that.
+pub(crate) fn on_ledger(
+    ledger: &'static Ledger,
+    body: impl FnOnce(&'static Ledger),
+) -> &'static Ledger {
     let outer = CURRENT.replace(Some(ledger));
     body(ledger);
     CURRENT.set(outer);
