@@ -45,11 +45,12 @@ pub(crate) mod sealed {
         /// What the entry of a task that takes it is to list, and under which operations.
         fn under(word: u64) -> (*mut (), &'static Operations);
 
-        /// The handle.
+        /// The handle of an entry under these operations.
         ///
         /// # Safety
-        /// The current ledger lists it as `under` says, and nothing else answers for that entry.
-        unsafe fn from_word(word: u64) -> Self;
+        /// The current ledger lists it as this `under` of the word said, and nothing else answers
+        /// for that entry.
+        unsafe fn from_word(word: u64, operations: &'static Operations) -> Self;
     }
 }
 
@@ -90,5 +91,6 @@ pub(crate) unsafe fn take<H: HandOver>(
     let depth = ledger.room()?;
     let (resource, operations) = H::under(word);
     // SAFETY: the window has recorded it, once.
-    Ok(window(resource, operations, ledger, depth).then(|| unsafe { H::from_word(word) }))
+    Ok(window(resource, operations, ledger, depth)
+        .then(|| unsafe { H::from_word(word, operations) }))
 }

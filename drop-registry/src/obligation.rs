@@ -10,13 +10,21 @@ use crate::operations::Marked;
 use crate::{CurrentLedger, Entry, Extent, Ledger, LedgerFull, Operations, Outcome, ResourceKind};
 
 /// Something that a task has changed for a while and must put back: interrupts masked on a
-/// device, a slot taken in a table, a flag raised.
+/// device, a flag raised.
+///
+/// The data are one task's until its entry is gone. The entry goes after the change has been
+/// undone, so a task that makes the change as soon as it sees it undone may have its own undone:
+/// by the first one, should that die in between. So where several tasks make a change, the change
+/// itself (a slot that is free again, say) cannot tell whose turn it is. A lock can: held before
+/// the duty is taken on and until it is met, as guards dropped in reverse order are, it is released
+/// after the entry has gone, by a death too.
 ///
 /// # Safety
 /// [`undo`](Self::undo) may be called by the keeper, from another task, at any time after the
 /// task that owed it died: it allocates nothing, takes no lock, waits for nothing and does not
 /// panic. And it may be called *again* after it has run in part or in full, because a task can die
-/// inside it: storing a value is right, adding one is not.
+/// inside it: storing a value is right, adding one is not. That is sound also if another task has
+/// taken the duty on in the meantime, against the rule above.
 pub unsafe trait Undo: Sync {
     /// Puts it back.
     fn undo(&self);
@@ -54,6 +62,9 @@ pub unsafe trait Undo: Sync {
 #[must_use = "the obligation is met when this is dropped"]
 pub struct Obligation<D: Undo + 'static, L: CurrentLedger> {
     data: &'static D,
+    /// What the entry has, to tell it from that of another obligation whose data begin at the same
+    /// address. Kept as it was written: a constant may have several addresses.
+    operations: &'static Operations,
     context: PhantomData<fn() -> L>,
     not_send: PhantomData<*mut ()>,
 }
@@ -77,9 +88,16 @@ impl<D: Undo, L: CurrentLedger> Obligation<D, L> {
         // SAFETY: `CurrentLedger`: the ledger is this task's.
         let ledger = unsafe { L::current().as_ref() };
         let resource = Marked::OBLIGATION.mark(core::ptr::from_ref(data).cast_mut());
+        let operations = Self::OPERATIONS;
         // SAFETY: `data` lives for ever, and `Undo` lets it be undone at any time from now on.
-        unsafe { ledger.record(resource, Self::OPERATIONS, arch::frame_address()) }?;
-        Ok(Self { data, context: PhantomData, not_send: PhantomData })
+        unsafe { ledger.record(resource, operations, arch::frame_address()) }?;
+        Ok(Self { data, operations, context: PhantomData, not_send: PhantomData })
+    }
+
+    /// Its entry, or another one under which the same would be done.
+    fn entry<'l>(&self, ledger: &'l Ledger) -> Option<&'l Entry> {
+        let resource = Marked::OBLIGATION.mark(core::ptr::from_ref(self.data).cast_mut());
+        ledger.held().find(|entry| entry.resource() == resource && entry.has(self.operations))
     }
 }
 
@@ -89,7 +107,9 @@ unsafe impl<D: Undo, L: CurrentLedger> Sealed for Obligation<D, L> {
 
     fn listed<'l>(&self, ledger: &'l Ledger) -> (&'l Entry, u64) {
         let data = core::ptr::from_ref(self.data).cast_mut();
-        (ledger.own(Marked::OBLIGATION.mark(data)), data.expose_provenance() as u64)
+        let entry =
+            self.entry(ledger).expect("an obligation is handed over by the task that has it");
+        (entry, data.expose_provenance() as u64)
     }
 
     #[inline(always)]
@@ -99,10 +119,10 @@ unsafe impl<D: Undo, L: CurrentLedger> Sealed for Obligation<D, L> {
     }
 
     #[inline(always)]
-    unsafe fn from_word(word: u64) -> Self {
+    unsafe fn from_word(word: u64, operations: &'static Operations) -> Self {
         // SAFETY: a word of `listed` is the address of a `&'static D`.
         let data = unsafe { &*core::ptr::with_exposed_provenance(word as usize) };
-        Self { data, context: PhantomData, not_send: PhantomData }
+        Self { data, operations, context: PhantomData, not_send: PhantomData }
     }
 }
 
@@ -112,8 +132,7 @@ impl<D: Undo, L: CurrentLedger> Drop for Obligation<D, L> {
         self.data.undo();
         // SAFETY: `CurrentLedger`, and the handle is not `Send`.
         let ledger = unsafe { L::current().as_ref() };
-        let resource = Marked::OBLIGATION.mark(core::ptr::from_ref(self.data).cast_mut());
-        if let Some(entry) = ledger.find(resource) {
+        if let Some(entry) = self.entry(ledger) {
             entry.erase();
             ledger.trim();
         }
@@ -140,8 +159,8 @@ unsafe fn nothing(_: &Entry) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Mutex;
     use crate::testing::{TestTask, kill, on_fresh_ledger};
+    use crate::{Mutex, Slot};
     use core::sync::atomic::{AtomicBool, Ordering};
     use std::boxed::Box;
 
@@ -204,6 +223,112 @@ mod tests {
             core::mem::forget(guard);
         });
         assert!(!device.lock.is_locked(), "the lock was not released");
+    }
+
+    /// An obligation whose data begin with those of another.
+    #[repr(C)]
+    struct Outer {
+        inner: Flag,
+        raised: AtomicBool,
+    }
+
+    // SAFETY: one store, however often.
+    unsafe impl Undo for Outer {
+        fn undo(&self) {
+            self.raised.store(false, Ordering::Relaxed);
+        }
+    }
+
+    impl Outer {
+        fn raised() -> &'static Self {
+            let inner = Flag(AtomicBool::new(true));
+            Box::leak(Box::new(Self { inner, raised: AtomicBool::new(true) }))
+        }
+
+        /// Whether the inner flag is up, and the outer one.
+        fn flags(&self) -> (bool, bool) {
+            (self.inner.0.load(Ordering::Relaxed), self.raised.load(Ordering::Relaxed))
+        }
+    }
+
+    /// Data without bytes, of which another may have the address.
+    struct Empty;
+    static EMPTY_UNDONE: AtomicBool = AtomicBool::new(false);
+
+    // SAFETY: one store, however often.
+    unsafe impl Undo for Empty {
+        fn undo(&self) {
+            EMPTY_UNDONE.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn two_obligations_at_one_address_have_entries_of_their_own() {
+        let outer = Outer::raised();
+        assert_eq!(core::ptr::from_ref(outer).addr(), core::ptr::from_ref(&outer.inner).addr());
+        kill(|| {
+            let owed = Obligation::<_, TestTask>::new(outer).unwrap();
+            core::mem::forget(Obligation::<_, TestTask>::new(&outer.inner).unwrap());
+            drop(owed);
+        });
+        assert_eq!(outer.flags(), (false, false), "the inner obligation was not met");
+    }
+
+    #[test]
+    fn an_obligation_handed_over_leaves_another_at_its_address() {
+        let outer = Outer::raised();
+        let mut slot = Slot::<Obligation<Outer, TestTask>>::new();
+        kill(|| {
+            let owed = Obligation::new(outer).unwrap();
+            core::mem::forget(Obligation::<_, TestTask>::new(&outer.inner).unwrap());
+            slot.put(owed).unwrap();
+        });
+        assert_eq!(outer.flags(), (false, true), "the slot's was met, or the task's was not");
+        kill(|| {
+            let taken = slot.take().unwrap();
+            core::mem::forget(Obligation::<_, TestTask>::new(&outer.inner).unwrap());
+            drop(taken);
+        });
+        assert_eq!(outer.flags(), (false, false));
+    }
+
+    #[test]
+    fn an_obligation_without_bytes_and_another_at_its_address_have_entries_of_their_own() {
+        #[repr(C)]
+        struct Two(Empty, Flag);
+        let two: &'static Two = Box::leak(Box::new(Two(Empty, Flag(AtomicBool::new(true)))));
+        assert_eq!(core::ptr::from_ref(&two.0).addr(), core::ptr::from_ref(&two.1).addr());
+        kill(|| {
+            let owed = Obligation::<_, TestTask>::new(&two.1).unwrap();
+            core::mem::forget(Obligation::<_, TestTask>::new(&two.0).unwrap());
+            drop(owed);
+        });
+        assert!(EMPTY_UNDONE.load(Ordering::Relaxed), "the one without bytes was not met");
+    }
+
+    /// Data that one task at a time has, by a lock.
+    struct Guarded {
+        lock: Mutex<(), TestTask>,
+        undone_in_lock: AtomicBool,
+    }
+
+    // SAFETY: one store, however often.
+    unsafe impl Undo for Guarded {
+        fn undo(&self) {
+            self.undone_in_lock.store(self.lock.is_locked(), Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn an_obligation_taken_on_under_a_lock_is_met_before_the_lock_is_released() {
+        let data: &'static Guarded =
+            Box::leak(Box::new(Guarded { lock: Mutex::new(()), undone_in_lock: false.into() }));
+        kill(|| {
+            core::mem::forget(data.lock.lock().unwrap());
+            core::mem::forget(Obligation::<_, TestTask>::new(data).unwrap());
+        });
+        assert!(data.undone_in_lock.load(Ordering::Relaxed), "another task could have come first");
+        assert!(!data.lock.is_locked());
     }
 
     #[test]

@@ -65,12 +65,15 @@ impl<T: Send + Sync, L: TrackedHeap> Shared<T, L> {
     /// As [`Shared::new`], for a value that may be dropped even if its last share was a dead
     /// task's.
     ///
+    /// The keeper drops it at any time after the death, so it borrows nothing that can go before:
+    /// a handle can be forgotten, and then what its value borrows is free to go.
+    ///
     /// # Errors
     /// As [`Shared::new`].
     #[inline(always)]
     pub fn new_droppable(value: T) -> Result<Self, AllocError>
     where
-        T: DropAfterTear,
+        T: DropAfterTear + 'static,
     {
         Self::allocate(value, Self::DROP_AND_FREE, true, arch::frame_address())
     }
@@ -262,7 +265,7 @@ unsafe impl<T: Send + Sync, L: TrackedHeap> Sealed for Shared<T, L> {
     }
 
     #[inline(always)]
-    unsafe fn from_word(word: u64) -> Self {
+    unsafe fn from_word(word: u64, _: &'static Operations) -> Self {
         let block = ptr::with_exposed_provenance_mut(word as usize);
         // SAFETY: a word of `listed` is the address of a block.
         Self { block: unsafe { NonNull::new_unchecked(block) }, context: PhantomData }

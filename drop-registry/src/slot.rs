@@ -179,39 +179,39 @@ mod tests {
     }
 
     /// Counts its drops, and promises to bear a tear.
-    struct Counts<'a>(&'a AtomicU64);
-    impl Drop for Counts<'_> {
+    struct Counts(&'static AtomicU64);
+    impl Drop for Counts {
         fn drop(&mut self) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
     // SAFETY: one pointer, never reassigned.
-    unsafe impl DropAfterTear for Counts<'_> {}
+    unsafe impl DropAfterTear for Counts {}
 
     #[test]
     fn a_box_keeps_its_promise_over_a_hand_over() {
-        let drops = AtomicU64::new(0);
-        let mut slot = Slot::<TrackedBox<Counts<'_>, TestTask>>::new();
+        static DROPS: AtomicU64 = AtomicU64::new(0);
+        let mut slot = Slot::<TrackedBox<Counts, TestTask>>::new();
         for (droppable, outcome) in [(true, Outcome::Reclaimed), (false, Outcome::Quarantined)] {
             let make = if droppable { TrackedBox::new_droppable } else { TrackedBox::new };
-            let gone = kill(|| assert!(slot.put(make(Counts(&drops)).unwrap()).is_ok()));
+            let gone = kill(|| assert!(slot.put(make(Counts(&DROPS)).unwrap()).is_ok()));
             assert!(gone.is_empty());
             let gone = kill(|| core::mem::forget(slot.take().unwrap().unwrap()));
             assert_eq!(gone, [Outcome::Orphaned, outcome]);
         }
-        assert_eq!(drops.load(Ordering::Relaxed), 1);
+        assert_eq!(DROPS.load(Ordering::Relaxed), 1);
     }
 
     #[test]
     fn what_a_dropped_slot_owns_is_dropped() {
-        let drops = AtomicU64::new(0);
+        static DROPS: AtomicU64 = AtomicU64::new(0);
         on_fresh_ledger(|ledger| {
-            let slot = Slot::<TrackedBox<Counts<'_>, TestTask>>::new();
-            assert!(slot.put(TrackedBox::new(Counts(&drops)).unwrap()).is_ok());
+            let slot = Slot::<TrackedBox<Counts, TestTask>>::new();
+            assert!(slot.put(TrackedBox::new(Counts(&DROPS)).unwrap()).is_ok());
             drop(slot);
             assert!(ledger.is_empty());
         });
-        assert_eq!(drops.load(Ordering::Relaxed), 1);
+        assert_eq!(DROPS.load(Ordering::Relaxed), 1);
     }
 
     /// A flag that is raised for a while.

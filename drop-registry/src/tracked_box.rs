@@ -72,12 +72,15 @@ impl<T, L: TrackedHeap> TrackedBox<T, L> {
 
     /// As [`TrackedBox::new`], for a value that may be dropped even after a tear.
     ///
+    /// The keeper drops it at any time after the death, so it borrows nothing that can go before:
+    /// a handle can be forgotten, and then what its value borrows is free to go.
+    ///
     /// # Errors
     /// As [`TrackedBox::new`].
     #[inline(always)]
     pub fn new_droppable(value: T) -> Result<Self, AllocError>
     where
-        T: DropAfterTear,
+        T: DropAfterTear + 'static,
     {
         Self::allocate(value, true, arch::frame_address())
     }
@@ -123,7 +126,7 @@ unsafe impl<T: Send, L: TrackedHeap> Sealed for TrackedBox<T, L> {
     }
 
     #[inline(always)]
-    unsafe fn from_word(word: u64) -> Self {
+    unsafe fn from_word(word: u64, _: &'static Operations) -> Self {
         let block = ptr::with_exposed_provenance_mut((word & !DROPPABLE) as usize);
         // SAFETY: a word of `listed` has the address of a block.
         let value = unsafe { NonNull::new_unchecked(block) };
