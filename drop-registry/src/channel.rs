@@ -69,7 +69,8 @@ pub struct Channel<H: HandOver, const CAPACITY: usize, R: WaitStrategy<H::Contex
     tail: AtomicU64,
     senders: R::Waiters,
     receivers: R::Waiters,
-    context: PhantomData<fn() -> (H, R)>,
+    /// Invariant in `H`, as for a slot: items go in and come out by a shared borrow.
+    context: PhantomData<fn(H) -> (H, R)>,
 }
 
 // SAFETY: every change is a single instruction, and no state between two of them is invalid.
@@ -414,7 +415,7 @@ impl<H: HandOver, const CAPACITY: usize, R: WaitStrategy<H::Context>> fmt::Debug
 mod tests {
     use super::*;
     use crate::testing::{TestTask, kill, on_fresh_ledger};
-    use crate::{Ledger, Outcome, Shared, TrackedBox};
+    use crate::{Ledger, Mutex, Outcome, Shared, TrackedBox};
     use std::vec::Vec;
 
     type Boxes<const CAPACITY: usize> = Channel<TrackedBox<u64, TestTask>, CAPACITY>;
@@ -479,6 +480,21 @@ mod tests {
             assert_eq!(Shared::count(&mine), 2, "a clone that was sent is counted");
             let gone = kill(|| core::mem::forget(channel.try_recv().unwrap()));
             assert_eq!((gone, Shared::count(&mine)), (Vec::from([Outcome::Released]), 1));
+        });
+    }
+
+    #[test]
+    fn what_was_taken_after_an_item_that_is_sent_stays_listed_when_what_was_before_it_goes() {
+        on_fresh_ledger(|ledger| {
+            let lock = Mutex::<u64, TestTask>::new(0);
+            let channel = Boxes::<2>::new();
+            let guard = lock.lock().unwrap();
+            let (sent, kept) = (boxed(1), boxed(2));
+            channel.try_send(sent).unwrap();
+            drop(guard);
+            assert_eq!(ledger.len(), 1);
+            drop(kept);
+            assert!(ledger.is_empty());
         });
     }
 

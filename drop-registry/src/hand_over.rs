@@ -67,6 +67,9 @@ pub(crate) fn give<H: HandOver>(
     if !window(word, entry) {
         return Err(item);
     }
+    if planted!(GapIsNull) {
+        entry.empty_out();
+    }
     ledger.trim();
     core::mem::forget(item);
     Ok(())

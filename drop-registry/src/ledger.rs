@@ -101,7 +101,7 @@ impl Entry {
 
     /// Makes the entry as one that was never used, for those beyond the last.
     #[inline(always)]
-    fn empty_out(&self) {
+    pub(crate) fn empty_out(&self) {
         compiler_fence(Ordering::SeqCst);
         self.resource.store(ptr::null_mut(), Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
@@ -186,7 +186,7 @@ pub struct Ledger {
     beyond: Entry,
 }
 
-/// Set in `moving` when an entry has been moved, until the ledger is empty.
+/// Set in `moving` when an entry has been moved, until [`Ledger::cut`] finds that the ledger is empty.
 const MOVED: u64 = 1 << 63;
 
 /// The `resolution` of a ledger that nobody may write: no task's window is ever resolved to it.
@@ -346,20 +346,29 @@ impl Ledger {
         if depth < FULL { Ok(depth) } else { Err(LedgerFull) }
     }
 
-    /// The entry at `place`, where a guard has written it, if it is this ledger's last and has not
-    /// been moved since: as it is if guards are dropped in order.
+    /// The entry at `place`, where a guard has written it for `resource`, if it is this ledger's last
+    /// and has not been moved since: as it is if guards are dropped in order.
     ///
     /// All that it loads has not been stored for a while, and no load has to wait for another.
     ///
     /// # Safety
     /// The ledger of `place` is still there.
     #[inline(always)]
-    pub(crate) unsafe fn last_at(&self, place: Place) -> Option<&Entry> {
+    pub(crate) unsafe fn last_at(&self, place: Place, resource: *const ()) -> Option<&Entry> {
         // SAFETY: by the contract; whoever makes a `Place` has written an entry there, and there is
         // always one more after it.
         let (entry, next) = unsafe { (place.0.as_ref(), place.0.add(1).as_ref()) };
         let other = next.resource().addr() as u64 | self.moving.load(Ordering::Relaxed);
-        (other == 0 && self.contains(place)).then_some(entry)
+        let last = (other == 0 && self.contains(place)).then_some(entry);
+        debug_assert!(
+            last.is_none_or(|last| ptr::eq(last, self.used().last().unwrap_or(&self.beyond))),
+            "an entry above another that is in use is null",
+        );
+        debug_assert!(
+            last.is_none_or(|last| last.resource().cast_const() == resource),
+            "the entry where a guard was written lists something else",
+        );
+        last
     }
 
     /// Takes the last entry's room back, which is empty.
@@ -378,8 +387,9 @@ impl Ledger {
     pub(crate) fn top(&self, resource: *const ()) -> Option<&Entry> {
         let depth = self.depth.load(Ordering::Relaxed);
         // SAFETY: only this task writes `depth`, so it is `HEADER_BYTES` plus a whole number of
-        // entries. With no entry in use, `moving` stands where the resource would be, is 0 in a
-        // task that runs, and so matches nothing.
+        // entries. With no entry in use, `moving` stands where the resource would be. In a task
+        // that runs it is 0, or `MOVED` if the last entry has been dropped in order since entries
+        // were moved; neither is where a resource lies, nor the mark of one, so it matches nothing.
         let last = unsafe { self.at(depth - ENTRY_BYTES) };
         (last.resource().cast_const() == resource).then_some(last)
     }
@@ -420,6 +430,10 @@ impl Ledger {
     pub(crate) fn trim(&self) {
         let used = self.used();
         let len = used.iter().rposition(|entry| !entry.is_vacant()).map_or(0, |n| n + 1);
+        debug_assert!(
+            used[..len].iter().all(|entry| !entry.resource().is_null()),
+            "an entry below another that is held is null, and not a gap",
+        );
         self.cut(len);
     }
 
@@ -647,5 +661,25 @@ mod tests {
     fn the_top_of_an_empty_ledger_matches_nothing() {
         let ledger = Ledger::new();
         assert!(ledger.top(ptr::without_provenance(8)).is_none());
+    }
+
+    #[test]
+    fn a_ledger_that_was_emptied_in_order_after_its_gaps_were_closed_is_as_good_as_new() {
+        let ledger = Ledger::new();
+        record(&ledger, 8).unwrap().erase();
+        record(&ledger, 16).unwrap();
+        ledger.close_gaps();
+        ledger.pop(ledger.top(ptr::without_provenance(16)).unwrap());
+        // Nobody has looked whether it is empty, so it still says that entries were moved.
+        assert_eq!(ledger.moving.load(Ordering::Relaxed), MOVED);
+        for nothing in [0, 8, 16] {
+            assert!(ledger.top(ptr::without_provenance(nothing)).is_none());
+        }
+        let place = Place::of(record(&ledger, 24).unwrap());
+        // SAFETY: the ledger is there.
+        assert!(unsafe { ledger.last_at(place, ptr::without_provenance(24)) }.is_none());
+        ledger.own_at(place, ptr::without_provenance(24)).erase();
+        ledger.trim();
+        assert_eq!((ledger.len(), ledger.moving.load(Ordering::Relaxed)), (0, 0));
     }
 }

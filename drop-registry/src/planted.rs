@@ -71,11 +71,13 @@ pub enum Bug {
     QueuedAfterLook,
     /// A task takes its token by a load and a store.
     TokenInTwoSteps,
+    /// What was handed over leaves a null behind, as those entries have that are beyond the last.
+    GapIsNull,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::RecordOutsideWindow,
         Self::EraseOutsideWindow,
         Self::ZeroFlagIgnored,
@@ -107,6 +109,7 @@ impl Bug {
         Self::BitBeforeEntry,
         Self::QueuedAfterLook,
         Self::TokenInTwoSteps,
+        Self::GapIsNull,
     ];
 }
 

@@ -42,7 +42,8 @@ pub struct Slot<H: HandOver> {
     /// What `HandOver` makes of it, or 0. `Send` and `Sync` as a number is: what is handed over
     /// may be any task's.
     word: AtomicU64,
-    context: PhantomData<fn() -> H>,
+    /// Invariant in `H`: what is put in by a borrow of the slot comes out as what the slot is of.
+    context: PhantomData<fn(H) -> H>,
 }
 
 // SAFETY: every change is a single store of one word, and an empty slot is valid.

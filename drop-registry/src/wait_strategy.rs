@@ -111,7 +111,7 @@ impl<L: CurrentLedger, R: RelaxStrategy> WaitStrategy<L> for R {
     #[inline(always)]
     unsafe fn unlock(word: &AtomicU64, value: u64, (): &(), ledger: &Ledger, place: Place) {
         // SAFETY: this function's contract: the place is in the ledger of the task that locked.
-        let Some(entry) = (unsafe { ledger.last_at(place) }) else {
+        let Some(entry) = (unsafe { ledger.last_at(place, word.as_ptr().cast()) }) else {
             return unlock_out_of_order(word, value, ledger);
         };
         // SAFETY: the task holds the lock, and the last entry lists it.

@@ -35,6 +35,7 @@ fn where_it_shows(bug: Bug) -> &'static [&'static str] {
         Bug::DropAgain => &["box"],
         Bug::OursFirst => &["lock_api spin"],
         Bug::NobodyHelps => &["channel send"],
+        Bug::GapIsNull => &["hand-over from between"],
         Bug::LastIsOrdinary | Bug::OrdinaryIsLast => &["shared"],
         _ => &[
             "mutex lock, write",

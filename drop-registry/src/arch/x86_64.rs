@@ -100,6 +100,7 @@ macro_rules! gap {
         "1"
     };
 }
+pub(super) use gap;
 
 /// The stack pointer of the function that this is inlined into: what says whose frame acquired a
 /// resource, where the window itself is in a function below.

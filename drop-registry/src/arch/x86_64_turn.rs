@@ -8,6 +8,7 @@
 use core::arch::naked_asm;
 use core::sync::atomic::AtomicU64;
 
+use super::x86_64::gap;
 use crate::{Entry, Ledger, Operations};
 
 /// A word, and the number of its turn: they change together.
@@ -34,8 +35,9 @@ macro_rules! record {
     };
 }
 
-/// Sets the word of a turn that has none, and erases the entry. Returns whether it did: not if it is
-/// another turn by now, or its word is set.
+/// Sets the word of a turn that has none, and erases the entry, which may be anywhere in the ledger:
+/// others above it may be in use, so what stays is a gap. Returns whether it did: not if it is another
+/// turn by now, or its word is set.
 ///
 /// # Safety
 /// `turn` and `entry` are live. With the word set, what `entry` lists is no longer held by its task;
@@ -58,7 +60,7 @@ pub(crate) unsafe extern "C" fn give(
         "xor eax, eax",
         "lock cmpxchg16b xmmword ptr [rdi]",
         "2: jne 5f",
-        "3: mov qword ptr [rsi], 0",
+        concat!("3: mov qword ptr [rsi], ", gap!()),
         "4:",
         record!("1", "6, 0xff, 0xff, 0xff"),
         // Nothing since has changed the flags.

@@ -67,7 +67,8 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Drop for ReadGuard<'_, T, 
             return self.lock.stop_reading(ledger);
         }
         // SAFETY: the place is in the ledger of the task that took the lock.
-        let Some(entry) = (unsafe { ledger.last_at(self.place) }) else {
+        let last = unsafe { ledger.last_at(self.place, self.lock.as_read_resource()) };
+        let Some(entry) = last else {
             return self.lock.stop_reading_out_of_order(ledger, self.place);
         };
         // SAFETY: this guard is a reader, which the last entry lists.

@@ -3,7 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use drop_registry::hosted::Hosted;
-use drop_registry::{DropAfterTear, LockError, RwLock, Shared, Slot, TrackedBox, TrackedHeap};
+use drop_registry::{
+    Channel, DropAfterTear, LockError, RwLock, Shared, Slot, TrackedBox, TrackedHeap,
+};
 
 use super::leak;
 use super::mutex::{Answer, Lock, Turns, next_answer};
@@ -18,6 +20,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: "lock, share and box", world: mixed },
     Operation { name: "destructor that locks", world: destructor_that_locks },
     Operation { name: "hand-over under a lock", world: handed_over_under_a_lock },
+    Operation { name: "hand-over from between, channel", world: || from_between(Places::send) },
+    Operation { name: "hand-over from between, slot", world: || from_between(Places::put) },
 ];
 
 struct Nested {
@@ -266,5 +270,87 @@ impl World for HandedOver {
         let begun = self.drops.begun.load(Ordering::Relaxed);
         audit.require(begun <= 1, Findings::DOUBLED);
         audit.require_heap(self.heap_before);
+    }
+}
+
+type Boxed = TrackedBox<Value, Hosted>;
+
+/// Where a box can go.
+struct Places {
+    channel: Channel<Boxed, 1, Turns>,
+    slot: Place<Boxed>,
+}
+
+impl Places {
+    fn send(&self, boxed: Boxed) {
+        self.channel.try_send(boxed).expect("an empty channel");
+    }
+
+    fn put(&self, boxed: Boxed) {
+        self.slot.slot().put(boxed).expect("an empty slot");
+    }
+
+    fn len(&self) -> usize {
+        self.channel.len() + usize::from(!self.slot.slot().is_empty())
+    }
+
+    fn clear(&self) {
+        drop((self.channel.try_recv(), self.slot.take()));
+    }
+}
+
+/// A box is handed over that lies between two other things in the ledger; then the lower one goes,
+/// and the upper one is still the task's.
+struct FromBetween {
+    lock: &'static Lock<u64>,
+    places: &'static Places,
+    hand_over: fn(&Places, Boxed),
+    drops: [&'static Drops; 2],
+    heap_before: usize,
+    len_at_death: usize,
+}
+
+fn from_between(hand_over: fn(&Places, Boxed)) -> Box<dyn World> {
+    let heap_before = Hosted::heap().bytes_taken();
+    Box::new(FromBetween {
+        lock: leak(Lock::new(0)),
+        places: leak(Places { channel: Channel::new(), slot: Place::new() }),
+        hand_over,
+        drops: [leak(Drops::default()), leak(Drops::default())],
+        heap_before,
+        len_at_death: 0,
+    })
+}
+
+impl World for FromBetween {
+    fn victim(&self) -> Box<dyn FnOnce()> {
+        let (lock, places, hand_over, drops) = (self.lock, self.places, self.hand_over, self.drops);
+        Box::new(move || {
+            let guard = lock.lock();
+            let [given, kept] =
+                drops.map(|drops| Boxed::new_droppable(Value(drops)).expect("room on the heap"));
+            begin();
+            hand_over(places, given);
+            drop(guard);
+            drop(kept);
+            end();
+        })
+    }
+
+    fn at_death(&mut self) {
+        self.len_at_death = self.places.len();
+    }
+
+    fn audit(&mut self, audit: &mut Audit<'_>) {
+        let (lock, places) = (self.lock, self.places);
+        audit.require(!lock.is_locked(), Findings::LEAKED);
+        let answer = audit.run(move || next_answer(lock, 0));
+        audit.require(answer.is_some_and(|answer| answer != Answer::Refused), Findings::STUCK);
+        audit.require(places.len() == self.len_at_death, Findings::STOLEN);
+        audit.run(move || places.clear());
+        // Each box has gone, once: its own way, with the place, or with the task.
+        for drops in self.drops {
+            audit.require_dropped(drops.begun.load(Ordering::Relaxed), self.heap_before);
+        }
     }
 }
