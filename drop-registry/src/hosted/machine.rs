@@ -40,7 +40,7 @@ thread_local! {
 #[derive(Debug)]
 pub struct Hosted;
 
-// SAFETY: each task has a ledger of its own for as long as its machine lives, and `Machine::run`
+// SAFETY: each task has a ledger of its own for ever, and `Machine::run`
 // sets `LEDGER` to it before it runs and back afterwards. The driver has one for the thread.
 unsafe impl CurrentLedger for Hosted {
     #[inline(always)]
@@ -104,7 +104,8 @@ struct Task {
     entry: Box<Entry>,
     /// Whether the entry can be run again.
     restartable: bool,
-    ledger: Box<Ledger>,
+    /// Not freed with the machine: the word of a static lock may name it for ever.
+    ledger: &'static Ledger,
     context: Box<UnsafeCell<Context>>,
     /// What `END` is while it runs.
     end: Option<Stop>,
@@ -156,8 +157,8 @@ impl Machine {
 
     fn enter(&mut self, entry: Entry, restartable: bool) -> TaskId {
         let id = TaskId::first(self.tasks.len() as u32);
-        let ledger: Box<Ledger> = Box::default();
-        parking::enter(self.tasks.len(), &raw const *ledger);
+        let ledger: &'static Ledger = Box::leak(Box::default());
+        parking::enter(self.tasks.len(), ledger);
         let mut task = Task {
             id,
             stack: Stack::new(STACK_BYTES),
@@ -194,7 +195,7 @@ impl Machine {
         (task.end, task.parked, task.alive) = (None, false, true);
         let (next, old_stack) = (task.id, mem::replace(&mut task.stack, Stack::new(STACK_BYTES)));
         task.stand_at_entry();
-        parking::enter(id.index as usize, &raw const *task.ledger);
+        parking::enter(id.index as usize, task.ledger);
         self.old_stacks.push(old_stack);
         Some(next)
     }
@@ -220,7 +221,7 @@ impl Machine {
         }
         task.parked = false;
         let (context, bounds) = (task.context.get(), task.stack.bounds());
-        let outer = LEDGER.replace(&raw const *task.ledger);
+        let outer = LEDGER.replace(task.ledger);
         END.set(task.end.take());
         // SAFETY: the machine is attached to this thread, and the task stands at its entry or
         // where it last stopped; its stack and ledger live as long as the machine.
@@ -303,7 +304,7 @@ impl Machine {
 
     /// The ledgers of all tasks that live.
     pub fn ledgers(&self) -> impl Iterator<Item = (TaskId, &Ledger)> {
-        self.tasks.iter().filter(|task| task.alive).map(|task| (task.id, &*task.ledger))
+        self.tasks.iter().filter(|task| task.alive).map(|task| (task.id, task.ledger))
     }
 
     /// A task that does not run, as a keeper sees it, and its ledger.
@@ -325,13 +326,12 @@ impl Machine {
     /// for settling it, it is run no more, unless it has been [restarted](Machine::restart).
     pub unsafe fn seize<'a>(&mut self, id: TaskId) -> (FrozenTask<'a>, &'a Ledger) {
         let task = self.task(id);
-        // SAFETY: the context and the ledger are in boxes, which live as long as the machine: by
-        // the contract, for `'a`. A task's registers are all in its context when it does not run.
+        // SAFETY: the context is in a box, which lives as long as the machine: by the contract, for
+        // `'a`. A task's registers are all in its context when it does not run.
         // The stack stays mapped as long as the machine lives.
         unsafe {
             let registers = NonNull::new_unchecked(&raw mut (*task.context.get()).registers);
-            let ledger: *const Ledger = &raw const *task.ledger;
-            (FrozenTask::new(id, registers, task.stack.bounds()), &*ledger)
+            (FrozenTask::new(id, registers, task.stack.bounds()), task.ledger)
         }
     }
 

@@ -4,12 +4,14 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::boxed::Box;
+use std::collections::BTreeSet;
 use std::vec::Vec;
 
 use task_model::{FaultInfo, FaultKind, Gpr, StackMemory};
 
 use super::signals;
-use super::{Machine, Stop, yield_now};
+use super::{Hosted, Machine, Stop, yield_now};
+use crate::Mutex;
 
 /// Executes `body` as a task, which ends by a fault.
 fn fault_of(body: impl FnOnce() + 'static) -> FaultInfo {
@@ -188,6 +190,33 @@ fn nothing_is_written_below_the_stack_pointer() {
     let sp = frozen.registers().rsp();
     assert_eq!(frozen.read_u64(sp - 8), Ok(0x5a5a_5a5a));
     assert_eq!(frozen.read_u64(sp - 128), Ok(0x5a5a_5a5a));
+}
+
+/// Where the ledgers of its tasks are: what a lock says of its owner.
+fn addresses(machine: &Machine) -> BTreeSet<usize> {
+    machine.ledgers().map(|(_, ledger)| core::ptr::from_ref(ledger).addr()).collect()
+}
+
+#[test]
+fn what_a_task_held_when_its_machine_went_is_no_later_task_s() {
+    static LOCKS: [Mutex<(), Hosted>; 100] = [const { Mutex::new(()) }; 100];
+    let mut machine = Machine::new();
+    for lock in &LOCKS {
+        let task = machine.spawn(move || {
+            let _guard = lock.lock();
+            yield_now();
+        });
+        assert_eq!(machine.run(task, None), Stop::Yielded);
+    }
+    let owners = addresses(&machine);
+    drop(machine);
+    assert!(LOCKS.iter().all(Mutex::is_locked));
+    let mut machine = Machine::new();
+    for _ in &LOCKS {
+        machine.spawn(|| ());
+    }
+    let later = addresses(&machine);
+    assert!(owners.is_disjoint(&later), "locks say that these tasks hold them");
 }
 
 #[test]
