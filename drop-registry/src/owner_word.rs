@@ -178,6 +178,12 @@ impl OwnerWord {
         *self.0.get_mut() == FREE
     }
 
+    /// Whether a death has left a mark, or somebody has given up after one.
+    #[cfg(feature = "lock_api")]
+    pub(crate) fn is_marked(&mut self) -> bool {
+        *self.0.get_mut() & !OWNER != 0
+    }
+
     /// The word itself.
     pub(crate) const fn get(&self) -> &AtomicU64 {
         &self.0
@@ -224,8 +230,26 @@ impl OwnerWord {
     }
 }
 
+/// Takes what was forgotten, so many times, out of the calling task's ledger, which is to list it: for
+/// a resource with a count that is destroyed.
+///
+/// # Panics
+/// If it does not list it so often; as [`OwnerWord::retire`].
+#[cold]
+pub(crate) fn forget_listed<L: CurrentLedger>(resource: *const (), count: u64) {
+    // SAFETY: `CurrentLedger`: the ledger is this task's.
+    let ledger = unsafe { L::current().as_ref() };
+    for _ in 0..count {
+        match ledger.find(resource) {
+            Some(entry) => entry.erase(),
+            None => destroyed_while_held(),
+        }
+    }
+    ledger.trim();
+}
+
 /// `extern "C"`, so that the panic cannot be caught and the lock's memory used again.
 #[cold]
-pub(crate) extern "C" fn destroyed_while_held() -> ! {
-    panic!("a lock was destroyed, or moved and destroyed, while a task held it");
+extern "C" fn destroyed_while_held() -> ! {
+    panic!("a lock or a semaphore was destroyed, or moved and destroyed, while a task held it");
 }

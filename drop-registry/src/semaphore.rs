@@ -6,6 +6,7 @@ use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::arch;
+use crate::owner_word::forget_listed;
 use crate::wait_queue::Wake;
 use crate::{
     Entry, Extent, Ledger, LedgerFull, Operations, Outcome, Parker, ResourceKind, WaitQueue,
@@ -43,9 +44,23 @@ use crate::{
 /// # Ok::<(), LedgerFull>(())
 /// ```
 #[repr(C)]
-pub struct Semaphore<L, const WORDS: usize = 1> {
+pub struct Semaphore<L: Parker, const WORDS: usize = 1> {
+    /// How many permits are available, in the low half; how many are in ledgers, in the high half.
     permits: AtomicU64,
     waiters: WaitQueue<L, WORDS>,
+}
+
+/// One permit that is in a ledger.
+///
+/// Neither half overflows: each of these has an entry, and so many ledgers no memory holds.
+const ISSUED: u64 = 1 << 32;
+
+fn available(permits: u64) -> u64 {
+    permits & (ISSUED - 1)
+}
+
+fn issued(permits: u64) -> u64 {
+    permits / ISSUED
 }
 
 /// Why [`Semaphore::try_acquire`] gave no permit.
@@ -102,7 +117,7 @@ impl From<LedgerFull> for AddPermitsError {
 
 impl<L: Parker, const WORDS: usize> Semaphore<L, WORDS> {
     /// The most permits that can be available. The count has room for those that are taken.
-    pub const MAX_PERMITS: u64 = u64::MAX >> 1;
+    pub const MAX_PERMITS: u64 = (ISSUED - 1) >> 1;
 
     /// A permit that its task has.
     const PERMIT: &'static Operations = &Operations {
@@ -127,6 +142,8 @@ impl<L: Parker, const WORDS: usize> Semaphore<L, WORDS> {
     /// # Panics
     /// If that is more than [`Semaphore::MAX_PERMITS`].
     pub const fn new(permits: u64) -> Self {
+        // What an entry lists.
+        const { assert!(core::mem::offset_of!(Self, permits) == 0) };
         assert!(permits <= Self::MAX_PERMITS, "more permits than a semaphore counts");
         Self { permits: AtomicU64::new(permits), waiters: WaitQueue::new() }
     }
@@ -151,7 +168,7 @@ impl<L: Parker, const WORDS: usize> Semaphore<L, WORDS> {
 
     /// How many permits are not taken: of use to a check or a report, and stale at once.
     pub fn available(&self) -> u64 {
-        self.permits.load(Ordering::Relaxed)
+        available(self.permits.load(Ordering::Relaxed))
     }
 
     /// Adds permits, and wakes waiters for them.
@@ -162,7 +179,10 @@ impl<L: Parker, const WORDS: usize> Semaphore<L, WORDS> {
         let mut debt = self.waiters.owe(Wake::All, arch::frame_address())?;
         // From here to the end a death wakes all, who then look for themselves.
         debt.wake = None;
-        let sum = |there: u64| there.checked_add(permits).filter(|n| *n <= Self::MAX_PERMITS);
+        let sum = |there: u64| {
+            let most = Self::MAX_PERMITS.checked_sub(available(there))?;
+            (permits <= most).then(|| there + permits)
+        };
         // SeqCst: the waker's barrier (see `wait_queue`).
         self.permits
             .fetch_update(Ordering::SeqCst, Ordering::Relaxed, sum)
@@ -192,7 +212,10 @@ impl<L: Parker, const WORDS: usize> Semaphore<L, WORDS> {
         loop {
             // Relaxed: the exchange is the Acquire, for what was done with the permit before.
             let there = self.permits.load(Ordering::Relaxed);
-            let left = there.checked_sub(1).ok_or(TryAcquireError::WouldBlock)?;
+            if available(there) == 0 {
+                return Err(TryAcquireError::WouldBlock);
+            }
+            let left = there.wrapping_add(ISSUED - 1);
             let (word, depth) = (self.permits.as_ptr().cast(), ledger.room()?);
             // SAFETY: taking one from the count is to have a permit in the sense of `PERMIT`.
             let taken = unsafe {
@@ -211,21 +234,49 @@ impl<L: Parker, const WORDS: usize> Semaphore<L, WORDS> {
     unsafe fn give_back(&self, entry: &Entry) {
         loop {
             let there = self.permits.load(Ordering::Relaxed);
-            // Cannot overflow: of the permits that are not in the count, each is in a ledger.
-            let sum = there.wrapping_add(1);
-            // SAFETY: one more in the count is one permit less with the task of `entry`. The
-            // exchange is the Release, and the waker's barrier.
+            let sum = there.wrapping_sub(ISSUED - 1);
+            // SAFETY: one more available is one permit less with the task of `entry`. The exchange
+            // is the Release, and the waker's barrier.
             if unsafe { arch::exchange_owing(&self.permits, there, sum, entry, Self::GIVEN_BACK) } {
+                return;
+            }
+        }
+    }
+
+    /// Takes a permit away for good, in the window in which its entry is erased.
+    ///
+    /// # Safety
+    /// As [`Semaphore::give_back`].
+    unsafe fn take_away(&self, entry: &Entry) {
+        loop {
+            let there = self.permits.load(Ordering::Relaxed);
+            let left = there.wrapping_sub(ISSUED);
+            // SAFETY: one less in ledgers is one permit less with the task of `entry`.
+            if unsafe { arch::exchange(&self.permits, there, left, entry) } {
                 return;
             }
         }
     }
 }
 
-impl<L, const WORDS: usize> fmt::Debug for Semaphore<L, WORDS> {
+/// Takes permits that were forgotten (by [`core::mem::forget`]) out of the ledger that lists them.
+///
+/// # Panics
+/// If another task has such a permit, or this one does and the semaphore has been moved since. The
+/// panic does not unwind: some ledger lists what is about to go.
+impl<L: Parker, const WORDS: usize> Drop for Semaphore<L, WORDS> {
+    fn drop(&mut self) {
+        let issued = issued(*self.permits.get_mut());
+        if issued > 0 {
+            forget_listed::<L>(self.permits.as_ptr().cast(), issued);
+        }
+    }
+}
+
+impl<L: Parker, const WORDS: usize> fmt::Debug for Semaphore<L, WORDS> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Semaphore")
-            .field("available", &self.permits.load(Ordering::Relaxed))
+            .field("available", &self.available())
             .field("waiters", &self.waiters)
             .finish()
     }
@@ -243,12 +294,13 @@ pub struct Permit<'a, L: Parker, const WORDS: usize = 1> {
 impl<L: Parker, const WORDS: usize> Permit<'_, L, WORDS> {
     /// Takes the permit away for good: neither a drop nor a death gives it back any more.
     ///
-    /// One store decides it. Whoever is to have the permit instead gets one by
+    /// One instruction decides it. Whoever is to have the permit instead gets one by
     /// [`Semaphore::add_permits`].
     pub fn forget(self) {
         let permit = core::mem::ManuallyDrop::new(self);
         let ledger = permit.ledger();
-        permit.entry(ledger).erase();
+        // SAFETY: the entry lists this permit.
+        unsafe { permit.semaphore.take_away(permit.entry(ledger)) };
         ledger.trim();
     }
 
@@ -267,11 +319,11 @@ impl<L: Parker, const WORDS: usize> Permit<'_, L, WORDS> {
 impl<L: Parker, const WORDS: usize> Drop for Permit<'_, L, WORDS> {
     fn drop(&mut self) {
         let ledger = self.ledger();
-        let entry = self.entry(ledger);
         // SAFETY: the entry lists this permit.
-        unsafe { self.semaphore.give_back(entry) };
+        unsafe { self.semaphore.give_back(self.entry(ledger)) };
         self.semaphore.waiters.notify_one();
-        entry.erase();
+        // Looked up again: to unpark may have moved it. It is still the innermost.
+        self.entry(ledger).erase();
         ledger.trim();
     }
 }
@@ -285,6 +337,10 @@ impl<L: Parker, const WORDS: usize> fmt::Debug for Permit<'_, L, WORDS> {
 unsafe fn release_permit<L: Parker, const WORDS: usize>(ledger: &Ledger, entry: &Entry) -> Outcome {
     // SAFETY: `Operations::release`: the entry lists a permit of a live semaphore.
     let semaphore = unsafe { &*entry.resource().cast_const().cast::<Semaphore<L, WORDS>>() };
+    if issued(semaphore.permits.load(Ordering::Relaxed)) == 0 {
+        entry.erase();
+        return Outcome::Disowned;
+    }
     // SAFETY: the entry is the dead task's, and nobody else changes it now.
     unsafe { semaphore.give_back(entry) };
     // SAFETY: the entry has taken on these operations, under the same conditions.
@@ -304,5 +360,3 @@ unsafe fn wake_for_dead<L: Parker, const WORDS: usize>(_: &Ledger, entry: &Entry
 unsafe fn nothing(_: &Entry) -> Outcome {
     Outcome::Released
 }
-
-const _: () = assert!(core::mem::offset_of!(Semaphore<(), 1>, permits) == 0);

@@ -153,7 +153,7 @@ fn unlock_out_of_order(word: &AtomicU64, value: u64, ledger: &Ledger) {
     let held = word.load(Ordering::Relaxed);
     // SAFETY: the task holds the lock, and `entry` lists it.
     let released = unsafe { arch::exchange(word, held, value, entry) };
-    debug_assert!(released, "nobody else changes the word of a held lock");
+    assert!(released, "nobody else changes the word of a held lock");
     ledger.trim();
 }
 
@@ -204,11 +204,11 @@ impl<L: Parker, const WORDS: usize> WaitStrategy<L> for Park<WORDS> {
         ledger: &Ledger,
         _: Place,
     ) {
-        let entry = ledger.own(word.as_ptr().cast());
         // Release for the next owner's Acquire; and the waker's barrier (see `wait_queue`).
         word.swap(value, Ordering::SeqCst);
         waiters.notify_one();
-        entry.erase();
+        // Looked up after that: to unpark may have moved it.
+        ledger.own(word.as_ptr().cast()).erase();
         ledger.trim();
     }
 

@@ -13,6 +13,11 @@
 //! The same panic is for a lock that the task holds already, and for a full ledger. It does not
 //! unwind: in a kernel it ends the task, in a program that unwinds it ends that.
 //!
+//! `lock_api` drops the value together with its lock, or gives it out by `into_inner`, without asking.
+//! So to destroy a lock whose value nobody has recovered is the same panic: leak it, or recover it
+//! first. **Nothing can stop `lock_api::Mutex::get_mut`** (nor `RwLock`'s, nor `data_ptr`), which does
+//! not ask the raw lock: whoever calls it after a death gets a value that may be torn.
+//!
 //! A lock that `lock_api`'s functions took is reported as escaped where they are not inlined, in a
 //! build without optimisation: see [`Settled::escaped`](crate::Settled::escaped).
 //!
@@ -47,6 +52,12 @@ pub use raw_rwlock::RawRwLock;
 pub use tracked_mutex::{Inherit, TrackedRawMutex, lock_tracked};
 
 use core::fmt;
+
+/// `extern "C"`, so that the panic cannot be caught, and the value is not dropped.
+#[cold]
+extern "C" fn destroyed_while_torn() -> ! {
+    panic!("a lock was destroyed whose value may be torn, and would be dropped: an owner died")
+}
 
 /// Why `lock_api`'s infallible functions do not return.
 ///

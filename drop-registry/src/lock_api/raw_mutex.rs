@@ -7,7 +7,7 @@ use core::mem::ManuallyDrop;
 use ::lock_api::{GuardNoSend, Mutex, MutexGuard};
 use spin::relax::Spin;
 
-use super::refuse;
+use super::{destroyed_while_torn, refuse};
 use crate::arch;
 use crate::mutex::TellNext;
 use crate::owner_died::sealed::Sealed;
@@ -105,8 +105,12 @@ unsafe impl<L: CurrentLedger, R: WaitStrategy<L>> ::lock_api::RawMutex for RawMu
 
 impl<L: CurrentLedger, R: WaitStrategy<L>> Drop for RawMutex<L, R> {
     /// # Panics
-    /// If another task holds it; as [`Mutex`](crate::Mutex).
+    /// If another task holds it, as [`Mutex`](crate::Mutex); or if its last owner died and nobody has
+    /// recovered the value, which would be dropped now. The panic does not unwind.
     fn drop(&mut self) {
+        if self.0.word.is_marked() {
+            destroyed_while_torn();
+        }
         self.0.word.retire::<L>();
     }
 }

@@ -6,7 +6,7 @@ use core::fmt;
 use ::lock_api::GuardNoSend;
 use spin::relax::Spin;
 
-use super::refuse;
+use super::{destroyed_while_torn, refuse};
 use crate::owner_word::{FREE, OWNER_DIED};
 use crate::{CurrentLedger, LockError, RwLock, TryLockError, WaitStrategy};
 
@@ -93,6 +93,16 @@ unsafe impl<L: CurrentLedger, R: WaitStrategy<L>> ::lock_api::RawRwLock for RawR
 
     fn is_locked_exclusive(&self) -> bool {
         self.0.is_write_locked()
+    }
+}
+
+impl<L: CurrentLedger, R: WaitStrategy<L>> Drop for RawRwLock<L, R> {
+    /// # Panics
+    /// As [`RawMutex`](super::RawMutex)'s.
+    fn drop(&mut self) {
+        if self.0.is_marked() {
+            destroyed_while_torn();
+        }
     }
 }
 

@@ -65,7 +65,8 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
         if self.word.is_owned() {
             R::wake_all(&self.waiters);
         }
-        entry.erase();
+        // Looked up again: to unpark may have moved it. It is still the innermost.
+        ledger.own(self.as_read_resource()).erase();
         ledger.trim();
     }
 

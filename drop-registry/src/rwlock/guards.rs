@@ -13,6 +13,11 @@ use crate::{CurrentLedger, WaitStrategy};
 
 #[cfg(feature = "lock_api")]
 impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
+    /// Whether a writer's death has left a mark.
+    pub(crate) fn is_marked(&mut self) -> bool {
+        self.word.is_marked()
+    }
+
     /// Unlocks for a guard that was forgotten.
     ///
     /// # Safety

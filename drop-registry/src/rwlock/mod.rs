@@ -41,8 +41,14 @@ pub use guards::{ReadGuard, WriteGuard};
 /// A lock that many tasks may read through at once, or one may write through.
 ///
 /// Each reader stands in the ledger of its task, and a dead one is taken off the count, once:
-/// nobody is told, since it changed nothing. When a *writer* dies, the next to write is told as
+/// nobody is told, since who only reads changes nothing. When a *writer* dies, the next to write is told as
 /// with [`Mutex`](crate::Mutex); until one has put the value right, reading is refused.
+///
+/// **Not for values that readers change by other means.** With interior mutability (a lock of another
+/// crate in the value) a reader can die in the middle of a change, and nothing here says so: the inner
+/// lock stays locked, but the next writer's `&mut`, [`get_mut`](Self::get_mut) and the value's drop go
+/// around it, to a value that may be torn. Atomics are whole at any time, if no other part of the value
+/// depends on them; and an inner lock of this crate tells of the death itself.
 ///
 /// Writers go first: once one waits, new readers wait for it, and only those that read already
 /// hold it up. So writers can keep readers out for as long as they follow each other. A task that
@@ -391,11 +397,11 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
         if R::SLEEPS {
             // The entry stands until the wake-ups have been given: should the task die in between,
             // the word says whether it still held the lock.
-            let entry = ledger.own(self.word.as_resource());
             // Release for whoever comes in next; and the waker's barrier (see `wait_queue`).
             self.word.get().swap(value, Ordering::SeqCst);
             R::wake_all(&self.waiters);
-            entry.erase();
+            // Looked up after that: to unpark may have moved it.
+            ledger.own(self.word.as_resource()).erase();
             ledger.trim();
         } else {
             // SAFETY: this function's contract.
@@ -441,28 +447,13 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
 impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Drop for RwLock<T, L, R> {
     fn drop(&mut self) {
         if *self.readers.get_mut() > 0 {
-            self.forget_readers();
+            // Their guards were forgotten.
+            owner_word::forget_listed::<L>(self.as_read_resource(), self.reader_count());
         }
         if self.word.retire::<L>() {
             // SAFETY: dropped once, here; nobody has a guard, since it would borrow the lock.
             unsafe { ManuallyDrop::drop(self.value.get_mut()) };
         }
-    }
-}
-
-impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
-    /// Takes readers whose guards were forgotten out of the ledger that lists them.
-    #[cold]
-    fn forget_readers(&mut self) {
-        // SAFETY: `CurrentLedger`: the ledger is this task's.
-        let ledger = unsafe { L::current().as_ref() };
-        for _ in 0..*self.readers.get_mut() {
-            match ledger.find(self.as_read_resource()) {
-                Some(entry) => entry.erase(),
-                None => owner_word::destroyed_while_held(),
-            }
-        }
-        ledger.trim();
     }
 }
 

@@ -7,4 +7,5 @@ mod condvar;
 mod mutex;
 mod semaphore;
 mod sweep;
+mod unpark;
 mod wait_queue;
