@@ -69,6 +69,7 @@ mod channel;
 mod condvar;
 mod current;
 mod domain;
+mod entry;
 mod extent;
 mod hand_over;
 mod heap;
@@ -113,11 +114,12 @@ pub use channel::{Channel, SendError, TryRecvError, TrySendError};
 pub use condvar::Condvar;
 pub use current::{CurrentLedger, TrackedHeap};
 pub use domain::Domain;
+pub use entry::Entry;
 pub use extent::Extent;
 pub use hand_over::HandOver;
 pub use heap::{AllocError, Heap, HeapMemory};
 pub use lazy::Lazy;
-pub use ledger::{Entry, Ledger, LedgerFull};
+pub use ledger::{Ledger, LedgerFull};
 pub use lock_error::{
     LockError, LockResult, MaybeTorn, TryLockError, TryLockResult, TryWaitError, WaitError,
 };

@@ -9,7 +9,7 @@ use core::ops::{Deref, DerefMut};
 use spin::relax::Spin;
 
 use crate::arch;
-use crate::ledger::Place;
+use crate::entry::Place;
 use crate::owner_died::sealed::Sealed;
 use crate::owner_word::{FREE, NOT_RECOVERABLE, OWNER_DIED, State, Taken};
 use crate::raw_lock::{OnDeath, RawLock};

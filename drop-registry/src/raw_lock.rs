@@ -4,7 +4,7 @@
 use core::fmt;
 use core::marker::PhantomData;
 
-use crate::ledger::Place;
+use crate::entry::Place;
 use crate::owner_word::{OwnerWord, Refused, Taken, TryRefused};
 use crate::{
     CurrentLedger, Entry, Extent, Ledger, Operations, Outcome, ResourceKind, WaitStrategy,

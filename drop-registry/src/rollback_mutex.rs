@@ -29,7 +29,7 @@ use core::sync::atomic::Ordering;
 use spin::relax::Spin;
 
 use crate::arch;
-use crate::ledger::Place;
+use crate::entry::Place;
 use crate::owner_word::SECOND;
 use crate::raw_lock::{OnDeath, RawLock};
 use crate::{CurrentLedger, Outcome, ResourceKind, TryWaitError, WaitError, WaitStrategy};

@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use spin::relax::RelaxStrategy;
 
 use crate::arch;
-use crate::ledger::Place;
+use crate::entry::Place;
 use crate::owner_word::{OWNER, owner};
 use crate::raw_lock::{OnDeath, RawLock};
 use crate::wait_queue::Wake;

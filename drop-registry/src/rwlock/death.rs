@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 
 use super::RwLock;
 use crate::arch;
-use crate::ledger::Place;
+use crate::entry::Place;
 use crate::owner_word::{OWNER, OWNER_DIED, owner};
 use crate::{
     CurrentLedger, Entry, Extent, Ledger, Operations, Outcome, ResourceKind, WaitStrategy,

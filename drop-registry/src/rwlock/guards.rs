@@ -6,7 +6,7 @@ use core::ops::{Deref, DerefMut};
 
 use super::RwLock;
 use crate::arch;
-use crate::ledger::Place;
+use crate::entry::Place;
 use crate::owner_died::sealed::Sealed;
 use crate::owner_word::{FREE, NOT_RECOVERABLE};
 use crate::{CurrentLedger, WaitStrategy};

@@ -29,7 +29,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use spin::relax::Spin;
 
 use crate::arch;
-use crate::ledger::Place;
+use crate::entry::Place;
 use crate::owner_word::{self, FREE, OwnerWord, State, Taken, TryRefused};
 use crate::{
     CurrentLedger, Ledger, LedgerFull, LockError, LockResult, MaybeTorn, OwnerDied, TryLockError,
