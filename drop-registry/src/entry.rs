@@ -92,6 +92,14 @@ impl Entry {
         ptr::eq(self.operations.load(Ordering::Relaxed), operations)
     }
 
+    /// Writes all of it, in a place that does not count yet.
+    #[inline(always)]
+    pub(crate) fn write(&self, resource: *mut (), operations: *mut Operations, frame: u64) {
+        self.resource.store(resource, Ordering::Relaxed);
+        self.operations.store(operations, Ordering::Relaxed);
+        self.frame.store(frame, Ordering::Relaxed);
+    }
+
     /// Removes the entry, by one store. Its place is free again once all above it are too.
     pub(crate) fn erase(&self) {
         compiler_fence(Ordering::SeqCst);

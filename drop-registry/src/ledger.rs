@@ -1,6 +1,10 @@
 //! What one task holds: its entries, in the order of acquisition.
 #![expect(unsafe_code, reason = "entries are trusted by settle, so writing one is unsafe")]
 
+mod gaps;
+#[cfg(test)]
+mod tests;
+
 use core::fmt;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering, compiler_fence};
@@ -36,7 +40,7 @@ pub struct Ledger {
     /// Bytes from the ledger's start to the first free entry.
     pub(crate) depth: AtomicU64,
     /// The entry that `close_gaps` is moving, as `from << 32 | to`, in entry numbers from 1; and
-    /// [`MOVED`], as long as an entry may not be where it was written.
+    /// [`gaps::MOVED`], as long as an entry may not be where it was written.
     moving: AtomicU64,
     /// What the task is waiting for, on the contended path alone; null otherwise.
     waiting: AtomicPtr<()>,
@@ -46,9 +50,6 @@ pub struct Ledger {
     /// What comes after the last of them: null for ever.
     beyond: Entry,
 }
-
-/// Set in `moving` when an entry has been moved, until [`Ledger::cut`] finds that the ledger is empty.
-const MOVED: u64 = 1 << 63;
 
 /// The `resolution` of a ledger that nobody may write: no task's window is ever resolved to it.
 const FORBIDDEN: u64 = u64::MAX;
@@ -280,34 +281,11 @@ impl Ledger {
     /// # Panics
     /// As [`Ledger::own`].
     pub(crate) fn own_at(&self, place: Place, resource: *const ()) -> &Entry {
-        let unmoved = self.moving.load(Ordering::Relaxed) & MOVED == 0;
+        let unmoved = !self.has_moved();
         self.index_of(place.0.as_ptr())
             .and_then(|index| self.entry(index))
             .filter(|entry| unmoved && entry.resource().cast_const() == resource)
             .unwrap_or_else(|| self.own(resource))
-    }
-
-    /// Gives back the room of erased entries at the end.
-    pub(crate) fn trim(&self) {
-        let used = self.used();
-        let len = used.iter().rposition(|entry| !entry.is_vacant()).map_or(0, |n| n + 1);
-        debug_assert!(
-            used[..len].iter().all(|entry| !entry.resource().is_null()),
-            "an entry below another that is held is null, and not a gap",
-        );
-        self.cut(len);
-    }
-
-    /// Takes the room of all entries from the one of number `len` on, which are vacant.
-    fn cut(&self, len: usize) {
-        let beyond = &self.used()[len..];
-        self.set_used_len(len);
-        for entry in beyond {
-            entry.empty_out();
-        }
-        if len == 0 {
-            self.moving.store(0, Ordering::Relaxed);
-        }
     }
 
     /// Writes an entry down, outside any window: for a resource that nobody else can see yet.
@@ -328,9 +306,7 @@ impl Ledger {
         let depth = self.room()?;
         // SAFETY: `room` gives the offset of an entry that is free.
         let entry = unsafe { self.at(depth) };
-        entry.resource.store(resource, Ordering::Relaxed);
-        entry.operations.store(ptr::from_ref(operations).cast_mut(), Ordering::Relaxed);
-        entry.frame.store(frame, Ordering::Relaxed);
+        entry.write(resource, ptr::from_ref(operations).cast_mut(), frame);
         // The store that counts comes last; its fences keep the compiler to that.
         self.set_depth(depth + ENTRY_BYTES);
         Ok(entry)
@@ -361,51 +337,8 @@ impl Ledger {
         frame: u64,
     ) {
         let Some(entry) = self.entries.get(index) else { return };
-        entry.resource.store(resource, Ordering::Relaxed);
-        entry.operations.store(operations, Ordering::Relaxed);
-        entry.frame.store(frame, Ordering::Relaxed);
+        entry.write(resource, operations, frame);
         self.set_used_len(index + 1);
-    }
-
-    /// Moves the entries down over the erased ones.
-    ///
-    /// For an instant an entry stands in two places. `moving` tells the keeper which of the two
-    /// does not count: the lower one until its resource is written, the upper one after.
-    fn close_gaps(&self) {
-        let mut to = 0;
-        for from in 0..self.used_len() {
-            let (source, target) = (&self.entries[from], &self.entries[to]);
-            if source.is_vacant() {
-                continue;
-            }
-            if from != to {
-                target
-                    .operations
-                    .store(source.operations.load(Ordering::Relaxed), Ordering::Relaxed);
-                target.frame.store(source.frame(), Ordering::Relaxed);
-                compiler_fence(Ordering::SeqCst);
-                let pair = (from as u64 + 1) << 32 | (to as u64 + 1);
-                self.moving.store(MOVED | pair, Ordering::Relaxed);
-                compiler_fence(Ordering::SeqCst);
-                target.resource.store(source.resource(), Ordering::Relaxed);
-                source.erase();
-                self.moving.store(MOVED, Ordering::Relaxed);
-                compiler_fence(Ordering::SeqCst);
-            }
-            to += 1;
-        }
-        self.cut(to);
-    }
-
-    /// The entry that is a stale copy, because the task stopped inside `close_gaps`.
-    pub(crate) fn moved_entry(&self) -> Option<usize> {
-        let moving = self.moving.load(Ordering::Relaxed) & !MOVED;
-        let from = (moving >> 32) as usize;
-        let to = (moving & 0xffff_ffff) as usize;
-        let (from, to) = (from.checked_sub(1)?, to.checked_sub(1)?);
-        let (source, target) = (self.entries.get(from)?, self.entries.get(to)?);
-        // A copy: what else stands in `moving` was not written by `close_gaps`.
-        (source.resource() == target.resource() && from != to).then_some(from)
     }
 }
 
@@ -431,116 +364,5 @@ impl Default for Ledger {
 impl fmt::Debug for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.held()).finish()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::NOTHING;
-    use std::vec::Vec;
-
-    fn record(ledger: &Ledger, resource: usize) -> Result<&Entry, LedgerFull> {
-        // SAFETY: the ledger is never settled, so the resource is never looked at.
-        unsafe { ledger.record(ptr::without_provenance_mut(resource), &NOTHING, 7) }
-    }
-
-    fn resources(ledger: &Ledger) -> Vec<usize> {
-        ledger.held().map(|entry| entry.resource().addr()).collect()
-    }
-
-    #[test]
-    fn entries_come_innermost_first() {
-        let ledger = Ledger::new();
-        for n in 1..=3 {
-            record(&ledger, n * 8).unwrap();
-        }
-        assert_eq!(resources(&ledger), [24, 16, 8]);
-    }
-
-    #[test]
-    fn a_full_ledger_refuses_and_keeps_what_it_has() {
-        let ledger = Ledger::new();
-        for n in 1..=Ledger::CAPACITY {
-            record(&ledger, n * 8).unwrap();
-        }
-        assert_eq!(record(&ledger, 8).unwrap_err(), LedgerFull);
-        assert_eq!(ledger.len(), Ledger::CAPACITY);
-    }
-
-    #[test]
-    fn gaps_are_closed_when_the_room_runs_out() {
-        let ledger = Ledger::new();
-        for n in 1..=Ledger::CAPACITY {
-            record(&ledger, n * 8).unwrap();
-        }
-        ledger.find(ptr::without_provenance(16)).unwrap().erase();
-        ledger.find(ptr::without_provenance(48)).unwrap().erase();
-        record(&ledger, 800).unwrap();
-        record(&ledger, 808).unwrap();
-        assert_eq!(record(&ledger, 816).unwrap_err(), LedgerFull);
-        let held = resources(&ledger);
-        assert_eq!(held.len(), Ledger::CAPACITY);
-        assert_eq!(held[..3], [808, 800, Ledger::CAPACITY * 8]);
-        assert!(!held.contains(&16) && !held.contains(&48));
-    }
-
-    #[test]
-    fn an_entry_being_moved_counts_once() {
-        let ledger = Ledger::new();
-        record(&ledger, 8).unwrap().erase();
-        record(&ledger, 16).unwrap();
-        // What `close_gaps` leaves if it stops just before, and just after, the second copy
-        // becomes visible.
-        ledger.moving.store(2 << 32 | 1, Ordering::Relaxed);
-        assert_eq!(resources(&ledger), [16]);
-        ledger.entries[0].resource.store(ptr::without_provenance_mut(16), Ordering::Relaxed);
-        assert_eq!(resources(&ledger), [16]);
-    }
-
-    #[test]
-    fn trimming_gives_back_what_was_erased_at_the_end() {
-        let ledger = Ledger::new();
-        record(&ledger, 8).unwrap();
-        let second = record(&ledger, 16).unwrap();
-        let third = record(&ledger, 24).unwrap();
-        second.erase();
-        ledger.trim();
-        assert_eq!(ledger.used_len(), 3);
-        third.erase();
-        ledger.trim();
-        assert_eq!(ledger.used_len(), 1);
-    }
-
-    #[test]
-    #[should_panic(expected = "acquired in a trap handler")]
-    fn nothing_is_acquired_with_a_forbidden_ledger() {
-        let _ = record(&Ledger::forbidden(), 8);
-    }
-
-    #[test]
-    fn the_top_of_an_empty_ledger_matches_nothing() {
-        let ledger = Ledger::new();
-        assert!(ledger.top(ptr::without_provenance(8)).is_none());
-    }
-
-    #[test]
-    fn a_ledger_that_was_emptied_in_order_after_its_gaps_were_closed_is_as_good_as_new() {
-        let ledger = Ledger::new();
-        record(&ledger, 8).unwrap().erase();
-        record(&ledger, 16).unwrap();
-        ledger.close_gaps();
-        ledger.pop(ledger.top(ptr::without_provenance(16)).unwrap());
-        // Nobody has looked whether it is empty, so it still says that entries were moved.
-        assert_eq!(ledger.moving.load(Ordering::Relaxed), MOVED);
-        for nothing in [0, 8, 16] {
-            assert!(ledger.top(ptr::without_provenance(nothing)).is_none());
-        }
-        let place = Place::of(record(&ledger, 24).unwrap());
-        // SAFETY: the ledger is there.
-        assert!(unsafe { ledger.last_at(place, ptr::without_provenance(24)) }.is_none());
-        ledger.own_at(place, ptr::without_provenance(24)).erase();
-        ledger.trim();
-        assert_eq!((ledger.len(), ledger.moving.load(Ordering::Relaxed)), (0, 0));
     }
 }
