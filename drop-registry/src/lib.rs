@@ -82,6 +82,7 @@ mod mutex;
 mod obligation;
 mod once;
 mod operations;
+mod owned_block;
 mod owner_died;
 mod owner_word;
 mod parker;

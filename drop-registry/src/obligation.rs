@@ -6,7 +6,7 @@ use core::marker::PhantomData;
 
 use crate::arch;
 use crate::hand_over::sealed::Sealed;
-use crate::operations::Marked;
+use crate::operations::{Marked, nothing_to_reclaim};
 use crate::{CurrentLedger, Entry, Extent, Ledger, LedgerFull, Operations, Outcome, ResourceKind};
 
 /// Something that a task has changed for a while and must put back: interrupts masked on a
@@ -75,7 +75,7 @@ impl<D: Undo, L: CurrentLedger> Obligation<D, L> {
         bytes: 0,
         extent: Extent::of::<D>().marked(Marked::OBLIGATION),
         release: release::<D>,
-        reclaim: nothing,
+        reclaim: nothing_to_reclaim,
     };
 
     /// Takes on the duty. Call it before making the change that it undoes: a task that dies in
@@ -149,10 +149,6 @@ unsafe fn release<D: Undo>(_: &Ledger, entry: &Entry) -> Outcome {
     // SAFETY: the entry was written by `Obligation::new` with a `&'static D`.
     unsafe { &*Marked::plain(entry.resource()).cast_const().cast::<D>() }.undo();
     entry.erase();
-    Outcome::Released
-}
-
-unsafe fn nothing(_: &Entry) -> Outcome {
     Outcome::Released
 }
 

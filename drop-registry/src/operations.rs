@@ -159,3 +159,8 @@ pub struct Operations {
     /// As `release`, which returned [`Outcome::Orphaned`] for this entry; and only once.
     pub reclaim: unsafe fn(&Entry) -> Outcome,
 }
+
+/// [`Operations::reclaim`] for what owns no memory, and so is never orphaned.
+pub(crate) fn nothing_to_reclaim(_: &Entry) -> Outcome {
+    Outcome::Released
+}

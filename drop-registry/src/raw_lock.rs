@@ -5,6 +5,7 @@ use core::fmt;
 use core::marker::PhantomData;
 
 use crate::entry::Place;
+use crate::operations::nothing_to_reclaim;
 use crate::owner_word::{OwnerWord, Refused, Taken, TryRefused};
 use crate::{
     CurrentLedger, Entry, Extent, Ledger, Operations, Outcome, ResourceKind, WaitStrategy,
@@ -53,7 +54,7 @@ impl<L: CurrentLedger, R: WaitStrategy<L>, D: OnDeath> Held<L, R, D> {
         release: R::release::<D>,
         reclaim: match D::RECLAIM {
             Some(reclaim) => reclaim,
-            None => nothing,
+            None => nothing_to_reclaim,
         },
     };
 }
@@ -153,8 +154,4 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> RawLock<L, R> {
         self.word.describe(&mut lock);
         lock.field("waiters", &self.waiters).finish()
     }
-}
-
-unsafe fn nothing(_: &Entry) -> Outcome {
-    Outcome::Released
 }

@@ -6,6 +6,7 @@ use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::arch;
+use crate::operations::nothing_to_reclaim;
 use crate::owner_word::forget_listed;
 use crate::wait_queue::Wake;
 use crate::{
@@ -125,7 +126,7 @@ impl<L: Parker, const WORDS: usize> Semaphore<L, WORDS> {
         bytes: 0,
         extent: Extent::of::<Self>(),
         release: release_permit::<L, WORDS>,
-        reclaim: nothing,
+        reclaim: nothing_to_reclaim,
     };
 
     /// A permit that its task has given back; a waiter is to be woken for it.
@@ -134,7 +135,7 @@ impl<L: Parker, const WORDS: usize> Semaphore<L, WORDS> {
         bytes: 0,
         extent: Extent::of::<Self>(),
         release: wake_for_dead::<L, WORDS>,
-        reclaim: nothing,
+        reclaim: nothing_to_reclaim,
     };
 
     /// A semaphore with this many permits.
@@ -354,9 +355,5 @@ unsafe fn wake_for_dead<L: Parker, const WORDS: usize>(_: &Ledger, entry: &Entry
         semaphore.waiters.pass_on();
     }
     entry.erase();
-    Outcome::Released
-}
-
-unsafe fn nothing(_: &Entry) -> Outcome {
     Outcome::Released
 }

@@ -13,7 +13,8 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::arch;
 use crate::hand_over::sealed::Sealed;
-use crate::operations::Marked;
+use crate::operations::{Marked, nothing_to_reclaim};
+use crate::owned_block::{BlockOf, OwnedBlock};
 use crate::{
     AllocError, DropAfterTear, Entry, Extent, Ledger, LedgerFull, Operations, Outcome,
     ResourceKind, TrackedHeap,
@@ -30,6 +31,20 @@ pub(crate) struct Counted<T> {
     /// Whether a task died that had a share, so that the value may be torn.
     holder_died: AtomicBool,
     value: T,
+}
+
+type Block<T, L> = OwnedBlock<Counted<T>, L>;
+
+// SAFETY: the value is a field of the block.
+unsafe impl<T> BlockOf for Counted<T> {
+    const KIND: ResourceKind = ResourceKind::Share;
+    type Block = Self;
+    type Value = T;
+
+    fn value(block: *mut Self) -> *mut T {
+        // SAFETY: the block is there, by the contract of whoever asks; nothing is read.
+        unsafe { &raw mut (*block).value }
+    }
 }
 
 /// A share of a value on the heap, which is dropped when the last share goes.
@@ -60,9 +75,7 @@ impl<T: Send + Sync, L: TrackedHeap> Shared<T, L> {
     /// If there is no block for it, or the task's ledger is full. The value is dropped.
     #[inline(always)]
     pub fn new(value: T) -> Result<Self, AllocError> {
-        let destroy =
-            const { if core::mem::needs_drop::<T>() { Self::QUARANTINE } else { Self::FREE } };
-        Self::allocate(value, destroy, false, arch::frame_address())
+        Self::allocate(value, false, arch::frame_address())
     }
 
     /// As [`Shared::new`], for a value that may be dropped even if its last share was a dead
@@ -78,27 +91,22 @@ impl<T: Send + Sync, L: TrackedHeap> Shared<T, L> {
     where
         T: DropAfterTear + 'static,
     {
-        Self::allocate(value, Self::DROP_AND_FREE, true, arch::frame_address())
+        Self::allocate(value, true, arch::frame_address())
     }
 
-    fn allocate(
-        value: T,
-        destroy: &'static Operations,
-        droppable: bool,
-        frame: u64,
-    ) -> Result<Self, AllocError> {
+    fn allocate(value: T, droppable: bool, frame: u64) -> Result<Self, AllocError> {
         // SAFETY: `CurrentLedger`: the ledger is this task's.
         let ledger = unsafe { L::current().as_ref() };
         let layout = Layout::new::<Counted<T>>();
         // SAFETY: until the value is there, the block needs nothing but to be freed.
         let (block, entry) =
-            unsafe { L::heap().claim(layout, Self::FREE, Marked::NOT, ledger, frame) }?;
+            unsafe { L::heap().claim(layout, Block::<T, L>::FREE, Marked::NOT, ledger, frame) }?;
         let block = block.cast::<Counted<T>>();
         // SAFETY: the block is new and fits the layout.
         unsafe {
             block.write(Counted {
                 count: AtomicU64::new(1),
-                destroy,
+                destroy: Block::<T, L>::whole(droppable),
                 droppable,
                 holder_died: AtomicBool::new(false),
                 value,
@@ -116,34 +124,7 @@ impl<T, L: TrackedHeap> Shared<T, L> {
         bytes: 0,
         extent: Extent::NOTHING,
         release: release_share::<T, L>,
-        reclaim: reclaim_nothing,
-    };
-
-    /// No share is left, and no value, or one without drop glue.
-    const FREE: &'static Operations = &Operations {
-        kind: ResourceKind::Share,
-        bytes: size_of::<Counted<T>>(),
-        extent: Extent::NOTHING,
-        release: free::<T, L>,
-        reclaim: quarantine,
-    };
-
-    /// No share is left; the value may be dropped from outside.
-    const DROP_AND_FREE: &'static Operations = &Operations {
-        kind: ResourceKind::Share,
-        bytes: size_of::<Counted<T>>(),
-        extent: Extent::NOTHING,
-        release: orphan::<T, L>,
-        reclaim: drop_and_free::<T, L>,
-    };
-
-    /// No share is left; the value may be dropped by the last holder alone, or that is going on.
-    const QUARANTINE: &'static Operations = &Operations {
-        kind: ResourceKind::Share,
-        bytes: size_of::<Counted<T>>(),
-        extent: Extent::NOTHING,
-        release: orphan::<T, L>,
-        reclaim: quarantine,
+        reclaim: nothing_to_reclaim,
     };
 
     /// Takes another share.
@@ -227,29 +208,19 @@ impl<T, L: TrackedHeap> Shared<T, L> {
     #[cold]
     #[inline(never)]
     fn destroy(&self, ledger: &Ledger) {
-        let mut entry = ledger.own(self.block.as_ptr().cast());
-        if core::mem::needs_drop::<T>() {
-            // SAFETY: the block is there until its entry is released.
-            let Counted { droppable, holder_died, .. } = unsafe { self.block.as_ref() };
-            // Relaxed: the decrement that made this the last share came after the store, and is a
-            // full barrier.
-            if holder_died.load(Ordering::Relaxed) && !droppable {
-                // Quarantine: the value may be torn behind a lock inside it.
-                entry.erase();
-                return ledger.trim();
-            }
-            // From here on the value is half dropped if the task dies, and nobody's to look at.
-            entry.convert(Self::QUARANTINE);
-            // SAFETY: the last share is gone, and this task has converted its entry to the duty
-            // to destroy the value, once.
-            unsafe { ptr::drop_in_place(&raw mut (*self.block.as_ptr()).value) };
-            // Looked up again: the destructor may have made the ledger close its gaps.
-            entry = ledger.own(self.block.as_ptr().cast());
-            entry.convert(Self::FREE);
+        let resource = self.block.as_ptr().cast();
+        // SAFETY: the block is there until its entry is released.
+        let Counted { droppable, holder_died, .. } = unsafe { self.block.as_ref() };
+        // Relaxed: the decrement that made this the last share came after the store, and is a full
+        // barrier.
+        if core::mem::needs_drop::<T>() && holder_died.load(Ordering::Relaxed) && !droppable {
+            // Quarantine: the value may be torn behind a lock inside it.
+            ledger.own(resource).erase();
+            return ledger.trim();
         }
-        // SAFETY: the entry lists the block, whose value is gone.
-        unsafe { L::heap().release(entry) };
-        ledger.trim();
+        // SAFETY: the last share is gone, and this task has converted its entry to the duty to
+        // destroy the value, once.
+        unsafe { Block::<T, L>::destroy(self.block.as_ptr(), resource, ledger) };
     }
 }
 
@@ -343,7 +314,7 @@ static ALSO: Operations = Operations {
     bytes: 0,
     extent: Extent::NOTHING,
     release: forget_uncounted,
-    reclaim: reclaim_nothing,
+    reclaim: nothing_to_reclaim,
 };
 
 unsafe fn forget_uncounted(_: &Ledger, entry: &Entry) -> Outcome {
@@ -351,16 +322,9 @@ unsafe fn forget_uncounted(_: &Ledger, entry: &Entry) -> Outcome {
     Outcome::Released
 }
 
-/// The block that `entry` lists, if it is one.
-fn block_of<T, L: TrackedHeap>(entry: &Entry) -> Option<NonNull<Counted<T>>> {
-    let block = entry.resource();
-    let given_out = L::heap().has_given_out(block.cast(), Layout::new::<Counted<T>>());
-    if given_out { NonNull::new(block.cast()) } else { None }
-}
-
 /// Takes a dead task's share away.
 unsafe fn release_share<T, L: TrackedHeap>(_: &Ledger, entry: &Entry) -> Outcome {
-    let Some(block) = block_of::<T, L>(entry) else {
+    let Some(block) = Block::<T, L>::of(entry) else {
         entry.erase();
         return Outcome::Disowned;
     };
@@ -382,42 +346,4 @@ unsafe fn release_share<T, L: TrackedHeap>(_: &Ledger, entry: &Entry) -> Outcome
     let last = unsafe { arch::decrement(count, entry, destroy) };
     // If it was the last one, the entry has taken on the operations that destroy the value.
     if last { Outcome::Orphaned } else { Outcome::Released }
-}
-
-/// Frees the block; the heap has no lock, so this may be done in the fault path.
-unsafe fn free<T, L: TrackedHeap>(_: &Ledger, entry: &Entry) -> Outcome {
-    // SAFETY: `Operations::release`: no share is left, and the entry lists the block.
-    unsafe { L::heap().release_for_dead(entry, Layout::new::<Counted<T>>()) }
-}
-
-/// The share went before: what is left is the block, for `reclaim`.
-unsafe fn orphan<T, L: TrackedHeap>(_: &Ledger, entry: &Entry) -> Outcome {
-    if block_of::<T, L>(entry).is_none() {
-        entry.erase();
-        return Outcome::Disowned;
-    }
-    Outcome::Orphaned
-}
-
-unsafe fn drop_and_free<T, L: TrackedHeap>(entry: &Entry) -> Outcome {
-    // Another entry may have listed the same block, and its value be gone.
-    let Some(block) = block_of::<T, L>(entry) else { return Outcome::Disowned };
-    let block = block.as_ptr();
-    // Should this die in the destructor, the value is not dropped again.
-    entry.convert(Shared::<T, L>::QUARANTINE);
-    // SAFETY: `Operations::reclaim`: no share is left, and this runs once. `T` is `DropAfterTear`,
-    // so that a torn value may be dropped.
-    unsafe {
-        ptr::drop_in_place(&raw mut (*block).value);
-        L::heap().release(entry);
-    }
-    Outcome::Reclaimed
-}
-
-unsafe fn quarantine(_: &Entry) -> Outcome {
-    Outcome::Quarantined
-}
-
-unsafe fn reclaim_nothing(_: &Entry) -> Outcome {
-    Outcome::Released
 }

@@ -11,6 +11,7 @@ use task_model::{FrozenTask, Gpr, RegisterFile, StackBounds, TaskId};
 
 use crate::arch::WindowKind;
 pub(crate) use crate::hosted::domain;
+use crate::operations::nothing_to_reclaim;
 use crate::{
     CurrentLedger, Entry, Extent, Heap, HeapMemory, Ledger, Operations, Outcome, ResourceKind,
     TrackedHeap, WindowTable, reclaim, settle,
@@ -94,14 +95,10 @@ pub(crate) static NOTHING: Operations = Operations {
     bytes: 0,
     extent: Extent::NOTHING,
     release: release_nothing,
-    reclaim: reclaim_nothing,
+    reclaim: nothing_to_reclaim,
 };
 
 unsafe fn release_nothing(_: &Ledger, entry: &Entry) -> Outcome {
     entry.erase();
-    Outcome::Released
-}
-
-unsafe fn reclaim_nothing(_: &Entry) -> Outcome {
     Outcome::Released
 }

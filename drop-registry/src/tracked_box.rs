@@ -10,10 +10,8 @@ use core::ptr::{self, NonNull};
 use crate::arch;
 use crate::hand_over::sealed::Sealed;
 use crate::operations::Marked;
-use crate::{
-    AllocError, DropAfterTear, Entry, Extent, Heap, Ledger, Operations, Outcome, ResourceKind,
-    TrackedHeap,
-};
+use crate::owned_block::{BlockOf, OwnedBlock};
+use crate::{AllocError, DropAfterTear, Entry, Ledger, Operations, ResourceKind, TrackedHeap};
 
 /// A value on the heap that stands in its task's ledger.
 ///
@@ -27,37 +25,26 @@ pub struct TrackedBox<T, L: TrackedHeap> {
     context: PhantomData<(fn() -> L, T)>,
 }
 
+type Block<T, L> = OwnedBlock<Boxed<T>, L>;
+
+/// The block is the value.
+struct Boxed<T>(PhantomData<T>);
+
+// SAFETY: it is the same address.
+unsafe impl<T> BlockOf for Boxed<T> {
+    const KIND: ResourceKind = ResourceKind::Box;
+    type Block = T;
+    type Value = T;
+
+    fn value(block: *mut T) -> *mut T {
+        block
+    }
+}
+
 /// In the word of a box that is handed over, beside the address of its block.
 const DROPPABLE: u64 = 1;
 
 impl<T, L: TrackedHeap> TrackedBox<T, L> {
-    /// The block has no value, or one without drop glue.
-    const FREE: &'static Operations = &Operations {
-        kind: ResourceKind::Box,
-        bytes: size_of::<T>(),
-        extent: Extent::NOTHING,
-        release: free::<T, L>,
-        reclaim: quarantine,
-    };
-
-    /// The value may be dropped from outside.
-    const DROP_AND_FREE: &'static Operations = &Operations {
-        kind: ResourceKind::Box,
-        bytes: size_of::<T>(),
-        extent: Extent::NOTHING,
-        release: orphan::<T, L>,
-        reclaim: drop_and_free::<T, L>,
-    };
-
-    /// The value may be dropped by its task alone; or that is going on.
-    const QUARANTINE: &'static Operations = &Operations {
-        kind: ResourceKind::Box,
-        bytes: size_of::<T>(),
-        extent: Extent::NOTHING,
-        release: orphan::<T, L>,
-        reclaim: quarantine,
-    };
-
     /// Moves `value` to the heap.
     ///
     /// If the task dies, the memory is freed; a value with drop glue cannot be dropped then, since
@@ -85,26 +72,18 @@ impl<T, L: TrackedHeap> TrackedBox<T, L> {
         Self::allocate(value, true, arch::frame_address())
     }
 
-    /// What the entry of a box says while its value is whole.
-    const fn owned(droppable: bool) -> &'static Operations {
-        match droppable {
-            true => Self::DROP_AND_FREE,
-            false if core::mem::needs_drop::<T>() => Self::QUARANTINE,
-            false => Self::FREE,
-        }
-    }
-
     #[inline(always)]
     fn allocate(value: T, droppable: bool, frame: u64) -> Result<Self, AllocError> {
         // SAFETY: `CurrentLedger`: the ledger is this task's.
         let ledger = unsafe { L::current().as_ref() };
         // SAFETY: until the value is there, the block needs nothing but to be freed.
-        let (block, entry) =
-            unsafe { L::heap().claim(Layout::new::<T>(), Self::FREE, Marked::BOX, ledger, frame) }?;
+        let (block, entry) = unsafe {
+            L::heap().claim(Layout::new::<T>(), Block::<T, L>::FREE, Marked::BOX, ledger, frame)
+        }?;
         let block = block.cast::<T>();
         // SAFETY: the block is new and fits `T`.
         unsafe { block.write(value) };
-        entry.convert(Self::owned(droppable));
+        entry.convert(Block::<T, L>::whole(droppable));
         Ok(Self { value: block, droppable, context: PhantomData })
     }
 }
@@ -122,7 +101,7 @@ unsafe impl<T: Send, L: TrackedHeap> Sealed for TrackedBox<T, L> {
     #[inline(always)]
     fn under(word: u64) -> (*mut (), &'static Operations) {
         let block = ptr::with_exposed_provenance_mut::<T>((word & !DROPPABLE) as usize);
-        (Marked::BOX.mark(block), Self::owned(word & DROPPABLE != 0))
+        (Marked::BOX.mark(block), Block::<T, L>::whole(word & DROPPABLE != 0))
     }
 
     #[inline(always)]
@@ -139,21 +118,8 @@ impl<T, L: TrackedHeap> Drop for TrackedBox<T, L> {
         // SAFETY: `CurrentLedger`, and the box is not `Send`.
         let ledger = unsafe { L::current().as_ref() };
         let resource = Marked::BOX.mark(self.value.as_ptr());
-        let mut entry = ledger.own(resource);
-        if core::mem::needs_drop::<T>() {
-            // From here on the value is half dropped if the task dies, and nobody's to look at.
-            if !planted!(DropAgain) {
-                entry.convert(Self::QUARANTINE);
-            }
-            // SAFETY: the box owns the value.
-            unsafe { ptr::drop_in_place(self.value.as_ptr()) };
-            // Looked up again: the destructor may have made the ledger close its gaps.
-            entry = ledger.own(resource);
-            entry.convert(Self::FREE);
-        }
-        // SAFETY: the entry lists the block, whose value is gone.
-        unsafe { L::heap().release(entry) };
-        ledger.trim();
+        // SAFETY: the box owns the value, and its task's ledger lists it so.
+        unsafe { Block::<T, L>::destroy(self.value.as_ptr(), resource, ledger) };
     }
 }
 
@@ -179,46 +145,11 @@ impl<T: fmt::Debug, L: TrackedHeap> fmt::Debug for TrackedBox<T, L> {
     }
 }
 
-/// Frees the block; the heap has no lock, so this may be done in the fault path.
-unsafe fn free<T, L: TrackedHeap>(_: &Ledger, entry: &Entry) -> Outcome {
-    // SAFETY: `Operations::release`: the owner is gone, and the entry lists its block.
-    unsafe { L::heap().release_for_dead(entry, Layout::new::<T>()) }
-}
-
-/// Nothing to do in the fault path: a destructor is somebody else's code.
-unsafe fn orphan<T, L: TrackedHeap>(_: &Ledger, entry: &Entry) -> Outcome {
-    if !L::heap().has_given_out(Heap::block_of(entry), Layout::new::<T>()) {
-        entry.erase();
-        return Outcome::Disowned;
-    }
-    Outcome::Orphaned
-}
-
-unsafe fn drop_and_free<T, L: TrackedHeap>(entry: &Entry) -> Outcome {
-    // Another entry may have listed the same block, and its value be gone.
-    if !L::heap().has_given_out(Heap::block_of(entry), Layout::new::<T>()) {
-        return Outcome::Disowned;
-    }
-    // Should this die in the destructor, the value is not dropped again.
-    entry.convert(TrackedBox::<T, L>::QUARANTINE);
-    // SAFETY: `Operations::reclaim`: the owner is gone, and this runs once. `T` is `DropAfterTear`,
-    // so that a torn value may be dropped.
-    unsafe {
-        ptr::drop_in_place(Heap::block_of(entry).cast::<T>());
-        L::heap().release(entry);
-    }
-    Outcome::Reclaimed
-}
-
-unsafe fn quarantine(_: &Entry) -> Outcome {
-    Outcome::Quarantined
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Mutex;
     use crate::testing::{TestTask, kill, on_fresh_ledger};
+    use crate::{Mutex, Outcome};
     use core::sync::atomic::{AtomicUsize, Ordering};
     use std::string::String;
     use std::vec::Vec;

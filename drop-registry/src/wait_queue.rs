@@ -36,6 +36,7 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
 use crate::arch;
 use crate::ledger::Waiting;
+use crate::operations::nothing_to_reclaim;
 use crate::{Entry, Extent, Ledger, LedgerFull, Operations, Outcome, Parker, ResourceKind};
 
 /// How many tasks have their bits in one word: waiting in the low half, woken in the high half.
@@ -100,7 +101,7 @@ impl<L: Parker, const WORDS: usize> WaitQueue<L, WORDS> {
         bytes: 0,
         extent: Extent::of::<Self>(),
         release: withdraw::<L, WORDS>,
-        reclaim: nothing,
+        reclaim: nothing_to_reclaim,
     };
 
     /// A task that is about to wake one other.
@@ -109,7 +110,7 @@ impl<L: Parker, const WORDS: usize> WaitQueue<L, WORDS> {
         bytes: 0,
         extent: Extent::of::<Self>(),
         release: wake_one_for_dead::<L, WORDS>,
-        reclaim: nothing,
+        reclaim: nothing_to_reclaim,
     };
 
     /// A task that is about to wake all others.
@@ -118,7 +119,7 @@ impl<L: Parker, const WORDS: usize> WaitQueue<L, WORDS> {
         bytes: 0,
         extent: Extent::of::<Self>(),
         release: wake_all_for_dead::<L, WORDS>,
-        reclaim: nothing,
+        reclaim: nothing_to_reclaim,
     };
 
     /// Calls `attempt` until it returns something, and sleeps in between.
@@ -471,9 +472,5 @@ unsafe fn wake_all_for_dead<L: Parker, const WORDS: usize>(_: &Ledger, entry: &E
     let queue = unsafe { &*entry.resource().cast_const().cast::<WaitQueue<L, WORDS>>() };
     queue.notify_all();
     entry.erase();
-    Outcome::Released
-}
-
-unsafe fn nothing(_: &Entry) -> Outcome {
     Outcome::Released
 }

@@ -6,6 +6,7 @@ use core::sync::atomic::Ordering;
 use super::RwLock;
 use crate::arch;
 use crate::entry::Place;
+use crate::operations::nothing_to_reclaim;
 use crate::owner_word::{OWNER, OWNER_DIED, owner};
 use crate::{
     CurrentLedger, Entry, Extent, Ledger, Operations, Outcome, ResourceKind, WaitStrategy,
@@ -25,7 +26,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
         bytes: 0,
         extent: AnyLock::<L, R>::READER,
         release: release_reader::<L, R>,
-        reclaim: nothing,
+        reclaim: nothing_to_reclaim,
     };
 
     /// A task that has stopped reading, and may have to wake a writer.
@@ -34,7 +35,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
         bytes: 0,
         extent: AnyLock::<L, R>::READER,
         release: wake_for_dead::<L, R>,
-        reclaim: nothing,
+        reclaim: nothing_to_reclaim,
     };
 
     /// A task that waits for the readers to leave, and has not written yet.
@@ -43,7 +44,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
         bytes: 0,
         extent: Extent::of::<AnyLock<L, R>>(),
         release: release_writer::<L, R, false>,
-        reclaim: nothing,
+        reclaim: nothing_to_reclaim,
     };
 
     /// A task that writes.
@@ -52,7 +53,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
         bytes: 0,
         extent: Extent::of::<AnyLock<L, R>>(),
         release: release_writer::<L, R, true>,
-        reclaim: nothing,
+        reclaim: nothing_to_reclaim,
     };
 
     /// Takes the calling task off the count, for waiters that sleep.
@@ -153,8 +154,4 @@ unsafe fn release_writer<L: CurrentLedger, R: WaitStrategy<L>, const WROTE: bool
     }
     entry.erase();
     Outcome::Disowned
-}
-
-unsafe fn nothing(_: &Entry) -> Outcome {
-    Outcome::Released
 }
