@@ -258,6 +258,27 @@ pub(crate) fn end() {
     yield_now();
 }
 
+/// A victim that executes `operation` on `site`, between the two marks.
+pub(crate) fn marked<S: ?Sized>(site: &'static S, operation: fn(&'static S)) -> Box<dyn FnOnce()> {
+    Box::new(move || {
+        begin();
+        operation(site);
+        end();
+    })
+}
+
+/// Tasks that execute these on `site`, one each.
+pub(crate) fn each_on<S: ?Sized>(
+    site: &'static S,
+    operations: &[fn(&'static S)],
+) -> Vec<Box<dyn FnOnce()>> {
+    let task = |operation: &fn(&'static S)| -> Box<dyn FnOnce()> {
+        let operation = *operation;
+        Box::new(move || operation(site))
+    };
+    operations.iter().map(task).collect()
+}
+
 /// What the victim has marked since this was last called.
 pub(crate) fn take_mark() -> Mark {
     MARK.replace(Mark::None)

@@ -7,8 +7,8 @@ use std::cell::Cell;
 
 use drop_registry::hosted::{Hosted, yield_now};
 use drop_registry::{
-    Exclusive, LockError, MutexGuard, Obligation, OwnerDied, Park, Permit, ReadError, ReadGuard,
-    Shared, TrackedBox, TryLockError, TryReadError, WriteGuard,
+    Exclusive, LockError, LockResult, MutexGuard, Obligation, OwnerDied, Park, Permit, ReadError,
+    ReadGuard, Shared, TrackedBox, TryLockError, TryLockResult, TryReadError, WriteGuard,
 };
 
 use crate::program::{HANDLES, MUTEXES, Operation};
@@ -157,11 +157,8 @@ impl Task {
         let answer = if self.may_wait(n) {
             lock.lock()
         } else {
-            match lock.try_lock() {
-                Ok(guard) => Ok(guard),
-                Err(TryLockError::Lock(error)) => Err(error),
-                Err(TryLockError::WouldBlock) => return,
-            }
+            let Some(answer) = at_once(lock.try_lock()) else { return };
+            answer
         };
         self.spinning[n] = self.enter(n, answer);
     }
@@ -174,11 +171,8 @@ impl Task {
         let answer = if self.may_wait(n) {
             lock.lock()
         } else {
-            match lock.try_lock() {
-                Ok(guard) => Ok(guard),
-                Err(TryLockError::Lock(error)) => Err(error),
-                Err(TryLockError::WouldBlock) => return,
-            }
+            let Some(answer) = at_once(lock.try_lock()) else { return };
+            answer
         };
         self.sleeping = self.enter(n, answer);
     }
@@ -191,11 +185,8 @@ impl Task {
         let answer = if self.may_wait(RWLOCK) {
             lock.write()
         } else {
-            match lock.try_write() {
-                Ok(guard) => Ok(guard),
-                Err(TryLockError::Lock(error)) => Err(error),
-                Err(TryLockError::WouldBlock) => return,
-            }
+            let Some(answer) = at_once(lock.try_write()) else { return };
+            answer
         };
         self.write = self.enter(RWLOCK, answer);
         if self.write.is_some() {
@@ -294,5 +285,14 @@ impl Task {
         self.world.permits_held[self.number].set(u64::from(self.permit.is_some()));
         let held: u64 = self.world.permits_held.iter().map(Cell::get).sum();
         self.world.require(held <= world::PERMITS, "more permits are held than there are");
+    }
+}
+
+/// What a lock answers to who does not wait; `None` if he would have to.
+fn at_once<G: Exclusive>(answer: TryLockResult<G>) -> Option<LockResult<G>> {
+    match answer {
+        Ok(guard) => Some(Ok(guard)),
+        Err(TryLockError::Lock(error)) => Some(Err(error)),
+        Err(TryLockError::WouldBlock) => None,
     }
 }

@@ -8,7 +8,7 @@ use drop_registry::{Condvar, LockError, LockResult, MutexGuard, Park};
 use super::mutex::{Lock, Turns};
 use super::tasks::{NOBODY, TaskMark, me, nobody_waits, owner};
 use super::{Waits, leak};
-use crate::operation::{Audit, Findings, Operation, World, begin, end};
+use crate::operation::{Audit, Findings, Operation, World, begin, each_on, end};
 
 /// The operations with one wait strategy of the lock.
 macro_rules! operations {
@@ -175,12 +175,7 @@ impl<R: Waits> World for Among<R> {
     }
 
     fn bystanders(&self) -> Vec<Box<dyn FnOnce()>> {
-        let site = self.site;
-        let boxed = |task: &Use<R>| -> Box<dyn FnOnce()> {
-            let task = *task;
-            Box::new(move || task(site))
-        };
-        self.others.iter().map(boxed).collect()
+        each_on(self.site, self.others)
     }
 
     fn at_death(&mut self) {

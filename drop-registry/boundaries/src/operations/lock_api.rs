@@ -7,7 +7,7 @@ use drop_registry::{LockError, OwnerDied};
 
 use super::leak;
 use super::mutex::{Answer, Turns};
-use crate::operation::{Audit, Findings, Operation, World, begin, end};
+use crate::operation::{Audit, Findings, Operation, World, begin, end, marked};
 
 type Ours = Mutex<RawMutex<Hosted, Turns>, u64>;
 type Tracked = Mutex<TrackedRawMutex<spin::Mutex<()>, Hosted, Turns>, u64>;
@@ -67,21 +67,7 @@ fn ours_contended(operation: fn(&'static Ours)) -> Box<dyn World> {
 }
 
 fn one_of_ours(operation: fn(&'static Ours), contended: bool) -> OneLock<Ours> {
-    OneLock {
-        lock: leak(Ours::new(0)),
-        operation,
-        contended,
-        hold: |one| {
-            let held = one.lock();
-            yield_now();
-            drop(held);
-        },
-        is_locked: Mutex::is_locked,
-        try_lock: |one| one.try_lock().is_some(),
-        next_answer: |one| answer!(lock(one)),
-        held_at_death: false,
-        died_before: false,
-    }
+    one_lock(operation, |one| answer!(lock(one)), contended)
 }
 
 fn tracked(operation: fn(&'static Tracked)) -> Box<dyn World> {
@@ -93,8 +79,16 @@ fn tracked_contended(operation: fn(&'static Tracked)) -> Box<dyn World> {
 }
 
 fn one_tracked(operation: fn(&'static Tracked), contended: bool) -> OneLock<Tracked> {
+    one_lock(operation, |one| answer!(lock_tracked(one)), contended)
+}
+
+fn one_lock<R: ::lock_api::RawMutex>(
+    operation: fn(&'static Mutex<R, u64>),
+    next_answer: fn(&'static Mutex<R, u64>) -> Answer,
+    contended: bool,
+) -> OneLock<Mutex<R, u64>> {
     OneLock {
-        lock: leak(Tracked::new(0)),
+        lock: leak(Mutex::new(0)),
         operation,
         contended,
         hold: |one| {
@@ -104,7 +98,7 @@ fn one_tracked(operation: fn(&'static Tracked), contended: bool) -> OneLock<Trac
         },
         is_locked: Mutex::is_locked,
         try_lock: |one| one.try_lock().is_some(),
-        next_answer: |one| answer!(lock_tracked(one)),
+        next_answer,
         held_at_death: false,
         died_before: false,
     }
@@ -139,12 +133,7 @@ fn after_a_death<M: 'static>(mut one: OneLock<M>) -> Box<dyn World> {
 
 impl<M: 'static> World for OneLock<M> {
     fn victim(&self) -> Box<dyn FnOnce()> {
-        let (lock, operation) = (self.lock, self.operation);
-        Box::new(move || {
-            begin();
-            operation(lock);
-            end();
-        })
+        marked(self.lock, self.operation)
     }
 
     fn bystanders(&self) -> Vec<Box<dyn FnOnce()>> {

@@ -7,7 +7,7 @@ use drop_registry::{LockError, Mutex, Park, RelaxStrategy};
 
 use super::tasks::{NOBODY, TaskMark, me, nobody_waits, owner};
 use super::{Waits, leak};
-use crate::operation::{Audit, Findings, Operation, World, begin, end};
+use crate::operation::{Audit, Findings, Operation, World, begin, each_on, end, marked};
 
 /// Waits by letting the other tasks of the machine run.
 #[derive(Debug)]
@@ -183,12 +183,7 @@ fn after_a_death<R: Waits>(operation: fn(&Lock<u64, R>)) -> Box<dyn World> {
 
 impl<R: Waits> World for Alone<R> {
     fn victim(&self) -> Box<dyn FnOnce()> {
-        let (lock, operation) = (self.lock, self.operation);
-        Box::new(move || {
-            begin();
-            operation(lock);
-            end();
-        })
+        marked(self.lock, self.operation)
     }
 
     fn at_death(&mut self) {
@@ -357,12 +352,7 @@ impl<R: Waits> World for Among<R> {
     }
 
     fn bystanders(&self) -> Vec<Box<dyn FnOnce()>> {
-        let site = self.site;
-        let boxed = |task: &Use<R>| -> Box<dyn FnOnce()> {
-            let task = *task;
-            Box::new(move || task(site))
-        };
-        self.others.iter().map(boxed).collect()
+        each_on(self.site, self.others)
     }
 
     fn at_death(&mut self) {

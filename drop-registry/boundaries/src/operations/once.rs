@@ -8,7 +8,7 @@ use drop_registry::{Lazy, Once, WaitError};
 
 use super::leak;
 use super::mutex::{self, Answer, Turns, next_answer};
-use crate::operation::{Audit, Findings, Operation, World, begin, end};
+use crate::operation::{Audit, Findings, Operation, World, marked};
 
 /// Several words, written one by one, so that a value that is not whole shows.
 type Value = [u64; 12];
@@ -184,12 +184,7 @@ fn with_others(operation: Use, others: Others) -> Box<dyn World> {
 
 impl World for Maker {
     fn victim(&self) -> Box<dyn FnOnce()> {
-        let (site, operation) = (self.site, self.operation);
-        Box::new(move || {
-            begin();
-            operation(site);
-            end();
-        })
+        marked(self.site, self.operation)
     }
 
     fn bystanders(&self) -> Vec<Box<dyn FnOnce()>> {

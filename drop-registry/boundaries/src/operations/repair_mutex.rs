@@ -8,7 +8,7 @@ use drop_registry::{LockError, MutexGuard, OwnerDied, RepairMutex, settle};
 
 use super::leak;
 use super::mutex::Turns;
-use crate::operation::{Audit, Findings, Operation, World, begin, end, settler_died};
+use crate::operation::{Audit, Findings, Operation, World, marked, settler_died};
 
 /// Several words, written one by one and all equal: what is half old and half new shows.
 type Value = [u64; 12];
@@ -173,12 +173,7 @@ fn after_a_death(operation: Use) -> Box<dyn World> {
 
 impl World for OneLock {
     fn victim(&self) -> Box<dyn FnOnce()> {
-        let (lock, operation) = (self.lock, self.operation);
-        Box::new(move || {
-            begin();
-            operation(lock);
-            end();
-        })
+        marked(self.lock, self.operation)
     }
 
     fn bystanders(&self) -> Vec<Box<dyn FnOnce()>> {

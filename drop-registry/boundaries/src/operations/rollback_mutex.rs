@@ -4,16 +4,17 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use drop_registry::hosted::{Hosted, yield_now};
-use drop_registry::{DropAfterTear, RollbackMutex, TrackedBox};
+use drop_registry::{DropAfterTear, RollbackGuard, RollbackMutex, TrackedBox};
 
 use super::leak;
 use super::mutex::{self, Answer, Turns, next_answer};
-use crate::operation::{Audit, Findings, Operation, World, begin, end};
+use crate::operation::{Audit, Findings, Operation, World, begin, end, marked};
 
 /// Several words, written one by one, so that a value that is half old and half new shows.
 type Value = [u64; 12];
 
 type Lock = RollbackMutex<Value, Hosted, Turns>;
+type Guard = RollbackGuard<'static, Value, Hosted, Turns>;
 
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: "rollback mutex lock, write, unlock", world: || alone(write) },
@@ -70,14 +71,18 @@ fn whole(value: &Value) -> Option<u64> {
 }
 
 fn write(site: &'static Site) {
-    if let Ok(mut guard) = site.lock.lock() {
-        let now = guard[0];
-        site.known.store(now, Relaxed);
-        fill(&mut guard, now + 1);
-        site.next.store(now + 1, Relaxed);
-        drop(guard);
-        site.known.store(now + 1, Relaxed);
+    if let Ok(guard) = site.lock.lock() {
+        write_through(site, guard);
     }
+}
+
+fn write_through(site: &'static Site, mut guard: Guard) {
+    let now = guard[0];
+    site.known.store(now, Relaxed);
+    fill(&mut guard, now + 1);
+    site.next.store(now + 1, Relaxed);
+    drop(guard);
+    site.known.store(now + 1, Relaxed);
 }
 
 fn write_twice(site: &'static Site) {
@@ -92,13 +97,8 @@ fn read(site: &'static Site) {
 }
 
 fn try_lock(site: &'static Site) {
-    if let Ok(mut guard) = site.lock.try_lock() {
-        let now = guard[0];
-        site.known.store(now, Relaxed);
-        fill(&mut guard, now + 1);
-        site.next.store(now + 1, Relaxed);
-        drop(guard);
-        site.known.store(now + 1, Relaxed);
+    if let Ok(guard) = site.lock.try_lock() {
+        write_through(site, guard);
     }
 }
 
@@ -186,12 +186,7 @@ fn contended(operation: Use) -> Box<dyn World> {
 
 impl World for OneLock {
     fn victim(&self) -> Box<dyn FnOnce()> {
-        let (site, operation) = (self.site, self.operation);
-        Box::new(move || {
-            begin();
-            operation(site);
-            end();
-        })
+        marked(self.site, self.operation)
     }
 
     fn bystanders(&self) -> Vec<Box<dyn FnOnce()>> {

@@ -7,7 +7,7 @@ use drop_registry::hosted::{Hosted, yield_now};
 
 use super::leak;
 use super::tasks::{NOBODY, TaskMark, me, nobody_waits};
-use crate::operation::{Audit, Findings, Operation, World, begin, end};
+use crate::operation::{Audit, Findings, Operation, World, begin, each_on, end};
 
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: "semaphore acquire, release", world: || among(1, acquires, &[]) },
@@ -179,12 +179,7 @@ impl World for Among {
     }
 
     fn bystanders(&self) -> Vec<Box<dyn FnOnce()>> {
-        let site = self.site;
-        let boxed = |task: &Use| -> Box<dyn FnOnce()> {
-            let task = *task;
-            Box::new(move || task(site))
-        };
-        self.others.iter().map(boxed).collect()
+        each_on(self.site, self.others)
     }
 
     fn at_death(&mut self) {

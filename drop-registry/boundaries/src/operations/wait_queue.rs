@@ -6,7 +6,7 @@ use drop_registry::hosted::{Hosted, yield_now};
 use drop_registry::{LedgerFull, WaitQueue};
 
 use super::leak;
-use crate::operation::{Audit, Findings, Operation, World, begin, end};
+use crate::operation::{Audit, Findings, Operation, World, each_on, marked};
 
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: "queue wait, true at once", world: || among(1, takes, &[]) },
@@ -103,21 +103,11 @@ fn among(ready: u64, operation: Use, others: &'static [Use]) -> Box<dyn World> {
 
 impl World for Among {
     fn victim(&self) -> Box<dyn FnOnce()> {
-        let (site, operation) = (self.site, self.operation);
-        Box::new(move || {
-            begin();
-            operation(site);
-            end();
-        })
+        marked(self.site, self.operation)
     }
 
     fn bystanders(&self) -> Vec<Box<dyn FnOnce()>> {
-        let site = self.site;
-        let boxed = |task: &Use| -> Box<dyn FnOnce()> {
-            let task = *task;
-            Box::new(move || task(site))
-        };
-        self.others.iter().map(boxed).collect()
+        each_on(self.site, self.others)
     }
 
     fn audit(&mut self, audit: &mut Audit<'_>) {
