@@ -3,16 +3,18 @@
 #![expect(unsafe_code, reason = "writes over locks, ledgers and blocks")]
 
 use core::cell::{Cell, RefCell};
+use core::mem::offset_of;
 use core::ops::Range;
 use core::ptr::{self, NonNull};
 use core::slice;
 use std::alloc::{GlobalAlloc, Layout};
 
 use drop_registry::hosted::Image;
+use drop_registry::lock_api::{RawMutex, RawRwLock, TrackedRawMutex};
 use drop_registry::{
-    CurrentLedger, Domain, DropAfterTear, Heap, HeapMemory, Ledger, Mutex, Obligation, Park,
-    Parker, RollbackMutex, RwLock, Semaphore, Shared, TrackedBox, TrackedHeap, Undo, WaitQueue,
-    WindowTable,
+    Channel, CurrentLedger, Domain, DropAfterTear, Entry, Heap, HeapMemory, Ledger, Mutex,
+    Obligation, Once, Operations, Park, Parker, RepairMutex, RollbackMutex, RwLock, Semaphore,
+    Shared, Slot, TrackedBox, TrackedHeap, Undo, WaitQueue, WindowTable,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,6 +32,9 @@ const WORDS_OF_BLOCK: usize = 5;
 pub(super) const BLOCK_WORDS: usize = BLOCKS * WORDS_OF_BLOCK;
 pub(super) const LOCK_WORDS: usize = size_of::<Locks>() / 8;
 const LEDGER_WORDS: usize = size_of::<Ledger>() / 8;
+/// Which of the locks' words is the address of the repair mutex's routine: the last one of that. As
+/// with a function in a constant, nothing could tell whether another one is a routine.
+const ROUTINE_WORD: usize = (offset_of!(Locks, repair) + size_of::<Repairable>()) / 8 - 1;
 
 /// The context of all that is listed.
 pub(super) struct Fuzzed;
@@ -94,7 +99,9 @@ unsafe impl Undo for Flag {
     }
 }
 
-/// Every word of these may be anything.
+type Repairable = RepairMutex<u64, Fuzzed, Park>;
+
+/// Every word of these may be anything, but for the address of a routine.
 #[repr(C, align(64))]
 struct Locks {
     spinning: Mutex<u64, Fuzzed>,
@@ -105,6 +112,16 @@ struct Locks {
     permits: Semaphore<Fuzzed>,
     waiters: WaitQueue<Fuzzed>,
     flag: Flag,
+    repair: Repairable,
+    once: Once<u64, Fuzzed>,
+    sleeping_once: Once<u64, Fuzzed, Park>,
+    many_waiters: WaitQueue<Fuzzed, 2>,
+    sleeping_many: Mutex<u64, Fuzzed, Park<2>>,
+    channel: Channel<Shared<Value, Fuzzed>, 2, Park>,
+    slot: Slot<TrackedBox<Value, Fuzzed>>,
+    lock_api: lock_api::Mutex<RawMutex<Fuzzed, Park>, u64>,
+    lock_api_rwlock: lock_api::RwLock<RawRwLock<Fuzzed, Park>, u64>,
+    foreign: lock_api::Mutex<TrackedRawMutex<spin::Mutex<()>, Fuzzed>, u64>,
 }
 
 impl Locks {
@@ -118,6 +135,16 @@ impl Locks {
             permits: Semaphore::new(1),
             waiters: WaitQueue::new(),
             flag: Flag(AtomicU64::new(0)),
+            repair: RepairMutex::new(0, |died| Some(died.replace(0))),
+            once: Once::new(),
+            sleeping_once: Once::new(),
+            many_waiters: WaitQueue::new(),
+            sleeping_many: Mutex::new(0),
+            channel: Channel::new(),
+            slot: Slot::new(),
+            lock_api: lock_api::Mutex::new(0),
+            lock_api_rwlock: lock_api::RwLock::new(0),
+            foreign: lock_api::Mutex::new(0),
         }
     }
 }
@@ -145,6 +172,8 @@ pub(super) struct Held {
     ledger: NonNull<Ledger>,
     blocks: [*mut u8; BLOCKS],
     sample: Sample,
+    /// How the repair mutex is listed: where, and under which operations.
+    repair: (u64, &'static Operations),
     constants: Vec<Range<u64>>,
     data: Range<u64>,
 }
@@ -172,10 +201,12 @@ impl Held {
         let data = start..start + size_of::<Locks>() as u64;
         let objects = NonNull::from(objects);
         // SAFETY: leaked, and used through `Held` alone.
-        sample.look_at(unsafe { &(*objects.as_ptr()).locks });
+        let locks: &'static Locks = unsafe { &(*objects.as_ptr()).locks };
+        sample.look_at(locks);
+        let repair = listed(&locks.repair);
         let constants = Image::running().constants().collect();
         let (ledger, blocks) = (NonNull::from(ledger), [ptr::null_mut(); BLOCKS]);
-        let mut held = Self { objects, ledger, blocks, sample, constants, data };
+        let mut held = Self { objects, ledger, blocks, sample, repair, constants, data };
         // The blocks are the same in every run.
         held.begin(0);
         for block in held.blocks {
@@ -233,12 +264,26 @@ impl Held {
         unsafe {
             let place: *mut u64 = match (locks, blocks) {
                 (None, _) => self.ledger.as_ptr().cast::<u64>().add(n),
+                (Some(ROUTINE_WORD), None) => return,
                 (Some(n), None) => (&raw mut (*self.objects.as_ptr()).locks).cast::<u64>().add(n),
                 (_, Some(n)) => {
                     self.blocks[n / WORDS_OF_BLOCK].cast::<u64>().add(n % WORDS_OF_BLOCK)
                 }
             };
             place.write_volatile(word);
+        }
+    }
+
+    /// Makes each entry that says that it is the repair mutex's tell the truth. Where there is none,
+    /// whatever stands in the place of its routine would be called: of what lies about a resource
+    /// in the right kind of memory, this alone is not borne.
+    pub(super) fn find_repair_mutex(&self) {
+        let (resource, operations) = self.repair;
+        let is_its = |entry: &&Entry| entry.operations().is_some_and(|it| ptr::eq(it, operations));
+        for entry in self.ledger().held().filter(is_its) {
+            // SAFETY: an entry is atomic words, of which the first is its resource.
+            unsafe { &*ptr::from_ref(entry).cast::<AtomicU64>() }
+                .store(resource, Ordering::Relaxed);
         }
     }
 
@@ -269,15 +314,41 @@ impl Sample {
         self.see(|| Shared::<Value, Fuzzed>::new_droppable(Value(1)));
         self.see(|| TrackedBox::<u64, Fuzzed>::new(1));
         self.see(|| TrackedBox::<Value, Fuzzed>::new_droppable(Value(1)));
-        let waited = locks.waiters.wait_until(|| {
+        self.see_queue(&locks.waiters);
+        self.see_queue(&locks.many_waiters);
+        self.see(|| locks.repair.lock());
+        self.see(|| locks.sleeping_many.lock());
+        self.see(|| (locks.lock_api.lock(), locks.foreign.lock()));
+        self.see(|| locks.lock_api_rwlock.read());
+        self.see(|| locks.lock_api_rwlock.write());
+        let made = locks.once.call_once(|| self.note_value());
+        made.expect("nobody makes it yet");
+        let made = locks.sleeping_once.call_once(|| self.note_value());
+        made.expect("nobody makes it yet");
+        self.see(|| locks.slot.put(TrackedBox::new_droppable(Value(1)).expect("room on the heap")));
+        self.see(|| {
+            let sent = Shared::new_droppable(Value(1)).expect("room on the heap");
+            assert!(locks.channel.send(sent).is_ok(), "room in the channel");
+            locks.channel.recv().expect("room in the ledger")
+        });
+        let blocks = self.resources.iter().filter(|it| **it & BOX_MARK != 0).count();
+        assert!(blocks > 0, "boxes are marked");
+    }
+
+    fn see_queue<const WORDS: usize>(&mut self, queue: &WaitQueue<Fuzzed, WORDS>) {
+        let waited = queue.wait_until(|| {
             self.note(CURRENT.get());
             Some(Ok::<_, drop_registry::LedgerFull>(()))
         });
         waited.expect("room in the ledger");
-        locks.waiters.wake_one_after(|| self.note(CURRENT.get())).expect("room in the ledger");
-        locks.waiters.wake_all_after(|| self.note(CURRENT.get())).expect("room in the ledger");
-        let blocks = self.resources.iter().filter(|it| **it & BOX_MARK != 0).count();
-        assert!(blocks > 0, "boxes are marked");
+        queue.wake_one_after(|| self.note(CURRENT.get())).expect("room in the ledger");
+        queue.wake_all_after(|| self.note(CURRENT.get())).expect("room in the ledger");
+    }
+
+    /// Makes a value, and notes how that is listed meanwhile.
+    fn note_value(&mut self) -> u64 {
+        self.note(CURRENT.get());
+        0
     }
 
     fn see<T>(&mut self, hold: impl FnOnce() -> T) {
@@ -293,6 +364,14 @@ impl Sample {
             self.resources.push(entry.resource().addr() as u64);
         }
     }
+}
+
+/// How the repair mutex is listed while it is held.
+fn listed(lock: &'static Repairable) -> (u64, &'static Operations) {
+    let _held = lock.lock();
+    let ledger = CURRENT.get();
+    let entry = ledger.held().next().expect("the lock is listed");
+    (entry.resource().addr() as u64, entry.operations().expect("an entry"))
 }
 
 /// The addresses at which the windows of this program begin: the first field of each record, which

@@ -1,7 +1,7 @@
 //! A ledger that somebody has written over, and locks and blocks that say anything, settled.
 #![expect(unsafe_code, reason = "writes over ledgers and locks, and settles them")]
 
-use drop_registry::{Domain, Ledger, Outcome, reclaim, settle};
+use drop_registry::{Ledger, Outcome, reclaim, settle};
 use task_model::{FrozenTask, RegisterFile, StackBounds, TaskId};
 
 use super::held::{self, GUARD, Held, Sample, TASKS};
@@ -45,24 +45,25 @@ fn settle_anything(held: &mut Held, mut input: Input<'_>) {
     let stack = StackBounds::new(0x1000, 0x2000, 0).expect("a stack");
     // SAFETY: nothing runs with these registers, and settling reads no stack.
     let task = unsafe { FrozenTask::new(TaskId::first(0), (&mut registers).into(), stack) };
-    let (ledger, domain) = (held.ledger(), held.domain());
-    let told = settle_all(&task, ledger, &domain);
+    let ledger = held.ledger();
+    let told = settle_all(&task, held);
     assert!(told <= 2 * (Ledger::CAPACITY + 1), "{told} things of one ledger");
     assert!(ledger.is_empty(), "something was left: {}", ledger.len());
-    assert_eq!(settle_all(&task, ledger, &domain), 0, "settled twice");
+    assert_eq!(settle_all(&task, held), 0, "settled twice");
     held.check();
 }
 
 /// Settles in both steps. Returns how much was told.
-fn settle_all(task: &FrozenTask<'_>, ledger: &Ledger, domain: &Domain<'_>) -> usize {
-    let mut told = 0;
+fn settle_all(task: &FrozenTask<'_>, held: &Held) -> usize {
+    let (ledger, domain, mut told) = (held.ledger(), held.domain(), 0);
     // SAFETY: the task never runs, nobody else settles it, and the domain is that of `held`.
     unsafe {
-        settle(task, ledger, domain, |one| {
+        settle(task, ledger, &domain, |one| {
             assert_ne!(one.outcome, Outcome::Quarantined, "a destructor in the fault path");
             told += 1;
         });
-        reclaim(ledger, domain, |_| told += 1);
+        held.find_repair_mutex();
+        reclaim(ledger, &domain, |_| told += 1);
     }
     told
 }
