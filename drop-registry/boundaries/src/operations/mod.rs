@@ -11,6 +11,7 @@ mod once;
 mod repair_mutex;
 mod rollback_mutex;
 mod rwlock;
+mod scattered;
 mod semaphore;
 mod shared;
 mod slot;
@@ -29,11 +30,15 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
         mutex::OPERATIONS,
         mutex::PARKING,
         repair_mutex::OPERATIONS,
+        repair_mutex::PARKING,
         rollback_mutex::OPERATIONS,
+        rollback_mutex::PARKING,
         once::OPERATIONS,
+        once::PARKING,
         rwlock::OPERATIONS,
         rwlock::PARKING,
         wait_queue::OPERATIONS,
+        wait_queue::WIDE,
         semaphore::OPERATIONS,
         condvar::OPERATIONS,
         condvar::PARKING,
@@ -41,6 +46,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
         lock_api::OPERATIONS,
         slot::OPERATIONS,
         channel::OPERATIONS,
+        channel::PARKING,
         tracked_box::OPERATIONS,
         arena_heap::OPERATIONS,
         ledger::OPERATIONS,

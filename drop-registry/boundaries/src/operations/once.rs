@@ -1,36 +1,66 @@
-//! A value that is made once, alone and with others who want it too.
+//! A value that is made once, alone and with others who want it too, and take turns or sleep.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use drop_registry::hosted::{Hosted, yield_now};
-use drop_registry::{Lazy, Once, WaitError};
+use drop_registry::{Lazy, Once, Park, WaitError};
 
-use super::leak;
 use super::mutex::{self, Answer, Turns, next_answer};
-use crate::operation::{Audit, Findings, Operation, World, marked};
+use super::{Waits, leak};
+use crate::operation::{Audit, Findings, Operation, World, each_on, marked};
 
 /// Several words, written one by one, so that a value that is not whole shows.
 type Value = [u64; 12];
 
-pub(super) const OPERATIONS: &[Operation] = &[
-    Operation { name: "once call_once", world: || alone(make) },
-    Operation { name: "once call_once twice", world: || alone(make_twice) },
-    Operation { name: "once inside itself (refused)", world: || alone(make_recursively) },
-    Operation { name: "once call_once with a lock", world: || alone(make_under_a_lock) },
-    Operation { name: "once call_once, another makes it", world: || with_others(make, after_it) },
-    Operation { name: "once call_once, others wait", world: || with_others(make_long, before_it) },
-    Operation { name: "lazy force", world: || world(LAZY, force, None) },
-];
+/// The operations of one wait strategy.
+macro_rules! operations {
+    ($R:ty, $once:literal, $lazy:literal) => {
+        &[
+            Operation { name: concat!($once, " call_once"), world: || alone::<$R>(make) },
+            Operation {
+                name: concat!($once, " call_once twice"),
+                world: || alone::<$R>(make_twice),
+            },
+            Operation {
+                name: concat!($once, " inside itself (refused)"),
+                world: || alone::<$R>(make_recursively),
+            },
+            Operation {
+                name: concat!($once, " call_once with a lock"),
+                world: || alone::<$R>(make_under_a_lock),
+            },
+            Operation {
+                name: concat!($once, " call_once, another makes it"),
+                world: || with_others::<$R>(make, &[makes_it]),
+            },
+            Operation {
+                name: concat!($once, " call_once, another makes it, a third waits"),
+                world: || with_others::<$R>(make, &[makes_it, wants_it]),
+            },
+            Operation {
+                name: concat!($once, " call_once, others wait"),
+                world: || with_others::<$R>(make_long, &[wants_it, wants_it]),
+            },
+            Operation {
+                name: concat!($lazy, " force"),
+                world: || world::<$R>(Ask::LAZY, force, &[]),
+            },
+        ]
+    };
+}
+
+pub(super) const OPERATIONS: &[Operation] = operations!(Turns, "once", "lazy");
+pub(super) const PARKING: &[Operation] = operations!(Park, "parking once", "parking lazy");
 
 /// Who made a value is what its words are.
 const VICTIM: u64 = 1;
 const OTHER: u64 = 2;
 const AUDITOR: u64 = 3;
 
-struct Site {
-    once: Once<Value, Hosted, Turns>,
-    lazy: Lazy<Value, Hosted, Turns>,
+struct Site<R: Waits> {
+    once: Once<Value, Hosted, R>,
+    lazy: Lazy<Value, Hosted, R>,
     /// Taken while the value is made.
     lock: mutex::Lock<u64>,
     /// How many others have got the value.
@@ -41,7 +71,7 @@ struct Site {
     first: AtomicU64,
 }
 
-impl Site {
+impl<R: Waits> Site<R> {
     /// Notes what somebody got.
     fn got(&self, value: &Value) {
         let by = value[0];
@@ -66,19 +96,19 @@ fn value(by: u64) -> Value {
 }
 
 /// What the victim does.
-type Use = fn(&'static Site);
+type Use<R> = fn(&'static Site<R>);
 
-fn make(site: &'static Site) {
+fn make<R: Waits>(site: &'static Site<R>) {
     let made = site.once.call_once(|| value(VICTIM)).expect("it is not being made by itself");
     site.got(made);
 }
 
-fn make_twice(site: &'static Site) {
+fn make_twice<R: Waits>(site: &'static Site<R>) {
     make(site);
     make(site);
 }
 
-fn make_recursively(site: &'static Site) {
+fn make_recursively<R: Waits>(site: &'static Site<R>) {
     let made = site.once.call_once(|| {
         let inner = site.once.call_once(|| value(OTHER));
         assert_eq!(inner, Err(WaitError::Recursive));
@@ -87,7 +117,7 @@ fn make_recursively(site: &'static Site) {
     site.got(made.expect("the outer one is as any"));
 }
 
-fn make_under_a_lock(site: &'static Site) {
+fn make_under_a_lock<R: Waits>(site: &'static Site<R>) {
     let made = site.once.call_once(|| match site.lock.lock() {
         Ok(mut count) => {
             *count += 1;
@@ -98,7 +128,7 @@ fn make_under_a_lock(site: &'static Site) {
     site.got(made.expect("it is not being made by itself"));
 }
 
-fn make_long(site: &'static Site) {
+fn make_long<R: Waits>(site: &'static Site<R>) {
     let made = site.once.call_once(|| {
         yield_now();
         let value = value(VICTIM);
@@ -108,60 +138,54 @@ fn make_long(site: &'static Site) {
     site.got(made.expect("it is not being made by itself"));
 }
 
-fn force(site: &'static Site) {
+fn force<R: Waits>(site: &'static Site<R>) {
     site.got(Lazy::force(&site.lazy).expect("it is not being made by itself"));
 }
 
-/// Others who want the value: each gets one, in the end.
-type Others = fn(&'static Site) -> Vec<Box<dyn FnOnce()>>;
-
-/// One who makes it first, and takes a while.
-fn after_it(site: &'static Site) -> Vec<Box<dyn FnOnce()>> {
-    vec![Box::new(move || {
-        let made = site.once.call_once(|| {
-            for _ in 0..3 {
-                yield_now();
-            }
-            value(OTHER)
-        });
-        site.got(made.expect("it comes first"));
-        site.served.fetch_add(1, Relaxed);
-    })]
+/// For another one: makes it first, and takes a while.
+fn makes_it<R: Waits>(site: &'static Site<R>) {
+    let made = site.once.call_once(|| {
+        for _ in 0..3 {
+            yield_now();
+        }
+        value(OTHER)
+    });
+    site.got(made.expect("it comes first"));
+    site.served.fetch_add(1, Relaxed);
 }
 
-/// Two who come while it is made.
-fn before_it(site: &'static Site) -> Vec<Box<dyn FnOnce()>> {
-    let waiter = move || {
-        yield_now();
-        site.got(site.once.call_once(|| value(OTHER)).expect("it waits for others alone"));
-        site.served.fetch_add(1, Relaxed);
-    };
-    vec![Box::new(waiter), Box::new(waiter)]
+/// For another one: comes while it is made.
+fn wants_it<R: Waits>(site: &'static Site<R>) {
+    yield_now();
+    site.got(site.once.call_once(|| value(OTHER)).expect("it waits for others alone"));
+    site.served.fetch_add(1, Relaxed);
 }
 
 /// How a value is asked for.
-struct Ask {
-    get: fn(&'static Site) -> Option<&'static Value>,
+struct Ask<R: Waits> {
+    get: fn(&'static Site<R>) -> Option<&'static Value>,
     /// Makes it, if it is not there.
-    force: fn(&'static Site, u64) -> Result<&'static Value, WaitError>,
+    force: fn(&'static Site<R>, u64) -> Result<&'static Value, WaitError>,
 }
 
-const ONCE: Ask =
-    Ask { get: |site| site.once.get(), force: |site, by| site.once.call_once(|| value(by)) };
+impl<R: Waits> Ask<R> {
+    const ONCE: Self =
+        Self { get: |site| site.once.get(), force: |site, by| site.once.call_once(|| value(by)) };
 
-const LAZY: Ask =
-    Ask { get: |site| Lazy::get(&site.lazy), force: |site, _| Lazy::force(&site.lazy) };
+    const LAZY: Self =
+        Self { get: |site| Lazy::get(&site.lazy), force: |site, _| Lazy::force(&site.lazy) };
+}
 
-struct Maker {
-    site: &'static Site,
-    ask: Ask,
-    operation: Use,
-    others: Option<Others>,
+struct Maker<R: Waits> {
+    site: &'static Site<R>,
+    ask: Ask<R>,
+    operation: Use<R>,
+    others: &'static [Use<R>],
     there_at_death: bool,
     lock_held_at_death: bool,
 }
 
-fn world(ask: Ask, operation: Use, others: Option<Others>) -> Box<dyn World> {
+fn world<R: Waits>(ask: Ask<R>, operation: Use<R>, others: &'static [Use<R>]) -> Box<dyn World> {
     let site = leak(Site {
         once: Once::new(),
         lazy: Lazy::new(|| value(VICTIM)),
@@ -174,21 +198,21 @@ fn world(ask: Ask, operation: Use, others: Option<Others>) -> Box<dyn World> {
     Box::new(Maker { site, ask, operation, others, there_at_death, lock_held_at_death })
 }
 
-fn alone(operation: Use) -> Box<dyn World> {
-    world(ONCE, operation, None)
+fn alone<R: Waits>(operation: Use<R>) -> Box<dyn World> {
+    world(Ask::ONCE, operation, &[])
 }
 
-fn with_others(operation: Use, others: Others) -> Box<dyn World> {
-    world(ONCE, operation, Some(others))
+fn with_others<R: Waits>(operation: Use<R>, others: &'static [Use<R>]) -> Box<dyn World> {
+    world(Ask::ONCE, operation, others)
 }
 
-impl World for Maker {
+impl<R: Waits> World for Maker<R> {
     fn victim(&self) -> Box<dyn FnOnce()> {
         marked(self.site, self.operation)
     }
 
     fn bystanders(&self) -> Vec<Box<dyn FnOnce()>> {
-        self.others.map_or_else(Vec::new, |others| others(self.site))
+        each_on(self.site, self.others)
     }
 
     fn bystanders_run_before_settlement(&self) -> bool {
@@ -205,11 +229,13 @@ impl World for Maker {
         let site = self.site;
         // A value that was there stays there, and one that was not is not there by a death.
         let there = (self.ask.get)(site);
-        audit.require(there.is_some() == self.there_at_death, Findings::TORN);
+        audit.require(there.is_some() || !self.there_at_death, Findings::TORN);
         if let Some(value) = there {
+            let by_another = value[0] == OTHER && !self.others.is_empty();
+            audit.require(by_another || self.there_at_death, Findings::TORN);
             site.got(value);
         }
-        let others = self.bystanders().len() as u64;
+        let others = self.others.len() as u64;
         audit.finish_bystanders();
         audit.require(site.served.load(Relaxed) == others, Findings::STUCK);
         let force = self.ask.force;

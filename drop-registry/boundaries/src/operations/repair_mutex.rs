@@ -4,26 +4,58 @@ use std::cell::Cell;
 use std::hint::black_box;
 
 use drop_registry::hosted::{Hosted, Machine, domain, yield_now};
-use drop_registry::{LockError, MutexGuard, OwnerDied, RepairMutex, settle};
+use drop_registry::{LockError, MutexGuard, OwnerDied, Park, RepairMutex, settle};
 
-use super::leak;
 use super::mutex::Turns;
-use crate::operation::{Audit, Findings, Operation, World, marked, settler_died};
+use super::tasks::{NOBODY, TaskMark, me, nobody_waits, owner};
+use super::{Waits, leak};
+use crate::operation::{Audit, Findings, Operation, World, begin, end, marked, settler_died};
 
 /// Several words, written one by one and all equal: what is half old and half new shows.
 type Value = [u64; 12];
 
-type Lock = RepairMutex<Value, Hosted, Turns>;
-type Guard = MutexGuard<'static, Value, Hosted, Turns>;
+type Lock<R> = RepairMutex<Value, Hosted, R>;
+type Guard<R> = MutexGuard<'static, Value, Hosted, R>;
 
-pub(super) const OPERATIONS: &[Operation] = &[
-    Operation { name: "repair mutex lock, write, unlock", world: || alone(mend, write) },
-    Operation { name: "repair mutex try_lock", world: || alone(mend, try_write) },
-    Operation { name: "repair mutex, routine gives up", world: || alone(give_up, write) },
-    Operation { name: "repair mutex lock, held by another", world: contended },
-    Operation { name: "repair mutex, next owner mends", world: || after_a_death(lock_repaired) },
-    Operation { name: "repair mutex, next owner is told", world: || after_a_death(write) },
-];
+/// The operations of one wait strategy.
+macro_rules! operations {
+    ($R:ty, $lock:literal) => {
+        &[
+            Operation {
+                name: concat!($lock, " lock, write, unlock"),
+                world: || alone::<$R>(mend, write),
+            },
+            Operation { name: concat!($lock, " try_lock"), world: || alone::<$R>(mend, try_write) },
+            Operation {
+                name: concat!($lock, ", routine gives up"),
+                world: || alone::<$R>(give_up, write),
+            },
+            Operation {
+                name: concat!($lock, " lock, held by another"),
+                world: || among::<$R>(Some(write), 1),
+            },
+            Operation {
+                name: concat!($lock, " lock, held by another, others wait"),
+                world: || among::<$R>(Some(write), 3),
+            },
+            Operation {
+                name: concat!($lock, " unlock, others wait"),
+                world: || among::<$R>(None, 2),
+            },
+            Operation {
+                name: concat!($lock, ", next owner mends"),
+                world: || after_a_death::<$R>(lock_repaired),
+            },
+            Operation {
+                name: concat!($lock, ", next owner is told"),
+                world: || after_a_death::<$R>(write),
+            },
+        ]
+    };
+}
+
+pub(super) const OPERATIONS: &[Operation] = operations!(Turns, "repair mutex");
+pub(super) const PARKING: &[Operation] = operations!(Park, "parking repair mutex");
 
 thread_local! {
     /// How often the routine was begun, and how often it came to its end.
@@ -42,7 +74,7 @@ fn is_whole(value: &Value) -> bool {
     value.iter().all(|word| *word == value[0])
 }
 
-fn mend(mut died: OwnerDied<Guard>) -> Option<Guard> {
+fn mend<R: Waits>(mut died: OwnerDied<Guard<R>>) -> Option<Guard<R>> {
     BEGUN.set(BEGUN.get() + 1);
     let value = died.update();
     let first = value[0];
@@ -54,7 +86,7 @@ fn mend(mut died: OwnerDied<Guard>) -> Option<Guard> {
     Some(guard)
 }
 
-fn give_up(died: OwnerDied<Guard>) -> Option<Guard> {
+fn give_up<R: Waits>(died: OwnerDied<Guard<R>>) -> Option<Guard<R>> {
     BEGUN.set(BEGUN.get() + 1);
     drop(died);
     ENDED.set(ENDED.get() + 1);
@@ -62,9 +94,9 @@ fn give_up(died: OwnerDied<Guard>) -> Option<Guard> {
 }
 
 /// What the victim does.
-type Use = fn(&'static Lock);
+type Use<R> = fn(&'static Lock<R>);
 
-fn change(result: Result<Guard, LockError<Guard>>) {
+fn change<R: Waits>(result: Result<Guard<R>, LockError<Guard<R>>>) {
     match result {
         Ok(mut guard) => {
             let next = guard[0] + 1;
@@ -75,18 +107,18 @@ fn change(result: Result<Guard, LockError<Guard>>) {
     }
 }
 
-fn write(lock: &'static Lock) {
+fn write<R: Waits>(lock: &'static Lock<R>) {
     change(lock.lock());
 }
 
-fn try_write(lock: &'static Lock) {
+fn try_write<R: Waits>(lock: &'static Lock<R>) {
     if let Ok(mut guard) = lock.try_lock() {
         let next = guard[0] + 1;
         fill(&mut guard, next);
     }
 }
 
-fn lock_repaired(lock: &'static Lock) {
+fn lock_repaired<R: Waits>(lock: &'static Lock<R>) {
     change(lock.lock_repaired());
 }
 
@@ -100,7 +132,7 @@ enum Answer {
     Refused,
 }
 
-fn next_answer(lock: &'static Lock) -> Answer {
+fn next_answer<R: Waits>(lock: &'static Lock<R>) -> Answer {
     match lock.lock() {
         Ok(guard) if is_whole(&guard) => Answer::Whole,
         Ok(_) => Answer::Torn,
@@ -113,44 +145,93 @@ fn next_answer(lock: &'static Lock) -> Answer {
     }
 }
 
-struct OneLock {
-    lock: &'static Lock,
-    operation: Use,
+/// A lock that several tasks use, and what the others have written down themselves.
+struct Site<R: Waits> {
+    lock: Lock<R>,
+    victim: Cell<TaskMark>,
+    /// How many of the others have it: never two.
+    others_inside: Cell<u64>,
+    /// How many of the others were told of a death.
+    told: Cell<u64>,
+    /// Whether one of the others was given a value that is not whole, as good.
+    torn: Cell<bool>,
+}
+
+impl<R: Waits> Site<R> {
+    fn new(repair: fn(OwnerDied<Guard<R>>) -> Option<Guard<R>>) -> Self {
+        Self {
+            lock: Lock::new([0; 12], repair),
+            victim: Cell::new(NOBODY),
+            others_inside: Cell::new(0),
+            told: Cell::new(0),
+            torn: Cell::new(false),
+        }
+    }
+
+    /// For another one: writes, with turns of the others in between.
+    fn write_long(&'static self) {
+        match self.lock.lock() {
+            Ok(mut guard) => {
+                self.others_inside.set(self.others_inside.get() + 1);
+                self.torn.set(self.torn.get() || !is_whole(&guard));
+                let next = guard[0] + 1;
+                for _ in 0..3 {
+                    yield_now();
+                }
+                fill(&mut guard, next);
+                self.others_inside.set(self.others_inside.get() - 1);
+            }
+            Err(LockError::OwnerDied(died)) => {
+                self.told.set(self.told.get() + 1);
+                drop(died.replace([50; 12]));
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+struct OneLock<R: Waits> {
+    site: &'static Site<R>,
+    /// If none, the victim only unlocks what it has half written, when the others have come to wait.
+    operation: Option<Use<R>>,
+    /// How many others there are. The first one comes first, unless the victim only unlocks.
+    others: usize,
     gives_up: bool,
     /// Whether somebody died before, of whom nobody had been told.
     torn_before: bool,
-    contended: bool,
-    other_holds: &'static Cell<bool>,
     held_at_death: bool,
     /// How often the victim itself had begun and ended the routine.
     routine_at_death: [u64; 2],
 }
 
-fn one_lock(lock: &'static Lock, operation: Use) -> OneLock {
+fn one_lock<R: Waits>(site: &'static Site<R>, operation: Option<Use<R>>) -> OneLock<R> {
     OneLock {
-        lock,
+        site,
         operation,
+        others: 0,
         gives_up: false,
         torn_before: false,
-        contended: false,
-        other_holds: leak(Cell::new(false)),
         held_at_death: false,
         routine_at_death: [0; 2],
     }
 }
 
-fn alone(routine: fn(OwnerDied<Guard>) -> Option<Guard>, operation: Use) -> Box<dyn World> {
-    let gives_up = std::ptr::fn_addr_eq(routine, give_up as fn(_) -> _);
-    Box::new(OneLock { gives_up, ..one_lock(leak(Lock::new([0; 12], routine)), operation) })
+fn alone<R: Waits>(
+    routine: fn(OwnerDied<Guard<R>>) -> Option<Guard<R>>,
+    operation: Use<R>,
+) -> Box<dyn World> {
+    let gives_up = std::ptr::fn_addr_eq(routine, give_up::<R> as fn(_) -> _);
+    Box::new(OneLock { gives_up, ..one_lock(leak(Site::new(routine)), Some(operation)) })
 }
 
-fn contended() -> Box<dyn World> {
-    Box::new(OneLock { contended: true, ..one_lock(leak(Lock::new([0; 12], mend)), write) })
+fn among<R: Waits>(operation: Option<Use<R>>, others: usize) -> Box<dyn World> {
+    Box::new(OneLock { others, ..one_lock(leak(Site::new(mend)), operation) })
 }
 
 /// A lock whose last owner died in the middle of a write, and to which no keeper has come yet.
-fn after_a_death(operation: Use) -> Box<dyn World> {
-    let lock: &'static Lock = leak(Lock::new([0; 12], mend));
+fn after_a_death<R: Waits>(operation: Use<R>) -> Box<dyn World> {
+    let site = leak(Site::<R>::new(mend));
+    let lock = &site.lock;
     // On a thread of its own, for each has one machine, and this one's is never given up.
     let died = std::thread::spawn(move || {
         let machine = Box::leak(Box::new(Machine::new()));
@@ -168,28 +249,38 @@ fn after_a_death(operation: Use) -> Box<dyn World> {
         }
     });
     died.join().expect("it settles");
-    Box::new(OneLock { torn_before: true, ..one_lock(lock, operation) })
+    Box::new(OneLock { torn_before: true, ..one_lock(site, Some(operation)) })
 }
 
-impl World for OneLock {
+impl<R: Waits> World for OneLock<R> {
     fn victim(&self) -> Box<dyn FnOnce()> {
-        marked(self.lock, self.operation)
+        let (site, operation) = (self.site, self.operation);
+        let unlock = || {
+            let mut guard = site.lock.lock().expect("it comes first");
+            fill(&mut guard, 1);
+            yield_now();
+            begin();
+            drop(guard);
+            end();
+        };
+        let work = operation.map_or_else(|| Box::new(unlock) as _, |it| marked(&site.lock, it));
+        Box::new(move || {
+            site.victim.set(me());
+            work();
+        })
     }
 
     fn bystanders(&self) -> Vec<Box<dyn FnOnce()>> {
-        let (lock, holds) = (self.lock, self.other_holds);
-        if !self.contended {
-            return Vec::new();
-        }
-        vec![Box::new(move || {
-            let guard = lock.lock();
-            holds.set(true);
-            for _ in 0..3 {
-                yield_now();
-            }
-            holds.set(false);
-            drop(guard);
-        })]
+        let (site, unlocks) = (self.site, self.operation.is_none());
+        let other = |n| {
+            Box::new(move || {
+                if n > 0 || unlocks {
+                    yield_now();
+                }
+                site.write_long();
+            }) as Box<dyn FnOnce()>
+        };
+        (0..self.others).map(other).collect()
     }
 
     fn bystanders_run_before_settlement(&self) -> bool {
@@ -197,18 +288,30 @@ impl World for OneLock {
     }
 
     fn at_death(&mut self) {
-        self.held_at_death = self.lock.is_locked() && !self.other_holds.get();
+        self.held_at_death = owner(&self.site.lock) == self.site.victim.get();
         self.routine_at_death = [BEGUN.get(), ENDED.get()];
     }
 
     fn audit(&mut self, audit: &mut Audit<'_>) {
-        let (lock, [begun, ended]) = (self.lock, self.routine_at_death);
+        let (site, [begun, ended]) = (self.site, self.routine_at_death);
         let run_by_keeper = BEGUN.get() - begun;
-        audit.require(lock.is_locked() == self.other_holds.get(), {
-            if self.other_holds.get() { Findings::STOLEN } else { Findings::LEAKED }
+        let inside = site.others_inside.get();
+        audit.require(inside <= 1, Findings::STOLEN);
+        audit.require(site.lock.is_locked() == (inside > 0), {
+            if inside > 0 { Findings::STOLEN } else { Findings::LEAKED }
         });
         audit.finish_bystanders();
-        let Some(answer) = audit.run(move || next_answer(lock)) else { return };
+        audit.require(!site.torn.get(), Findings::TORN);
+        audit.require(!site.lock.is_locked() && nobody_waits(&site.lock), Findings::LEAKED);
+        let Some(next) = audit.run(move || next_answer(&site.lock)) else { return };
+        // The others come before the next one, and nobody is told after one of them.
+        let answer = match site.told.get() {
+            0 => next,
+            told => {
+                audit.require(told == 1 && next == Answer::Whole, Findings::UNTOLD);
+                Answer::OwnerDied
+            }
+        };
         audit.require(answer != Answer::Torn, Findings::TORN);
         let mended = if self.gives_up { Answer::NotRecoverable } else { Answer::Whole };
         // What may be answered, after how many runs of the routine by a keeper.
@@ -229,9 +332,13 @@ impl World for OneLock {
         }
         audit.require(allowed.iter().any(|(it, _)| *it == answer), Findings::UNTOLD);
         audit.require(allowed.contains(&(answer, run_by_keeper)), Findings::DOUBLED);
-        let later = audit.run(move || next_answer(lock));
+        let later = audit.run(move || next_answer(&site.lock));
         let gone = answer == Answer::NotRecoverable;
         let expected = if gone { Answer::NotRecoverable } else { Answer::Whole };
         audit.require(later == Some(expected), Findings::UNTOLD);
+    }
+
+    fn state(&self) -> String {
+        format!("{:?}", self.site.lock)
     }
 }

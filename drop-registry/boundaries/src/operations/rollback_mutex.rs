@@ -1,59 +1,100 @@
 //! The mutex whose value a death puts back, alone, with somebody else at it, and inside others.
 
 use std::hint::black_box;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use drop_registry::hosted::{Hosted, yield_now};
-use drop_registry::{DropAfterTear, RollbackGuard, RollbackMutex, TrackedBox};
+use drop_registry::{DropAfterTear, Park, RollbackGuard, RollbackMutex, TrackedBox};
 
-use super::leak;
 use super::mutex::{self, Answer, Turns, next_answer};
-use crate::operation::{Audit, Findings, Operation, World, begin, end, marked};
+use super::tasks::{NOBODY, me, nobody_waits, owner};
+use super::{Waits, leak};
+use crate::operation::{Audit, Findings, Operation, World, begin, each_on, end, marked};
 
 /// Several words, written one by one, so that a value that is half old and half new shows.
 type Value = [u64; 12];
 
-type Lock = RollbackMutex<Value, Hosted, Turns>;
-type Guard = RollbackGuard<'static, Value, Hosted, Turns>;
+type Lock<R> = RollbackMutex<Value, Hosted, R>;
+type Guard<R> = RollbackGuard<'static, Value, Hosted, R>;
 
-pub(super) const OPERATIONS: &[Operation] = &[
-    Operation { name: "rollback mutex lock, write, unlock", world: || alone(write) },
-    Operation { name: "rollback mutex lock, read, unlock", world: || alone(read) },
-    Operation { name: "rollback mutex try_lock", world: || alone(try_lock) },
-    Operation { name: "rollback mutex lock twice (refused)", world: || alone(lock_twice) },
-    Operation { name: "rollback mutex commit half-way", world: || one_lock(commit, false, false) },
-    Operation { name: "rollback mutex roll back by hand", world: || alone(roll_back) },
-    Operation { name: "rollback mutex write twice", world: || alone(write_twice) },
-    Operation { name: "rollback mutex lock, held by another", world: || contended(write) },
-    Operation { name: "rollback mutex try_lock, held by another", world: || contended(try_lock) },
-    Operation { name: "rollback mutex unlock, another takes it", world: snatched },
-    Operation { name: "rollback mutex under a mutex", world: nested },
-    Operation {
-        name: "rollback mutex in a destructor",
-        world: || one_lock(destructor, false, false),
-    },
-];
+/// The operations of one wait strategy.
+macro_rules! operations {
+    ($R:ty, $lock:literal) => {
+        &[
+            Operation {
+                name: concat!($lock, " lock, write, unlock"),
+                world: || alone::<$R>(write),
+            },
+            Operation { name: concat!($lock, " lock, read, unlock"), world: || alone::<$R>(read) },
+            Operation { name: concat!($lock, " try_lock"), world: || alone::<$R>(try_lock) },
+            Operation {
+                name: concat!($lock, " lock twice (refused)"),
+                world: || alone::<$R>(lock_twice),
+            },
+            Operation {
+                name: concat!($lock, " commit half-way"),
+                world: || one_lock::<$R>(Some(commit), &[], false),
+            },
+            Operation {
+                name: concat!($lock, " roll back by hand"),
+                world: || alone::<$R>(roll_back),
+            },
+            Operation { name: concat!($lock, " write twice"), world: || alone::<$R>(write_twice) },
+            Operation {
+                name: concat!($lock, " lock, held by another"),
+                world: || contended::<$R>(write, &[writes_long]),
+            },
+            Operation {
+                name: concat!($lock, " lock, held by another, others wait"),
+                world: || contended::<$R>(write, &[writes_long, writes_later, writes_later]),
+            },
+            Operation {
+                name: concat!($lock, " try_lock, held by another"),
+                world: || contended::<$R>(try_lock, &[writes_long]),
+            },
+            Operation {
+                name: concat!($lock, " unlock, others wait"),
+                world: || one_lock::<$R>(None, &[writes_later, writes_later], true),
+            },
+            Operation {
+                name: concat!($lock, " unlock, another takes it"),
+                world: || snatched::<$R>(),
+            },
+            Operation { name: concat!($lock, " under a mutex"), world: || nested::<$R>() },
+            Operation {
+                name: concat!($lock, " in a destructor"),
+                world: || one_lock::<$R>(Some(destructor), &[], false),
+            },
+        ]
+    };
+}
+
+pub(super) const OPERATIONS: &[Operation] = operations!(Turns, "rollback mutex");
+pub(super) const PARKING: &[Operation] = operations!(Park, "parking rollback mutex");
 
 /// A lock, and what its user has said of what it does.
-struct Site {
-    lock: Lock,
+struct Site<R: Waits> {
+    lock: Lock<R>,
     /// The value, as far as the victim knows: what it saw under the lock, or what it unlocked with.
     known: AtomicU64,
     /// What the victim is about to commit, or to unlock with.
     next: AtomicU64,
-    other_holds: AtomicBool,
+    /// How many of the others have the lock: never two.
+    others_inside: AtomicU64,
+    victim: AtomicU64,
 }
 
 /// What the victim does.
-type Use = fn(&'static Site);
+type Use<R> = fn(&'static Site<R>);
 
-impl Site {
+impl<R: Waits> Site<R> {
     fn new() -> Self {
         Self {
             lock: Lock::new([0; 12]),
             known: AtomicU64::new(0),
             next: AtomicU64::new(0),
-            other_holds: AtomicBool::new(false),
+            others_inside: AtomicU64::new(0),
+            victim: AtomicU64::new(NOBODY),
         }
     }
 }
@@ -70,13 +111,13 @@ fn whole(value: &Value) -> Option<u64> {
     value.iter().all(|word| *word == value[0]).then_some(value[0])
 }
 
-fn write(site: &'static Site) {
+fn write<R: Waits>(site: &'static Site<R>) {
     if let Ok(guard) = site.lock.lock() {
         write_through(site, guard);
     }
 }
 
-fn write_through(site: &'static Site, mut guard: Guard) {
+fn write_through<R: Waits>(site: &'static Site<R>, mut guard: Guard<R>) {
     let now = guard[0];
     site.known.store(now, Relaxed);
     fill(&mut guard, now + 1);
@@ -85,30 +126,30 @@ fn write_through(site: &'static Site, mut guard: Guard) {
     site.known.store(now + 1, Relaxed);
 }
 
-fn write_twice(site: &'static Site) {
+fn write_twice<R: Waits>(site: &'static Site<R>) {
     write(site);
     write(site);
 }
 
-fn read(site: &'static Site) {
+fn read<R: Waits>(site: &'static Site<R>) {
     if let Ok(guard) = site.lock.lock() {
         black_box(*guard);
     }
 }
 
-fn try_lock(site: &'static Site) {
+fn try_lock<R: Waits>(site: &'static Site<R>) {
     if let Ok(guard) = site.lock.try_lock() {
         write_through(site, guard);
     }
 }
 
-fn lock_twice(site: &'static Site) {
+fn lock_twice<R: Waits>(site: &'static Site<R>) {
     let held = site.lock.lock();
     drop(site.lock.lock());
     drop(held);
 }
 
-fn commit(site: &'static Site) {
+fn commit<R: Waits>(site: &'static Site<R>) {
     if let Ok(mut guard) = site.lock.lock() {
         for now in 1..3 {
             fill(&mut guard, now);
@@ -123,7 +164,7 @@ fn commit(site: &'static Site) {
     }
 }
 
-fn roll_back(site: &'static Site) {
+fn roll_back<R: Waits>(site: &'static Site<R>) {
     if let Ok(mut guard) = site.lock.lock() {
         fill(&mut guard, 7);
         guard.roll_back();
@@ -131,9 +172,9 @@ fn roll_back(site: &'static Site) {
     }
 }
 
-struct WritesWhenDropped(&'static Site);
+struct WritesWhenDropped<R: Waits>(&'static Site<R>);
 
-impl Drop for WritesWhenDropped {
+impl<R: Waits> Drop for WritesWhenDropped<R> {
     fn drop(&mut self) {
         // Once: should the settlement run this again, the value shows it.
         write(self.0);
@@ -142,20 +183,55 @@ impl Drop for WritesWhenDropped {
 
 #[expect(unsafe_code, reason = "promises that the destructor bears a tear")]
 // SAFETY: one pointer, which is never reassigned.
-unsafe impl DropAfterTear for WritesWhenDropped {}
+unsafe impl<R: Waits> DropAfterTear for WritesWhenDropped<R> {}
 
-fn destructor(site: &'static Site) {
+fn destructor<R: Waits>(site: &'static Site<R>) {
     // The settlement may run the destructor of a box that was whole.
     site.next.store(1, Relaxed);
     drop(TrackedBox::<_, Hosted>::new_droppable(WritesWhenDropped(site)));
 }
 
-/// One task at its lock, and perhaps another one.
-struct OneLock {
-    site: &'static Site,
-    operation: Use,
-    /// Whether another one uses the lock for a while first: it adds 1 to the value.
-    contended: bool,
+/// Unlocks what it has written when others have come to wait.
+fn unlocks<R: Waits>(site: &'static Site<R>) {
+    if let Ok(mut guard) = site.lock.lock() {
+        fill(&mut guard, 1);
+        site.next.store(1, Relaxed);
+        yield_now();
+        begin();
+        drop(guard);
+        end();
+        site.known.store(1, Relaxed);
+    }
+}
+
+/// For another one: adds 1, and takes a while.
+fn writes_long<R: Waits>(site: &'static Site<R>) {
+    let mut guard = site.lock.lock().expect("nobody is told of a death");
+    site.others_inside.fetch_add(1, Relaxed);
+    let now = guard[0];
+    for word in guard.iter_mut().take(6) {
+        *black_box(word) = now + 1;
+    }
+    for _ in 0..3 {
+        yield_now();
+    }
+    fill(&mut guard, now + 1);
+    site.others_inside.fetch_sub(1, Relaxed);
+    drop(guard);
+}
+
+/// The same, by one who comes later.
+fn writes_later<R: Waits>(site: &'static Site<R>) {
+    yield_now();
+    writes_long(site);
+}
+
+/// One task at its lock, and perhaps others, each of which adds 1 to the value.
+struct OneLock<R: Waits> {
+    site: &'static Site<R>,
+    /// If none, it only unlocks.
+    operation: Option<Use<R>>,
+    others: &'static [Use<R>],
     /// Whether the lock's word says which of the two the value is to be, what is known or what
     /// comes next: it does, if nothing is committed but by unlocking.
     exact: bool,
@@ -163,12 +239,15 @@ struct OneLock {
     known_at_death: u64,
     next_at_death: u64,
 }
-
-fn one_lock(operation: Use, contended: bool, exact: bool) -> Box<dyn World> {
+fn one_lock<R: Waits>(
+    operation: Option<Use<R>>,
+    others: &'static [Use<R>],
+    exact: bool,
+) -> Box<dyn World> {
     Box::new(OneLock {
         site: leak(Site::new()),
         operation,
-        contended,
+        others,
         exact,
         held_at_death: false,
         known_at_death: 0,
@@ -176,38 +255,41 @@ fn one_lock(operation: Use, contended: bool, exact: bool) -> Box<dyn World> {
     })
 }
 
-fn alone(operation: Use) -> Box<dyn World> {
-    one_lock(operation, false, true)
+fn alone<R: Waits>(operation: Use<R>) -> Box<dyn World> {
+    one_lock(Some(operation), &[], true)
 }
 
-fn contended(operation: Use) -> Box<dyn World> {
-    one_lock(operation, true, true)
+fn contended<R: Waits>(operation: Use<R>, others: &'static [Use<R>]) -> Box<dyn World> {
+    one_lock(Some(operation), others, true)
 }
 
-impl World for OneLock {
+impl<R: Waits> Site<R> {
+    /// Requires that the lock is with one of the others, or free, as these say themselves.
+    fn require_in_order(&self, audit: &mut Audit<'_>) {
+        let inside = self.others_inside.load(Relaxed);
+        audit.require(inside <= 1, Findings::STOLEN);
+        audit.require(self.lock.is_locked() == (inside > 0), {
+            if inside > 0 { Findings::STOLEN } else { Findings::LEAKED }
+        });
+    }
+
+    fn is_held_by_victim(&self) -> bool {
+        owner(&self.lock) == self.victim.load(Relaxed)
+    }
+}
+
+impl<R: Waits> World for OneLock<R> {
     fn victim(&self) -> Box<dyn FnOnce()> {
-        marked(self.site, self.operation)
+        let (site, operation) = (self.site, self.operation);
+        let work = operation.map_or_else(|| Box::new(|| unlocks(site)) as _, |it| marked(site, it));
+        Box::new(move || {
+            site.victim.store(me(), Relaxed);
+            work();
+        })
     }
 
     fn bystanders(&self) -> Vec<Box<dyn FnOnce()>> {
-        let site = self.site;
-        if !self.contended {
-            return Vec::new();
-        }
-        vec![Box::new(move || {
-            let mut guard = site.lock.lock().expect("it comes first");
-            site.other_holds.store(true, Relaxed);
-            let now = guard[0];
-            for word in guard.iter_mut().take(6) {
-                *black_box(word) = now + 1;
-            }
-            for _ in 0..3 {
-                yield_now();
-            }
-            fill(&mut guard, now + 1);
-            site.other_holds.store(false, Relaxed);
-            drop(guard);
-        })]
+        each_on(self.site, self.others)
     }
 
     fn bystanders_run_before_settlement(&self) -> bool {
@@ -216,27 +298,26 @@ impl World for OneLock {
 
     fn at_death(&mut self) {
         let site = self.site;
-        self.held_at_death = site.lock.is_locked() && !site.other_holds.load(Relaxed);
+        self.held_at_death = site.is_held_by_victim();
         (self.known_at_death, self.next_at_death) =
             (site.known.load(Relaxed), site.next.load(Relaxed));
     }
 
     fn audit(&mut self, audit: &mut Audit<'_>) {
-        let (site, known) = (self.site, self.known_at_death);
-        audit.require(site.lock.is_locked() == site.other_holds.load(Relaxed), {
-            if site.other_holds.load(Relaxed) { Findings::STOLEN } else { Findings::LEAKED }
-        });
+        let (site, others) = (self.site, self.others.len() as u64);
+        site.require_in_order(audit);
         audit.finish_bystanders();
-        audit.require(!site.lock.is_locked(), Findings::LEAKED);
+        audit.require(!site.lock.is_locked() && nobody_waits(&site.lock), Findings::LEAKED);
         let Some(found) = audit.run(|| whole(&site.lock.lock().expect("it is free"))) else {
             return;
         };
         audit.require(found.is_some(), Findings::TORN);
         let Some(found) = found else { return };
-        // What the bystander has added, if the victim never saw it.
-        let known = known.max(u64::from(self.contended));
+        let (held, known) = (self.held_at_death, self.known_at_death);
         let next = known.max(self.next_at_death);
-        let expected = match (self.exact, self.held_at_death) {
+        let expected = match (self.exact, held) {
+            // The victim has added 1, or nothing.
+            _ if others > 0 => found == others + u64::from(!held && next > 0),
             (true, true) => found == known,
             (true, false) => found == next,
             (false, _) => found == known || found == next,
@@ -248,23 +329,28 @@ impl World for OneLock {
         });
         audit.require(later == Some(Some(found + 1)), Findings::TORN);
     }
+
+    fn state(&self) -> String {
+        format!("{:?}", self.site.lock)
+    }
 }
 
 /// Somebody else takes the lock as soon as it is free, and writes: also between the victim's death
 /// and its settlement, when the victim's ledger may still list it.
-struct Snatched {
-    site: &'static Site,
+struct Snatched<R: Waits> {
+    site: &'static Site<R>,
     held_at_death: bool,
 }
 
-fn snatched() -> Box<dyn World> {
-    Box::new(Snatched { site: leak(Site::new()), held_at_death: false })
+fn snatched<R: Waits>() -> Box<dyn World> {
+    Box::new(Snatched { site: leak(Site::<R>::new()), held_at_death: false })
 }
 
-impl World for Snatched {
+impl<R: Waits> World for Snatched<R> {
     fn victim(&self) -> Box<dyn FnOnce()> {
         let site = self.site;
         Box::new(move || {
+            site.victim.store(me(), Relaxed);
             let mut guard = site.lock.lock().expect("it comes first");
             fill(&mut guard, 1);
             begin();
@@ -279,11 +365,11 @@ impl World for Snatched {
             // Its first turn comes before the victim has the lock.
             yield_now();
             if let Ok(mut guard) = site.lock.try_lock() {
-                site.other_holds.store(true, Relaxed);
+                site.others_inside.fetch_add(1, Relaxed);
                 let now = guard[0];
                 fill(&mut guard, now + 10);
                 yield_now();
-                site.other_holds.store(false, Relaxed);
+                site.others_inside.fetch_sub(1, Relaxed);
                 drop(guard);
                 site.next.store(10, Relaxed);
             }
@@ -291,14 +377,12 @@ impl World for Snatched {
     }
 
     fn at_death(&mut self) {
-        self.held_at_death = self.site.lock.is_locked() && !self.site.other_holds.load(Relaxed);
+        self.held_at_death = self.site.is_held_by_victim();
     }
 
     fn audit(&mut self, audit: &mut Audit<'_>) {
         let site = self.site;
-        audit.require(site.lock.is_locked() == site.other_holds.load(Relaxed), {
-            if site.other_holds.load(Relaxed) { Findings::STOLEN } else { Findings::LEAKED }
-        });
+        site.require_in_order(audit);
         audit.finish_bystanders();
         let found = audit.run(|| whole(&site.lock.lock().expect("it is free")));
         let victims = u64::from(!self.held_at_death);
@@ -308,18 +392,18 @@ impl World for Snatched {
 
 /// Both are written under both locks; the mutex tells of a death, and the other one has the value
 /// from before.
-struct Nested {
-    outer: &'static mutex::Lock<u64>,
-    inner: &'static Site,
+struct Nested<R: Waits> {
+    outer: &'static mutex::Lock<u64, R>,
+    inner: &'static Site<R>,
     held_at_death: [bool; 2],
 }
 
-fn nested() -> Box<dyn World> {
-    let (outer, inner) = (leak(mutex::Lock::new(0)), leak(Site::new()));
+fn nested<R: Waits>() -> Box<dyn World> {
+    let (outer, inner) = (leak(mutex::Lock::<_, R>::new(0)), leak(Site::new()));
     Box::new(Nested { outer, inner, held_at_death: [false; 2] })
 }
 
-impl World for Nested {
+impl<R: Waits> World for Nested<R> {
     fn victim(&self) -> Box<dyn FnOnce()> {
         let (outer, inner) = (self.outer, self.inner);
         Box::new(move || {

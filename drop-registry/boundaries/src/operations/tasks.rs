@@ -27,8 +27,14 @@ pub(super) fn owner<L>(lock: &L) -> TaskMark {
     word.load(Ordering::Relaxed) & !(align_of::<Ledger>() as u64 - 1)
 }
 
-/// Whether no task has a bit in the queue of a resource that waiters sleep at, by what that shows.
+/// Whether no task has a bit in a queue of a resource that waiters sleep at, by what that shows.
 pub(super) fn nobody_waits(resource: &impl fmt::Debug) -> bool {
     let shown = format!("{resource:?}");
-    shown.contains("waiters: {}") || shown.contains("waiters: ()")
+    // One queue, or one for each side.
+    let mut queues = ["waiters: ", "senders: ", "receivers: "]
+        .into_iter()
+        .filter_map(|name| shown.split_once(name))
+        .peekable();
+    assert!(queues.peek().is_some(), "no queue is shown: {shown}");
+    queues.all(|(_, queue)| queue.starts_with("{}") || queue.starts_with("()"))
 }

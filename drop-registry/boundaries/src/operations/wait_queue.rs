@@ -1,50 +1,71 @@
-//! The queue by itself: who waits for something, and who makes it true.
+//! The queue by itself, of one word or of two: who waits for something, and who makes it true.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use drop_registry::hosted::{Hosted, yield_now};
-use drop_registry::{LedgerFull, WaitQueue};
+use drop_registry::{LedgerFull, Parker, WaitQueue};
 
 use super::leak;
+use super::scattered::Scattered;
 use crate::operation::{Audit, Findings, Operation, World, each_on, marked};
 
-pub(super) const OPERATIONS: &[Operation] = &[
-    Operation { name: "queue wait, true at once", world: || among(1, takes, &[]) },
-    Operation { name: "queue wait, woken", world: || among(0, takes, &[gives_later]) },
-    Operation {
-        name: "queue wait, one of two is woken",
-        world: || among(0, takes, &[takes, gives_later]),
-    },
-    Operation {
-        name: "queue wait, all are woken",
-        world: || among(0, takes, &[takes, gives_two_later]),
-    },
-    Operation {
-        name: "queue wait refused, another waits",
-        world: || among(0, refuses, &[takes, gives_later]),
-    },
-    Operation { name: "queue wake one, nobody waits", world: || among(0, gives, &[]) },
-    Operation { name: "queue wake one, others wait", world: || among(0, gives, &[takes, takes]) },
-    Operation {
-        name: "queue wake one after another, others wait",
-        world: || among(0, gives_twice, &[takes, takes]),
-    },
-    Operation {
-        name: "queue wake all, others wait",
-        world: || among(0, gives_two, &[takes, takes]),
-    },
-];
+/// The operations on queues of this many words.
+macro_rules! operations {
+    ($L:ty, $WORDS:literal, $queue:literal) => {
+        &[
+            Operation {
+                name: concat!($queue, " wait, true at once"),
+                world: || among::<$L, $WORDS>(1, takes, &[]),
+            },
+            Operation {
+                name: concat!($queue, " wait, woken"),
+                world: || among::<$L, $WORDS>(0, takes, &[gives_later]),
+            },
+            Operation {
+                name: concat!($queue, " wait, one of two is woken"),
+                world: || among::<$L, $WORDS>(0, takes, &[takes, gives_later]),
+            },
+            Operation {
+                name: concat!($queue, " wait, all are woken"),
+                world: || among::<$L, $WORDS>(0, takes, &[takes, gives_two_later]),
+            },
+            Operation {
+                name: concat!($queue, " wait refused, another waits"),
+                world: || among::<$L, $WORDS>(0, refuses, &[takes, gives_later]),
+            },
+            Operation {
+                name: concat!($queue, " wake one, nobody waits"),
+                world: || among::<$L, $WORDS>(0, gives, &[]),
+            },
+            Operation {
+                name: concat!($queue, " wake one, others wait"),
+                world: || among::<$L, $WORDS>(0, gives, &[takes, takes]),
+            },
+            Operation {
+                name: concat!($queue, " wake one after another, others wait"),
+                world: || among::<$L, $WORDS>(0, gives_twice, &[takes, takes]),
+            },
+            Operation {
+                name: concat!($queue, " wake all, others wait"),
+                world: || among::<$L, $WORDS>(0, gives_two, &[takes, takes]),
+            },
+        ]
+    };
+}
+
+pub(super) const OPERATIONS: &[Operation] = operations!(Hosted, 1, "queue");
+pub(super) const WIDE: &[Operation] = operations!(Scattered, 2, "wide queue");
 
 /// Something to be taken, one by one.
-struct Site {
+struct Site<L, const WORDS: usize> {
     ready: AtomicU64,
-    queue: WaitQueue<Hosted>,
+    queue: WaitQueue<L, WORDS>,
 }
 
 /// What one of several tasks does.
-type Use = fn(&Site);
+type Use<L, const WORDS: usize> = fn(&Site<L, WORDS>);
 
-impl Site {
+impl<L: Parker, const WORDS: usize> Site<L, WORDS> {
     fn try_take(&self) -> Option<Result<(), LedgerFull>> {
         let less = |ready: u64| ready.checked_sub(1);
         let taken = self.ready.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
@@ -56,52 +77,56 @@ impl Site {
     }
 }
 
-fn takes(site: &Site) {
+fn takes<L: Parker, const WORDS: usize>(site: &Site<L, WORDS>) {
     let _ = site.queue.wait_until(|| site.try_take());
 }
 
 /// Waits until there is something, and does not take it.
-fn refuses(site: &Site) {
+fn refuses<L: Parker, const WORDS: usize>(site: &Site<L, WORDS>) {
     let _ = site
         .queue
         .wait_until(|| (site.ready.load(Ordering::SeqCst) > 0).then_some(Err::<(), _>(LedgerFull)));
 }
 
-fn gives(site: &Site) {
+fn gives<L: Parker, const WORDS: usize>(site: &Site<L, WORDS>) {
     let _ = site.queue.wake_one_after(|| site.give(1));
 }
 
-fn gives_twice(site: &Site) {
+fn gives_twice<L: Parker, const WORDS: usize>(site: &Site<L, WORDS>) {
     gives(site);
     gives(site);
 }
 
-fn gives_two(site: &Site) {
+fn gives_two<L: Parker, const WORDS: usize>(site: &Site<L, WORDS>) {
     let _ = site.queue.wake_all_after(|| site.give(2));
 }
 
-fn gives_later(site: &Site) {
+fn gives_later<L: Parker, const WORDS: usize>(site: &Site<L, WORDS>) {
     yield_now();
     gives(site);
 }
 
-fn gives_two_later(site: &Site) {
+fn gives_two_later<L: Parker, const WORDS: usize>(site: &Site<L, WORDS>) {
     yield_now();
     gives_two(site);
 }
 
-struct Among {
-    site: &'static Site,
-    operation: Use,
-    others: &'static [Use],
+struct Among<L: Parker + 'static, const WORDS: usize> {
+    site: &'static Site<L, WORDS>,
+    operation: Use<L, WORDS>,
+    others: &'static [Use<L, WORDS>],
 }
 
-fn among(ready: u64, operation: Use, others: &'static [Use]) -> Box<dyn World> {
+fn among<L: Parker + 'static, const WORDS: usize>(
+    ready: u64,
+    operation: Use<L, WORDS>,
+    others: &'static [Use<L, WORDS>],
+) -> Box<dyn World> {
     let site = leak(Site { ready: AtomicU64::new(ready), queue: WaitQueue::new() });
     Box::new(Among { site, operation, others })
 }
 
-impl World for Among {
+impl<L: Parker + 'static, const WORDS: usize> World for Among<L, WORDS> {
     fn victim(&self) -> Box<dyn FnOnce()> {
         marked(self.site, self.operation)
     }
