@@ -1,4 +1,4 @@
-//! The kernel as its keeper sees it, and the keeper's own task.
+//! The kernel as its keepers see it, and the keepers' own tasks.
 #![expect(unsafe_code, reason = "promises what `Platform` asks for, and names the image's tables")]
 
 use alloc::boxed::Box;
@@ -11,40 +11,49 @@ use core::slice;
 use crossbeam_queue::ArrayQueue;
 use drop_registry::{Domain, WindowTable};
 use keeper::unwind::{CompiledMemory, LoadedSection, UnwindTables};
-use keeper::{CannotRestart, Keeper, NoSuchTask, Platform, Report, Stopped};
+use keeper::{
+    CannotRestart, Capacity, KeeperId, Keepers, NoSuchTask, Platform, Policy, PostError,
+    RegisterError, Report, Stopped, Verdict,
+};
 use log::{error, info, warn};
 use spin::Once;
 use task_model::{FaultInfo, TaskId};
 
+use crate::exit::{ExitStatus, exit};
+use crate::serial::write_line;
 use crate::tasks::{self, Class, Spawn};
 use crate::{image, stacks, timer};
 
-static KEEPER: Once<Keeper<Kernel>> = Once::new();
-static KEEPER_TASK: Once<TaskId> = Once::new();
+static KEEPERS: Once<Keepers<Kernel>> = Once::new();
 static REPORTS: Once<ArrayQueue<Report>> = Once::new();
 
 /// How many reports wait to be read; the oldest gives way to one more.
 const REPORTS_KEPT: usize = 8;
 
-/// This kernel.
+/// This kernel. A tick of its time is one of the time-stamp counter: an instruction, under
+/// `-icount shift=0`.
 #[derive(Debug)]
-struct Kernel;
+pub(crate) struct Kernel;
 
 // SAFETY: a seized task is `Frozen` or `Held`, which the scheduler never runs, and stays so until
-// `restart` begins another life of its slot; with one CPU there is nobody to wait for, since
-// whoever runs the keeper is not running the task, whose registers are all in its record. The
-// ledger and the stack are those of the same record. The keeper's one task seizes one task at a
-// time and gives it back. Stacks return to the pool only in `retire` and `restart`, which reset
-// the ledger.
+// `resume` makes it ready, or `restart` begins another life of its slot; with one CPU there is nobody
+// to wait for, since whoever runs a keeper is not running the task, whose registers are all in its
+// record. The ledger and the stack are those of the same record. Nobody else seizes. Stacks return to
+// the pool only in `retire` and `restart`, which reset the ledger. Each of these is one step, with
+// interrupts off.
 unsafe impl Platform for Kernel {
     fn now(&self) -> u64 {
         timer::now()
     }
 
     fn seize(&self, id: TaskId) -> Result<Stopped<'_>, NoSuchTask> {
-        // SAFETY: the keeper's one task has one task in hand at a time, and nobody else seizes,
-        // resumes or retires tasks while there is a keeper.
+        // SAFETY: keepers have a task in hand one at a time, and nobody else seizes, resumes or
+        // retires tasks while there are keepers.
         unsafe { tasks::seize(id) }.map_err(|_| NoSuchTask(id))
+    }
+
+    fn resume(&self, stopped: Stopped<'_>) {
+        tasks::resume(stopped.task.id()).expect("a seized task can be resumed");
     }
 
     fn retire(&self, stopped: Stopped<'_>) {
@@ -57,6 +66,17 @@ unsafe impl Platform for Kernel {
 
     fn hold(&self, stopped: Stopped<'_>) {
         tasks::hold(stopped.task.id()).expect("a seized task can be held");
+    }
+
+    fn wake(&self, keeper: TaskId) {
+        // Of one that is gone: whoever keeps it does what it had to do.
+        let _ = tasks::unpark(keeper);
+    }
+
+    fn panic(&self, report: &Report) -> ! {
+        write_line(format_args!("kernel panic, by a keeper's verdict"));
+        let _ = write!(LogLines::default(), "{report}");
+        exit(ExitStatus::Failure)
     }
 }
 
@@ -77,11 +97,42 @@ pub(crate) fn start() {
     info!("unwind tables: {size}");
     let memory = Box::leak(Box::new(CompiledMemory::new(&size)));
     let tables = tables.compile(memory).expect("the memory is as large as it has to be");
-    // One fault and one kill of every task: the mailbox cannot overflow.
-    KEEPER.call_once(|| Keeper::new(Kernel, domain(), tables, 2 * tasks::CAPACITY));
+    let capacity =
+        Capacity { tasks: tasks::CAPACITY, keepers: 4, deferred: 4, corpses: tasks::CAPACITY };
+    KEEPERS.call_once(|| Keepers::new(Kernel, domain(), tables, capacity));
     REPORTS.call_once(|| ArrayQueue::new(REPORTS_KEPT));
-    let task = Spawn::new("keeper", serve).class(Class::Urgent).start();
-    KEEPER_TASK.call_once(|| task.expect("room for the keeper"));
+    spawn_keeper(KeeperId::ROOT);
+}
+
+/// Registers a keeper, and starts its task.
+///
+/// # Errors
+/// As [`Keepers::register`].
+///
+/// # Panics
+/// If there are no keepers at all, or no room for the task.
+pub(crate) fn register(
+    parent: KeeperId,
+    policy: &'static dyn Policy,
+    patience: u64,
+) -> Result<KeeperId, RegisterError> {
+    let keeper = keepers().register(parent, policy, patience)?;
+    spawn_keeper(keeper);
+    Ok(keeper)
+}
+
+fn spawn_keeper(keeper: KeeperId) {
+    let number = usize::from(keeper.number());
+    let task = Spawn::new("keeper", serve).argument(number).class(Class::Urgent).start();
+    task.expect("room for a keeper");
+}
+
+/// The keepers.
+///
+/// # Panics
+/// If they have not been started.
+pub(crate) fn keepers() -> &'static Keepers<Kernel> {
+    KEEPERS.get().expect("the scenario is one with keepers")
 }
 
 /// What ledgers may speak of: the image's variables, its heaps among them, and the stacks.
@@ -105,23 +156,36 @@ fn bytes(range: &Range<u64>) -> &'static [u8] {
     unsafe { slice::from_raw_parts(start, (range.end - range.start) as usize) }
 }
 
-/// A task has stopped at time `at`, for good unless the keeper rules otherwise. Called in the
+/// A task has stopped at time `at`, for good unless its keeper rules otherwise. Called in the
 /// trap, so this neither allocates nor locks nor waits.
 pub(crate) fn task_faulted(task: TaskId, fault: FaultInfo, at: u64) {
-    let (Some(keeper), Some(keeper_task)) = (KEEPER.get(), KEEPER_TASK.get()) else { return };
-    // Nobody keeps the keeper yet.
-    assert_ne!(task, *keeper_task, "the keeper died: {fault}");
-    if keeper.post(task, fault, at).is_err() {
-        error!("task {task} is lost to its keeper: the mailbox is full");
+    let Some(keepers) = KEEPERS.get() else { return };
+    match keepers.post(task, fault, at) {
+        Err(PostError::NobodyKeeps(_)) => panic!("the root keeper died: {fault}"),
+        Err(lost) => error!("{lost}"),
+        Ok(()) => {}
     }
-    let _ = tasks::unpark(*keeper_task);
 }
 
-/// The keeper's task.
-fn serve(_: usize) {
-    let (Some(keeper), Some(reports)) = (KEEPER.get(), REPORTS.get()) else { return };
+/// Ends what has come to its time: for the timer's trap.
+pub(crate) fn tick() {
+    let Some(keepers) = KEEPERS.get() else { return };
+    let now = timer::now();
+    keepers.tick(now, |late| {
+        if let Ok(fault) = tasks::freeze_overdue(late) {
+            task_faulted(late, fault, now);
+        }
+    });
+}
+
+/// A keeper's task.
+fn serve(keeper: usize) {
+    let (Some(keepers), Some(reports)) = (KEEPERS.get(), REPORTS.get()) else { return };
+    let keeper = KeeperId::from_number(keeper as u8);
+    let mut seat = keepers.sit(keeper, tasks::current()).expect("each keeper has one task");
     loop {
-        let served = keeper.serve(|told| match told {
+        let served = seat.serve(|told| match told {
+            Ok(report) if report.verdict == Some(Verdict::Resume) => {}
             Ok(report) => {
                 // Writing to the log cannot fail.
                 let _ = write!(LogLines::default(), "{report}");
@@ -158,9 +222,9 @@ impl Drop for LogLines {
     }
 }
 
-/// Whether this is the keeper itself.
-pub(crate) fn is_keeper(task: TaskId) -> bool {
-    KEEPER_TASK.get() == Some(&task)
+/// The keeper that this task serves.
+pub(crate) fn served_by(task: TaskId) -> Option<KeeperId> {
+    KEEPERS.get()?.served_by(task)
 }
 
 /// The oldest report that nobody has read.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use drop_registry::{LockError, Mutex};
 use keeper::hosted::{Current, Kernel};
-use keeper::{Policy, Report, Verdict};
+use keeper::{Case, Policy, Verdict};
 
 /// Restarts a task, but keeps the corpse of one that dies at the same instruction again: trying
 /// once more would not help, and somebody should look at it.
@@ -25,8 +25,8 @@ impl OnceAtEachInstruction {
 }
 
 impl Policy for OnceAtEachInstruction {
-    fn rule(&self, report: &Report, _restarts: u32) -> Verdict {
-        let here = report.fault.instruction_pointer;
+    fn rule(&self, case: &mut Case<'_>) -> Verdict {
+        let here = case.fault().instruction_pointer;
         // Relaxed: policies run in the keeper's task alone.
         if self.last.swap(here, Ordering::Relaxed) == here {
             Verdict::Hold

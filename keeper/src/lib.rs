@@ -8,16 +8,20 @@
 //!
 //! # A fault's way
 //! ```text
-//!  trap stub ──► Keeper::post ──► mailbox ──► Keeper::serve, in the keeper's own task
-//!  (saves all registers;                        │
-//!   the task is frozen)                         ├─ Platform::seize   the task cannot run
-//!                                               ├─ settle            locks and counts are free
-//!                                               ├─ Walk              the frames have names
-//!                                               ├─ Policy::rule      exit, restart, hold
-//!                                               ├─ reclaim           memory is free
-//!                                               └─ Platform::retire, restart or hold
-//!                                                      └──► Report
+//!  trap stub ──► Keepers::post ──► inbox ──► Seat::serve, in the keeper's own task
+//!  (saves all registers;                       │
+//!   the task is frozen)                        ├─ Platform::seize   the task cannot run
+//!                                              ├─ Policy::rule      resume? ──► Platform::resume
+//!                                              │    (try next ──► the same, at the keeper above)
+//!                                              ├─ settle            locks and counts are free
+//!                                              ├─ Walk              the frames have names
+//!                                              ├─ reclaim           memory is free
+//!                                              └─ Platform::retire, restart or hold
+//!                                                     └──► Report
 //! ```
+//! A policy that wants to see the frames and the resources before it rules has the task settled
+//! [first](Case::settle).
+//!
 //! Until the dead task's locks and counts are free, nothing on this way allocates, takes a lock,
 //! blocks, or runs on the dead task's stack. Releasing them does not depend on the walk: the
 //! ledger says what is held; the walk says by which frame.
@@ -25,9 +29,10 @@
 //! # What is in it
 //! | | |
 //! | --- | --- |
-//! | [`Keeper`] | posts and serves |
+//! | [`Keepers`], [`Seat`] | the keepers of a kernel, and the place from which one serves |
 //! | [`Platform`], [`Stopped`] | what an embedder provides: the one unsafe trait |
-//! | [`Policy`], [`Verdict`], [`policy`] | who decides, what can be decided, and the ready-made ones |
+//! | [`Policy`], [`policy`] | who decides, and the ready-made ones |
+//! | [`Case`], [`Verdict`], [`Token`] | about what, what can be decided, and the right to do it later |
 //! | [`Report`], [`FrameReport`], [`Resource`] | what was found, and what was done |
 //! | [`unwind`] | walking frames from outside |
 //! | `hosted` | with the feature of that name: a kernel in a Linux process, to test policies in |
@@ -41,30 +46,48 @@ extern crate alloc;
 #[cfg(any(test, feature = "hosted"))]
 extern crate std;
 
+#[cfg(feature = "alloc")]
+mod case;
+#[cfg(feature = "alloc")]
+mod chain;
+#[cfg(feature = "alloc")]
+mod docket;
 #[cfg(all(feature = "hosted", target_os = "linux", target_arch = "x86_64"))]
 pub mod hosted;
 #[cfg(feature = "alloc")]
-mod keeper;
+mod inbox;
 #[cfg(feature = "alloc")]
-mod mailbox;
+mod keepers;
 #[cfg(feature = "alloc")]
 mod platform;
 #[cfg(feature = "alloc")]
 pub mod policy;
 #[cfg(feature = "alloc")]
 mod report;
+#[cfg(feature = "alloc")]
+mod token;
 pub mod unwind;
+#[cfg(feature = "alloc")]
+mod verdict;
 
 #[cfg(feature = "alloc")]
-pub use keeper::Keeper;
+pub use case::Case;
 #[cfg(feature = "alloc")]
-pub use mailbox::{Cause, MailboxFull, Notice};
+pub use chain::{KeeperId, RegisterError};
+#[cfg(feature = "alloc")]
+pub use inbox::PostError;
+#[cfg(feature = "alloc")]
+pub use keepers::{Capacity, Keepers, Seat};
 #[cfg(feature = "alloc")]
 pub use platform::{CannotRestart, NoSuchTask, Platform, Stopped};
 #[cfg(feature = "alloc")]
-pub use policy::{Policy, Verdict};
+pub use policy::Policy;
 #[cfg(feature = "alloc")]
 pub use report::{FrameCoverage, FrameReport, Report, Resource};
+#[cfg(feature = "alloc")]
+pub use token::{Token, TooLate};
+#[cfg(feature = "alloc")]
+pub use verdict::{Refusal, Verdict};
 
 /// The workspace's README, so that its example is compiled.
 #[cfg(doctest)]

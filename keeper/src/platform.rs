@@ -6,7 +6,7 @@ use core::fmt;
 use drop_registry::Ledger;
 use task_model::{FrozenTask, TaskId};
 
-use crate::Policy;
+use crate::{Policy, Report};
 
 /// A task in the keeper's hands: stopped, and with everything that is needed to rule on it.
 #[derive(Debug)]
@@ -39,18 +39,22 @@ pub struct CannotRestart<'a>(pub Stopped<'a>);
 
 /// The kernel as its keeper sees it.
 ///
-/// The keeper calls these from its own task, on its own stack. `seize` and `now` are in the fault
-/// path: they must not allocate, take a lock that a kept task can hold, or wait for a kept task to
-/// do anything but stop. The others may do what the kernel's own task management does.
+/// Keepers call these from their own tasks, on their own stacks; `wake` and `now` are called in traps,
+/// too. `seize`, `resume`, `wake` and `now` are in the fault path: they must not allocate, take a lock
+/// that a kept task can hold, or wait for a kept task to do anything but stop. The others may do what
+/// the kernel's own task management does. A keeper may die in any of them, and the one above it
+/// starts over with `seize`: so each must have happened or not, to whoever looks at it from outside.
 ///
 /// # Safety
-/// - A task that `seize` has returned executes no instruction until it is given back to
-///   `restart`; one that is given to `retire` or `hold` executes none ever again. `seize` returns
-///   only after the freeze is acknowledged: the task's writes are visible to the caller, and its
-///   registers are all in its register file.
-/// - [`Stopped::task`] meets the contract of [`FrozenTask::new`], and [`Stopped::ledger`] is the
-///   ledger that `CurrentLedger` gives to that very task.
-/// - No two [`Stopped`] for one task exist at a time.
+/// - A task that `seize` has returned executes no instruction until it is given back to `resume` or
+///   `restart`, or, as the keeper has declined to rule, is seized again; one that is given to
+///   `retire` or `hold` executes none ever again. `seize` returns only after the freeze is
+///   acknowledged: the task's writes are visible to the caller, and its registers are all in its
+///   register file.
+/// - [`Stopped::task`] meets the contract of [`FrozenTask::new`] if no other [`Stopped`] of that task
+///   is used any more, and [`Stopped::ledger`] is the ledger that `CurrentLedger` gives to that very
+///   task. (Keepers see to it that one of them has a task at a time, as long as the platform seizes
+///   tasks for nobody else.)
 /// - `retire` and `restart` unmap or reuse the stack only once nothing that was lent from it can
 ///   be reached, and [reset](Ledger::reset) the ledger before another task gets it.
 pub unsafe trait Platform {
@@ -65,6 +69,9 @@ pub unsafe trait Platform {
     /// If there is no such task.
     fn seize(&self, task: TaskId) -> Result<Stopped<'_>, NoSuchTask>;
 
+    /// Lets the task go on with the registers that it has now.
+    fn resume(&self, stopped: Stopped<'_>);
+
     /// Ends the task for good. Its slot may be used again, under the next generation.
     fn retire(&self, stopped: Stopped<'_>);
 
@@ -76,4 +83,11 @@ pub unsafe trait Platform {
 
     /// Keeps the task as a corpse, to be looked at, until it is seized again.
     fn hold(&self, stopped: Stopped<'_>);
+
+    /// Makes a keeper's task run soon, if it sleeps because it had nothing to
+    /// [serve](crate::Seat::serve). A wake-up that comes before it sleeps must not be lost.
+    fn wake(&self, keeper: TaskId);
+
+    /// Ends the kernel, because of what is reported.
+    fn panic(&self, report: &Report) -> !;
 }

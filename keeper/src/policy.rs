@@ -1,38 +1,18 @@
-//! What is to become of a task that died.
+//! Who rules, and the ready-made rulings.
 
 use core::fmt;
 
-use crate::Report;
-
-/// A ruling on a dead task. Whatever it is, what the task held has been settled before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Verdict {
-    /// The task ends.
-    Exit,
-    /// The task begins again from its entry, under the next generation of its id.
-    Restart,
-    /// The task is kept as a corpse, with its stack and its memory, until it is released.
-    Hold,
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Exit => "exit",
-            Self::Restart => "restart",
-            Self::Hold => "hold",
-        })
-    }
-}
+use crate::{Case, Verdict};
 
 /// Rules on the tasks that are registered with it.
 ///
-/// A policy runs in the keeper's task. It sees the report as far as it has been written: the
-/// fault, the frames, and what became of each resource.
+/// A policy runs in the task of the keeper that asks. It may be asked of several tasks, one after
+/// another, and by several keepers at a time. What it remembers is its own: atomics, or a
+/// [`RollbackMutex`](drop_registry::RollbackMutex), which is whole even if the keeper dies in the
+/// middle of the ruling.
 pub trait Policy: fmt::Debug + Sync {
-    /// Decides about the task that `report` is about, which has been restarted `restarts` times.
-    fn rule(&self, report: &Report, restarts: u32) -> Verdict;
+    /// Decides about a stopped task.
+    fn rule(&self, case: &mut Case<'_>) -> Verdict;
 }
 
 /// Ends the task.
@@ -40,7 +20,7 @@ pub trait Policy: fmt::Debug + Sync {
 pub struct Exit;
 
 impl Policy for Exit {
-    fn rule(&self, _: &Report, _: u32) -> Verdict {
+    fn rule(&self, _: &mut Case<'_>) -> Verdict {
         Verdict::Exit
     }
 }
@@ -53,8 +33,8 @@ pub struct Restart {
 }
 
 impl Policy for Restart {
-    fn rule(&self, _: &Report, restarts: u32) -> Verdict {
-        if restarts < self.at_most { Verdict::Restart } else { Verdict::Exit }
+    fn rule(&self, case: &mut Case<'_>) -> Verdict {
+        if case.restarts() < self.at_most { Verdict::Restart } else { Verdict::Exit }
     }
 }
 
@@ -63,7 +43,27 @@ impl Policy for Restart {
 pub struct Hold;
 
 impl Policy for Hold {
-    fn rule(&self, _: &Report, _: u32) -> Verdict {
+    fn rule(&self, _: &mut Case<'_>) -> Verdict {
         Verdict::Hold
+    }
+}
+
+/// Leaves the ruling to the keeper above.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TryNext;
+
+impl Policy for TryNext {
+    fn rule(&self, _: &mut Case<'_>) -> Verdict {
+        Verdict::TryNext
+    }
+}
+
+/// Ends the kernel.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Panic;
+
+impl Policy for Panic {
+    fn rule(&self, _: &mut Case<'_>) -> Verdict {
+        Verdict::Panic
     }
 }

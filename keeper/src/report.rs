@@ -6,8 +6,8 @@ use drop_registry::{Ledger, Outcome, ResourceKind, Settled};
 use heapless::Vec;
 use task_model::{FaultInfo, TaskId};
 
-use crate::Verdict;
 use crate::unwind::{Frame, FrameOrigin, Landing, MAX_FRAMES, WalkEnd};
+use crate::{KeeperId, Refusal, Verdict};
 
 /// A frame of the dead task, and what the compiler knows of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +55,18 @@ pub struct Report {
     /// What it held, innermost first. One more than a ledger has room for: what a window had
     /// acquired, if the ledger has no place for it.
     pub resources: Vec<Resource, { Ledger::CAPACITY + 1 }>,
-    /// The ruling; `None` while it is being made.
+    /// Whether what it held has been given up: not before its locks and counts are free.
+    pub settled: bool,
+    /// Whether its frames have been looked at.
+    pub(crate) walked: bool,
+    /// Whether it served a keeper, and its cases are another's by now.
+    pub(crate) lost_cases: bool,
+    /// The keepers that were asked, in that order; of a longer chain, the first ones.
+    pub keepers: Vec<KeeperId, 8>,
+    /// The ruling as it was carried out; `None` while it is being made.
     pub verdict: Option<Verdict>,
+    /// Why that is not what was ruled first; the last reason, if there were several.
+    pub refusal: Option<Refusal>,
     /// The id of its next life, if it was restarted.
     pub restarted_as: Option<TaskId>,
     /// When it stopped, or was told to, in the platform's ticks.
@@ -70,20 +80,46 @@ pub struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(task: TaskId, fault: FaultInfo, stopped_at: u64) -> Self {
+    /// A record to be filled in.
+    pub(crate) const fn empty() -> Self {
         Self {
-            task,
-            fault,
+            task: TaskId::first(0),
+            fault: FaultInfo::killed(0),
             frames: Vec::new(),
             walk_end: WalkEnd::Complete,
             resources: Vec::new(),
+            settled: false,
+            walked: false,
+            lost_cases: false,
+            keepers: Vec::new(),
             verdict: None,
+            refusal: None,
             restarted_as: None,
-            stopped_at,
-            settled_at: stopped_at,
-            reclaimed_at: stopped_at,
-            gone_at: stopped_at,
+            stopped_at: 0,
+            settled_at: 0,
+            reclaimed_at: 0,
+            gone_at: 0,
         }
+    }
+
+    /// Begins the record of another death, in place: it is large.
+    pub(crate) fn begin(&mut self, task: TaskId, fault: FaultInfo, stopped_at: u64) {
+        self.task = task;
+        self.fault = fault;
+        self.frames.clear();
+        self.walk_end = WalkEnd::Complete;
+        self.resources.clear();
+        self.settled = false;
+        self.walked = false;
+        self.lost_cases = false;
+        self.keepers.clear();
+        self.verdict = None;
+        self.refusal = None;
+        self.restarted_as = None;
+        self.stopped_at = stopped_at;
+        self.settled_at = stopped_at;
+        self.reclaimed_at = stopped_at;
+        self.gone_at = stopped_at;
     }
 
     /// How many resources came to this end.
@@ -105,8 +141,27 @@ impl Report {
         .sum()
     }
 
+    /// Notes who is asked.
+    pub(crate) fn asked(&mut self, keeper: KeeperId) {
+        // Full: the first ones are the ones to show.
+        let _ = self.keepers.push(keeper);
+    }
+
+    /// Forgets what the keeper may have been writing that died over it.
+    pub(crate) fn inherited(&mut self) {
+        self.frames.clear();
+        self.walked = false;
+        self.walk_end = WalkEnd::Complete;
+        for resource in &mut self.resources {
+            resource.frame = None;
+        }
+        self.verdict = None;
+        self.refusal = None;
+        self.restarted_as = None;
+    }
+
     /// Notes what [`drop_registry::settle`] did about one entry.
-    pub(crate) fn settled(&mut self, settled: Settled) {
+    pub(crate) fn note_settled(&mut self, settled: Settled) {
         let resource = Resource {
             entry: settled.entry,
             kind: settled.kind,
@@ -116,19 +171,30 @@ impl Report {
             escaped: settled.escaped,
             outcome: settled.outcome,
         };
-        let pushed = self.resources.push(resource);
-        debug_assert!(pushed.is_ok(), "there is room for a whole ledger");
+        // Of what a settler died over it may have told; then the next one tells it again.
+        match self.resources.iter_mut().find(|known| known.entry == settled.entry) {
+            Some(known) => *known = resource,
+            None => {
+                let pushed = self.resources.push(resource);
+                debug_assert!(pushed.is_ok(), "there is room for a whole ledger");
+            }
+        }
     }
 
     /// Notes what [`drop_registry::reclaim`] did about an entry that was orphaned.
-    pub(crate) fn reclaimed(&mut self, settled: Settled) {
+    pub(crate) fn note_reclaimed(&mut self, settled: Settled) {
         if let Some(resource) = self.resources.iter_mut().find(|r| r.entry == settled.entry) {
             resource.outcome = settled.outcome;
         }
     }
 
     /// Notes a frame of the walk, and finds which resources are its own.
-    pub(crate) fn walked(&mut self, depth: usize, frame: Frame, landing: impl FnOnce() -> Landing) {
+    pub(crate) fn note_frame(
+        &mut self,
+        depth: usize,
+        frame: Frame,
+        landing: impl FnOnce() -> Landing,
+    ) {
         if let Some(cfa) = frame.cfa {
             for resource in &mut self.resources {
                 if (frame.sp..cfa).contains(&resource.stack_pointer) {
@@ -204,7 +270,21 @@ impl fmt::Display for Report {
             }
         }
         let since = |at: u64| at.saturating_sub(self.stopped_at);
-        write!(f, "  settled after {} ticks", since(self.settled_at))?;
+        if let [_, others @ ..] = &self.keepers[..]
+            && !others.is_empty()
+        {
+            write!(f, "  asked:")?;
+            self.keepers.iter().try_for_each(|keeper| write!(f, " {keeper}"))?;
+            writeln!(f)?;
+        }
+        if let Some(refusal) = self.refusal {
+            writeln!(f, "  {refusal}")?;
+        }
+        if self.settled {
+            write!(f, "  settled after {} ticks", since(self.settled_at))?;
+        } else {
+            write!(f, "  not settled")?;
+        }
         if self.reclaimed_at != self.settled_at {
             write!(f, ", memory free after {}", since(self.reclaimed_at))?;
         }

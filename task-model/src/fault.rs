@@ -43,6 +43,8 @@ pub enum FaultKind {
     Panicked,
     /// Its entry returned while its ledger still listed something, such as a forgotten guard.
     LeftHolding,
+    /// A keeper's task has not ruled in time.
+    Overdue,
     /// Any other vector.
     Other(u8),
 }
@@ -87,6 +89,7 @@ impl fmt::Display for FaultKind {
             Self::Killed => "killed",
             Self::Panicked => "panicked",
             Self::LeftHolding => "left holding",
+            Self::Overdue => "overdue",
             Self::Other(vector) => return write!(f, "vector {vector}"),
         })
     }
@@ -147,6 +150,11 @@ impl FaultInfo {
     /// The end of a task whose entry returned while it still held something.
     pub const fn left_holding(instruction_pointer: u64) -> Self {
         Self::without_trap(FaultKind::LeftHolding, instruction_pointer)
+    }
+
+    /// The end of a keeper's task that had not ruled in time, and stood at `instruction_pointer`.
+    pub const fn overdue(instruction_pointer: u64) -> Self {
+        Self::without_trap(FaultKind::Overdue, instruction_pointer)
     }
 
     const fn without_trap(kind: FaultKind, instruction_pointer: u64) -> Self {

@@ -27,7 +27,7 @@ static RUNS_BY_KEEPER: AtomicU64 = AtomicU64::new(0);
 static FOUND: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 
 fn add_up(mut died: OwnerDied<MutexGuard<'static, Parts>>) -> Option<MutexGuard<'static, Parts>> {
-    let by_keeper = tasks::current().is_some_and(keeping::is_keeper);
+    let by_keeper = tasks::current().and_then(keeping::served_by).is_some();
     RUNS_BY_KEEPER.fetch_add(u64::from(by_keeper), Ordering::Relaxed);
     let Parts { parts: [first, second], sum } = died.update();
     FOUND[0].store(*first + *second, Ordering::Relaxed);

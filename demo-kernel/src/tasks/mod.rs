@@ -12,7 +12,7 @@ mod task;
 use core::fmt;
 
 use drop_registry::Ledger;
-use keeper::Stopped;
+use keeper::{KeeperId, Stopped};
 use task_model::{FaultInfo, TaskId, TaskState};
 use x86_64::instructions::interrupts::without_interrupts;
 
@@ -29,8 +29,8 @@ pub(crate) use traps::{exit as exit_current, yield_now};
 pub(crate) enum TaskError {
     /// The id names no life, or one that is over.
     Stale,
-    /// It is the keeper, whom nobody keeps.
-    Keeper,
+    /// It is the root keeper, whom nobody keeps.
+    Root,
     /// The task is in a state from which this cannot be done.
     State(TaskState),
 }
@@ -38,7 +38,7 @@ pub(crate) enum TaskError {
 impl fmt::Display for TaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Keeper => write!(f, "the keeper cannot be killed"),
+            Self::Root => write!(f, "the root keeper cannot be killed"),
             Self::Stale => write!(f, "no such task any more"),
             Self::State(state) => write!(f, "not possible for a task that is {state:?}"),
         }
@@ -111,8 +111,8 @@ pub(crate) fn panic_note(id: TaskId) -> Result<Option<PanicNote>, TaskError> {
 /// # Errors
 /// If the task is gone, or stopped already.
 pub(crate) fn kill(id: TaskId) -> Result<(), TaskError> {
-    if keeping::is_keeper(id) {
-        return Err(TaskError::Keeper);
+    if keeping::served_by(id) == Some(KeeperId::ROOT) {
+        return Err(TaskError::Root);
     }
     if current() == Some(id) {
         traps::killed();
@@ -127,6 +127,18 @@ pub(crate) fn kill(id: TaskId) -> Result<(), TaskError> {
     // The keeper goes first: whoever waits for what the task held need not wait for a tick.
     yield_now();
     Ok(())
+}
+
+/// Stops a keeper that has not ruled in time.
+///
+/// # Errors
+/// If the task is gone, or stopped already.
+pub(crate) fn freeze_overdue(id: TaskId) -> Result<FaultInfo, TaskError> {
+    with_task(id, |task| {
+        let fault = FaultInfo::overdue(task.saved_instruction_pointer());
+        task.freeze(fault)?;
+        Ok(fault)
+    })
 }
 
 /// Lets a frozen task go on with the registers in its record.

@@ -50,7 +50,10 @@ pub(super) extern "C" fn dispatch(
 /// What a trap of `task`, which ran until time `at`, does to it.
 fn handle(task: &Task, vector: u8, error_code: u64, registers: &RegisterFile, at: u64) {
     match vector {
-        Vector::TIMER => scheduler::wake_sleepers(timer::tick()),
+        Vector::TIMER => {
+            scheduler::wake_sleepers(timer::tick());
+            keeping::tick();
+        }
         Vector::YIELD => {}
         Vector::PARK => task.block_without_token(),
         Vector::SLEEP => task.block_until(registers[Gpr::Rdi]),

@@ -1,5 +1,6 @@
 //! The kernel: a keeper, its tasks, and who runs them.
 
+use core::cell::Cell;
 use core::time::Duration;
 use std::vec::Vec;
 
@@ -9,7 +10,7 @@ use task_model::{TaskId, TaskState};
 
 use super::tables::unwind_tables;
 use super::tasks::{Tasks, Turn};
-use crate::{Keeper, NoSuchTask, Platform, Policy, Report};
+use crate::{Capacity, KeeperId, Keepers, NoSuchTask, Platform, Policy, RegisterError, Report};
 
 /// How long a task runs before it is the next one's turn.
 const SLICE: Duration = Duration::from_millis(1);
@@ -21,7 +22,10 @@ const SLICE: Duration = Duration::from_millis(1);
 /// [`serve`](Self::serve).
 #[derive(Debug)]
 pub struct Kernel {
-    keeper: Keeper<Tasks>,
+    keepers: Keepers<Tasks>,
+    /// The keeper that was registered last.
+    last_keeper: Cell<KeeperId>,
+    serving: Cell<bool>,
 }
 
 impl Kernel {
@@ -36,15 +40,48 @@ impl Kernel {
     /// If the thread has one already, or a [`Machine`](drop_registry::hosted::Machine).
     #[expect(clippy::new_without_default, reason = "it attaches itself to the thread")]
     pub fn new() -> Self {
-        let (tasks, capacity) = (Tasks::new(), 2 * Self::MAX_TASKS);
-        Self { keeper: Keeper::new(tasks, domain(), unwind_tables(), capacity) }
+        let capacity = Capacity {
+            tasks: Self::MAX_TASKS,
+            keepers: KeeperId::MAX,
+            deferred: 16,
+            corpses: Self::MAX_TASKS,
+        };
+        Self::with_capacity(capacity)
+    }
+
+    /// As [`Kernel::new`], with room for less.
+    ///
+    /// # Panics
+    /// As [`Kernel::new`]; and if there is to be room for more than [`Kernel::MAX_TASKS`] tasks.
+    pub fn with_capacity(capacity: Capacity) -> Self {
+        assert!(capacity.tasks <= Self::MAX_TASKS, "a kernel has no room for so many tasks");
+        let keepers = Keepers::new(Tasks::new(), domain(), unwind_tables(), capacity);
+        keepers.take_seat(KeeperId::ROOT).expect("nobody serves yet");
+        Self { keepers, last_keeper: Cell::new(KeeperId::ROOT), serving: Cell::new(false) }
     }
 
     /// Sets the policy of tasks that name none.
     #[must_use]
     pub fn with_default_policy(mut self, policy: &'static dyn Policy) -> Self {
-        self.keeper = self.keeper.with_default_policy(policy);
+        self.keepers = self.keepers.with_default_policy(policy);
         self
+    }
+
+    /// Registers a keeper: see [`Keepers::register`]. The kernel's owner serves for it, as for the
+    /// root.
+    ///
+    /// # Errors
+    /// As [`Keepers::register`].
+    pub fn register(
+        &self,
+        parent: KeeperId,
+        policy: &'static dyn Policy,
+        patience: u64,
+    ) -> Result<KeeperId, RegisterError> {
+        let keeper = self.keepers.register(parent, policy, patience)?;
+        self.keepers.take_seat(keeper)?;
+        self.last_keeper.set(keeper);
+        Ok(keeper)
     }
 
     /// A task that will run `entry`, and again from its beginning if it is restarted. It does not
@@ -135,13 +172,13 @@ impl Kernel {
     fn turn(&self, task: TaskId, turn: Turn) -> Stop {
         let (stop, fault) = self.tasks().run(task, turn);
         if let Some(fault) = fault {
-            let posted = self.keeper.post(task, fault, self.tasks().now());
-            posted.expect("half of the mailbox is for faults");
+            let posted = self.keepers.post(task, fault, self.tasks().now());
+            posted.expect("a frozen task does not fault again");
         }
         stop
     }
 
-    /// Has the keeper deal with all that was posted to it, and returns what it reported. Notices
+    /// Has the keepers deal with all that was posted to them, and returns what they reported. Notices
     /// of tasks that are gone meanwhile are passed over.
     pub fn serve(&self) -> Vec<Report> {
         let mut reports = Vec::new();
@@ -151,10 +188,23 @@ impl Kernel {
         reports
     }
 
-    /// Has the keeper deal with the next notice, if there is one.
+    /// Has keepers deal with notices until a case is closed, and returns what was reported of it;
+    /// `None` if there is nothing left to do.
+    ///
+    /// # Panics
+    /// If it is called by a policy.
     pub fn serve_one(&self) -> Option<Result<Report, NoSuchTask>> {
+        assert!(!self.serving.replace(true), "a policy cannot serve");
+        self.keepers.tick(self.tasks().now(), |_| unreachable!("keepers are no tasks here"));
         let mut answer = None;
-        self.keeper.serve(|told| answer = Some(told.cloned()));
+        let all = || (0..=self.last_keeper.get().number()).map(KeeperId::from_number);
+        // Each time from the root on: what keepers leave to those above is dealt with first.
+        while answer.is_none()
+            && all()
+                .any(|keeper| self.keepers.serve_at(keeper, |told| answer = Some(told.cloned())))
+        {
+        }
+        self.serving.set(false);
         answer
     }
 
@@ -162,9 +212,9 @@ impl Kernel {
     /// [`serve`](Self::serve).
     ///
     /// # Panics
-    /// If the keeper's mailbox is full.
+    /// If there is no room for a task with that number.
     pub fn kill(&self, task: TaskId) {
-        self.keeper.kill(task).expect("room in the keeper's mailbox");
+        self.keepers.kill(task).expect("room for the task");
     }
 
     /// Lets go of a task that is held, as [`Kernel::kill`] ends one.
@@ -172,7 +222,7 @@ impl Kernel {
     /// # Panics
     /// As [`Kernel::kill`].
     pub fn release(&self, task: TaskId) {
-        self.keeper.release(task).expect("room in the keeper's mailbox");
+        self.keepers.release(task).expect("room for the task");
     }
 
     /// Where the task is in its life: `Ready` if it could run or sleeps, `Frozen` if its keeper has
@@ -190,12 +240,12 @@ impl Kernel {
         self.tasks().with_wait_for_graph(look)
     }
 
-    /// The keeper.
-    pub fn keeper(&self) -> &Keeper<Tasks> {
-        &self.keeper
+    /// The keepers.
+    pub fn keepers(&self) -> &Keepers<Tasks> {
+        &self.keepers
     }
 
     fn tasks(&self) -> &Tasks {
-        self.keeper.platform()
+        self.keepers.platform()
     }
 }

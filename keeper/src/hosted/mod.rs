@@ -2,7 +2,7 @@
 //!
 //! Tasks run on stacks of their own, on the thread that made the [`Kernel`]. They fault as they
 //! would in a kernel: SIGSEGV, SIGBUS, SIGILL, SIGFPE and SIGTRAP stop the task, and go to its
-//! keeper. That is the same [`Keeper`](crate::Keeper) as in a kernel, with the same settlement, the
+//! keeper. That is the same [`Keepers`](crate::Keepers) as in a kernel, with the same settlement, the
 //! same walk through the program's own unwind tables, and the same policies. So a policy is tested
 //! with plain `cargo test`. Turn on the feature `hosted` under `[dev-dependencies]`:
 //!
@@ -16,7 +16,7 @@
 //! use std::sync::atomic::{AtomicU32, Ordering};
 //! use drop_registry::{LockError, Mutex};
 //! use keeper::hosted::{Current, Kernel};
-//! use keeper::{Policy, Report, Verdict};
+//! use keeper::{Case, Policy, Verdict};
 //! use task_model::FaultKind;
 //!
 //! /// The policy to be tested: who went astray once may try again.
@@ -24,9 +24,9 @@
 //! struct SecondChance;
 //!
 //! impl Policy for SecondChance {
-//!     fn rule(&self, report: &Report, restarts: u32) -> Verdict {
-//!         match report.fault.kind {
-//!             FaultKind::PageFault if restarts == 0 => Verdict::Restart,
+//!     fn rule(&self, case: &mut Case<'_>) -> Verdict {
+//!         match case.fault().kind {
+//!             FaultKind::PageFault if case.restarts() == 0 => Verdict::Restart,
 //!             _ => Verdict::Exit,
 //!         }
 //!     }
@@ -75,7 +75,7 @@
 //!   allocator's, the process hangs. `run` stops tasks in the program's own code alone; `step` does
 //!   not look. Let what is killed by the instruction allocate from its [`Current`] heap.
 //! - Only the program's own frames have names, until its [libraries' tables](library_tables) are
-//!   added to the [keeper's images](crate::Keeper::images). Before that, a walk ends, partial, at a
+//!   added to the [keeper's images](crate::Keepers::images). Before that, a walk ends, partial, at a
 //!   frame of a library.
 //! - The program must not handle those signals, nor SIGVTALRM, in another way.
 

@@ -12,7 +12,7 @@ use drop_registry::hosted::{Machine, Stop};
 use task_model::{FaultInfo, TaskId, TaskState};
 
 use super::Kernel;
-use crate::{CannotRestart, NoSuchTask, Platform, Policy, Stopped};
+use crate::{CannotRestart, NoSuchTask, Platform, Policy, Report, Stopped};
 
 /// The platform of a hosted [`Kernel`](super::Kernel): its tasks, and the machine that runs them.
 ///
@@ -118,7 +118,7 @@ impl Tasks {
 }
 
 // SAFETY: only `run` executes a task, and only one that is `Ready`; `seize` makes it another, and
-// `restart` alone makes it ready again. There is one thread, and `seize` is called on the machine
+// `resume` and `restart` alone make it ready again. There is one thread, and `seize` is called on the machine
 // owner's side of it: while a task runs, `run` has the machine borrowed, so that a task that called
 // it would panic. Then a task's registers are all in its context, and the ledger is that which
 // `Current` gives it. The keeper gives one `Stopped` back before it seizes the next task. Stacks are
@@ -145,6 +145,10 @@ unsafe impl Platform for Tasks {
         Ok(Stopped { task, ledger, policy, restarts })
     }
 
+    fn resume(&self, stopped: Stopped<'_>) {
+        self.become_state(stopped.task.id(), TaskState::Ready);
+    }
+
     fn retire(&self, stopped: Stopped<'_>) {
         let id = stopped.task.id();
         self.machine.borrow_mut().retire(id);
@@ -166,6 +170,14 @@ unsafe impl Platform for Tasks {
 
     fn hold(&self, stopped: Stopped<'_>) {
         self.become_state(stopped.task.id(), TaskState::Held);
+    }
+
+    fn wake(&self, _: TaskId) {
+        // No keeper is a task: the kernel's owner serves when it likes.
+    }
+
+    fn panic(&self, report: &Report) -> ! {
+        panic!("a keeper ended the kernel:\n{report}");
     }
 }
 

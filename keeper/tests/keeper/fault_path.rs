@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use drop_registry::{Mutex, Shared, TrackedBox};
 use keeper::hosted::{Current, Kernel};
-use keeper::{Policy, Report, Verdict};
+use keeper::{Case, Policy, Verdict};
 
 use crate::faults;
 
@@ -44,8 +44,8 @@ thread_local! {
 struct Noting;
 
 impl Policy for Noting {
-    fn rule(&self, report: &Report, _: u32) -> Verdict {
-        assert_eq!(report.resources.len(), 3);
+    fn rule(&self, case: &mut Case<'_>) -> Verdict {
+        assert_eq!(case.settle().resources.len(), 3);
         CALLS_AT_VERDICT.set(Some(CALLS.get()));
         Verdict::Exit
     }

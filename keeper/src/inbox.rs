@@ -1,0 +1,385 @@
+//! What keepers are told, and by whom they can be told: by anybody, from anywhere.
+#![expect(unsafe_code, reason = "a fault is written by who claimed its place")]
+
+use alloc::boxed::Box;
+use core::cell::UnsafeCell;
+use core::fmt;
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use task_model::{FaultInfo, TaskId};
+
+use crate::chain::KeeperId;
+
+/// Why a task comes before its keeper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// It has stopped at a fault, and is frozen.
+    Fault(FaultInfo),
+    /// Somebody wants it to end. It may be running still.
+    Kill,
+    /// It was held, and its corpse is no longer needed.
+    Release,
+}
+
+/// One message to a keeper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Notice {
+    pub(crate) task: TaskId,
+    pub(crate) cause: Cause,
+    /// When it was posted, in the platform's ticks.
+    pub(crate) at: u64,
+}
+
+/// Why a notice was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PostError {
+    /// The task's number is beyond what there was to be room for.
+    NoSuchTask(TaskId),
+    /// A fault of this task was posted before, and its keeper has not come to it: the first record
+    /// stays.
+    AlreadyPosted(TaskId),
+    /// The task serves the root keeper, which nobody keeps: the kernel cannot go on.
+    NobodyKeeps(TaskId),
+}
+
+impl fmt::Display for PostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchTask(task) => write!(f, "there is no room for a task with the id {task}"),
+            Self::AlreadyPosted(task) => write!(f, "a fault of task {task} waits for its keeper"),
+            Self::NobodyKeeps(task) => write!(f, "nobody keeps the root keeper's task, {task}"),
+        }
+    }
+}
+
+impl core::error::Error for PostError {}
+
+/// For each task, a place for each thing that can be said of it; and for each keeper, a bit for each
+/// task of which something was said.
+///
+/// It cannot overflow, since a task that has stopped does not fault again. And nobody who posts
+/// waits for whoever reads, who may have died over it at any instruction: a notice is taken away only
+/// when the case that it opened can be found again. (A queue whose reader dies between taking an
+/// element and giving its place back makes writers wait for ever, a lap later.)
+pub(crate) struct Inbox {
+    places: Box<[Place]>,
+    /// By keeper, then by task.
+    ready: Box<[Box<[AtomicU64]>]>,
+    /// Where each keeper looks first, so that it comes round to everybody.
+    turns: Box<[AtomicU32]>,
+}
+
+struct Place {
+    keeper: AtomicU8,
+    posted: AtomicU8,
+    fault: UnsafeCell<Option<(TaskId, FaultInfo, u64)>>,
+    kill: Request,
+    release: Request,
+}
+
+/// That somebody wants something of one life of a task.
+struct Request {
+    generation: AtomicU32,
+    at: AtomicU64,
+}
+
+/// Bits of [`Place::posted`].
+mod posted {
+    /// Somebody writes the fault.
+    pub(super) const CLAIMED: u8 = 1;
+    pub(super) const FAULT: u8 = 2;
+    pub(super) const KILL: u8 = 4;
+    pub(super) const RELEASE: u8 = 8;
+    /// What there is to be served.
+    pub(super) const ANY: u8 = FAULT | KILL | RELEASE;
+}
+
+// SAFETY: `fault` is written by whoever set `CLAIMED`, before `FAULT`; it is read while that is set,
+// and nobody writes before both are cleared again.
+unsafe impl Sync for Inbox {}
+
+impl Inbox {
+    pub(crate) fn new(tasks: usize, keepers: usize) -> Self {
+        let words = |_| (0..tasks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        let place = |_| Place {
+            keeper: AtomicU8::new(KeeperId::ROOT.number()),
+            posted: AtomicU8::new(0),
+            fault: UnsafeCell::new(None),
+            kill: Request::none(),
+            release: Request::none(),
+        };
+        Self {
+            places: (0..tasks).map(place).collect(),
+            ready: (0..keepers).map(words).collect(),
+            turns: (0..keepers).map(|_| AtomicU32::new(0)).collect(),
+        }
+    }
+
+    fn place(&self, task: TaskId) -> Option<&Place> {
+        self.places.get(task.index as usize)
+    }
+
+    /// The keeper that was named for the tasks of this number; `None` if there is no room for one.
+    pub(crate) fn keeper_of(&self, task: TaskId) -> Option<KeeperId> {
+        // Relaxed: a number.
+        Some(KeeperId::from_number(self.place(task)?.keeper.load(Ordering::Relaxed)))
+    }
+
+    pub(crate) fn set_keeper_of(&self, task: TaskId, keeper: KeeperId) {
+        if let Some(place) = self.place(task) {
+            place.keeper.store(keeper.number(), Ordering::Relaxed);
+        }
+    }
+
+    /// Posts a fault.
+    pub(crate) fn post(
+        &self,
+        task: TaskId,
+        fault: FaultInfo,
+        at: u64,
+        keeper: KeeperId,
+    ) -> Result<(), PostError> {
+        let place = self.place(task).ok_or(PostError::NoSuchTask(task))?;
+        // Acquire pairs with the Release in `done`: the last fault has been read to its end.
+        let before = place.posted.fetch_or(posted::CLAIMED, Ordering::Acquire);
+        if before & posted::CLAIMED != 0 {
+            return Err(PostError::AlreadyPosted(task));
+        }
+        // SAFETY: the claim is ours: see `Sync`.
+        unsafe { *place.fault.get() = Some((task, fault, at)) };
+        self.announce(task, posted::FAULT, keeper);
+        Ok(())
+    }
+
+    /// Posts that somebody wants the task killed, or its corpse released.
+    pub(crate) fn ask(
+        &self,
+        task: TaskId,
+        cause: Cause,
+        at: u64,
+        keeper: KeeperId,
+    ) -> Result<(), PostError> {
+        let place = self.place(task).ok_or(PostError::NoSuchTask(task))?;
+        let (bit, request) = match cause {
+            Cause::Release => (posted::RELEASE, &place.release),
+            _ => (posted::KILL, &place.kill),
+        };
+        request.note(task.generation, at, place.posted.load(Ordering::Acquire) & bit != 0);
+        self.announce(task, bit, keeper);
+        Ok(())
+    }
+
+    fn announce(&self, task: TaskId, bit: u8, keeper: KeeperId) {
+        let Some(place) = self.place(task) else { return };
+        // Release pairs with the Acquire in `notice_at`: what was written is seen with the bit.
+        place.posted.fetch_or(bit, Ordering::Release);
+        self.make_ready(task.index, keeper);
+    }
+
+    fn make_ready(&self, index: u32, keeper: KeeperId) {
+        let (word, bit) = (index as usize / 64, 1 << (index % 64));
+        if let Some(word) = self.ready_of(keeper).get(word) {
+            // Release pairs with the Acquire in `next`: whoever finds the bit finds the notice.
+            word.fetch_or(bit, Ordering::Release);
+        }
+    }
+
+    fn ready_of(&self, keeper: KeeperId) -> &[AtomicU64] {
+        self.ready.get(usize::from(keeper.number())).map_or(&[], |words| words)
+    }
+
+    /// What `keeper` is to serve next. It stays posted until it is [done](Self::done).
+    pub(crate) fn next(&self, keeper: KeeperId) -> Option<Notice> {
+        let words = self.ready_of(keeper);
+        let turn = self.turns.get(usize::from(keeper.number()))?;
+        let first = turn.load(Ordering::Relaxed) as usize % (64 * words.len().max(1));
+        let (first, low) = (first / 64, first % 64);
+        // The first word twice: from the turn's bit on, and in the end what is below that.
+        for n in 0..=words.len() {
+            let at = (first + n) % words.len();
+            let mask = match n {
+                0 => u64::MAX << low,
+                n if n == words.len() => !(u64::MAX << low),
+                _ => u64::MAX,
+            };
+            loop {
+                // Acquire: see `make_ready`.
+                let ready = words[at].load(Ordering::Acquire) & mask;
+                if ready == 0 {
+                    break;
+                }
+                let bit = ready.trailing_zeros();
+                let index = at as u32 * 64 + bit;
+                if let Some(notice) = self.notice_at(index) {
+                    turn.store(index.wrapping_add(1), Ordering::Relaxed);
+                    return Some(notice);
+                }
+                words[at].fetch_and(!(1 << bit), Ordering::AcqRel);
+                // What was posted since it was looked at announces itself, if not before the bit
+                // was taken away.
+                if self.notice_at(index).is_some() {
+                    self.make_ready(index, keeper);
+                }
+            }
+        }
+        None
+    }
+
+    fn notice_at(&self, index: u32) -> Option<Notice> {
+        let place = self.places.get(index as usize)?;
+        let bits = place.posted.load(Ordering::Acquire) & posted::ANY;
+        // A corpse is let go of before anything else is done to it, and of a task that faulted and
+        // is to be killed the fault is what happened first.
+        if bits & posted::FAULT != 0 {
+            // SAFETY: see `Sync`: it is written, and stays until `done`.
+            let (task, fault, at) = unsafe { *place.fault.get() }?;
+            return Some(Notice { task, cause: Cause::Fault(fault), at });
+        }
+        let (cause, request) = match bits {
+            0 => return None,
+            bits if bits & posted::RELEASE != 0 => (Cause::Release, &place.release),
+            _ => (Cause::Kill, &place.kill),
+        };
+        let task = TaskId { index, generation: request.generation.load(Ordering::Relaxed) };
+        Some(Notice { task, cause, at: request.at.load(Ordering::Relaxed) })
+    }
+
+    /// Takes a notice away, once the case that it has opened can be found again. If it is there no
+    /// more, nothing happens.
+    pub(crate) fn done(&self, task: TaskId, cause: Cause) {
+        let Some(place) = self.place(task) else { return };
+        let bits = match cause {
+            Cause::Fault(_) => posted::FAULT | posted::CLAIMED,
+            Cause::Kill => posted::KILL,
+            Cause::Release => posted::RELEASE,
+        };
+        // Release: see `post`.
+        place.posted.fetch_and(!bits, Ordering::Release);
+    }
+
+    /// Announces again what is posted of tasks for which `is_its` holds: for a keeper whose
+    /// predecessor may have died over its bits.
+    pub(crate) fn announce_all(&self, keeper: KeeperId, is_its: impl Fn(KeeperId) -> bool) {
+        for (index, place) in self.places.iter().enumerate() {
+            let named = KeeperId::from_number(place.keeper.load(Ordering::Relaxed));
+            if is_its(named) && place.posted.load(Ordering::Acquire) & posted::ANY != 0 {
+                self.make_ready(index as u32, keeper);
+            }
+        }
+    }
+}
+
+impl Request {
+    const fn none() -> Self {
+        Self { generation: AtomicU32::new(0), at: AtomicU64::new(0) }
+    }
+
+    /// Writes down which life is meant. If another one is asked for already, the later stays.
+    fn note(&self, generation: u32, at: u64, pending: bool) {
+        let noted = self.generation.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |other| {
+            let later = generation.wrapping_sub(other).cast_signed() > 0;
+            (!pending || later).then_some(generation)
+        });
+        if noted.is_ok() {
+            self.at.store(at, Ordering::Relaxed);
+        }
+    }
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").field("tasks", &self.places.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOT: KeeperId = KeeperId::ROOT;
+
+    fn killed() -> Cause {
+        Cause::Fault(FaultInfo::killed(7))
+    }
+
+    #[test]
+    fn a_notice_stays_until_it_is_done() {
+        let inbox = Inbox::new(100, 1);
+        let task = TaskId::first(70);
+        inbox.post(task, FaultInfo::killed(7), 3, ROOT).unwrap();
+        let notice = Notice { task, cause: killed(), at: 3 };
+        assert_eq!(inbox.next(ROOT), Some(notice));
+        assert_eq!(inbox.next(ROOT), Some(notice));
+        inbox.done(task, notice.cause);
+        assert_eq!(inbox.next(ROOT), None);
+    }
+
+    #[test]
+    fn a_second_fault_does_not_overwrite_the_first() {
+        let inbox = Inbox::new(1, 1);
+        let task = TaskId::first(0);
+        inbox.post(task, FaultInfo::killed(7), 1, ROOT).unwrap();
+        let second = inbox.post(task, FaultInfo::panicked(8), 2, ROOT);
+        assert_eq!(second, Err(PostError::AlreadyPosted(task)));
+        assert_eq!(inbox.next(ROOT).unwrap().cause, killed());
+    }
+
+    #[test]
+    fn everybody_gets_a_turn() {
+        let inbox = Inbox::new(130, 1);
+        let tasks = [0, 1, 63, 64, 128, 129].map(TaskId::first);
+        for task in tasks {
+            inbox.post(task, FaultInfo::killed(7), 0, ROOT).unwrap();
+        }
+        let mut served = [0; 130];
+        for _ in 0..3 * tasks.len() {
+            // Each faults again at once.
+            let notice = inbox.next(ROOT).unwrap();
+            served[notice.task.index as usize] += 1;
+        }
+        assert!(tasks.iter().all(|task| served[task.index as usize] == 3));
+    }
+
+    #[test]
+    fn of_a_fault_and_a_kill_the_fault_comes_first() {
+        let inbox = Inbox::new(1, 1);
+        let task = TaskId::first(0);
+        inbox.ask(task, Cause::Kill, 0, ROOT).unwrap();
+        inbox.post(task, FaultInfo::killed(7), 0, ROOT).unwrap();
+        let first = inbox.next(ROOT).unwrap();
+        assert_eq!(first.cause, killed());
+        inbox.done(task, first.cause);
+        assert_eq!(inbox.next(ROOT).unwrap().cause, Cause::Kill);
+    }
+
+    #[test]
+    fn a_kill_of_an_earlier_life_does_not_replace_one_of_a_later() {
+        let inbox = Inbox::new(1, 1);
+        let old = TaskId::first(0);
+        let new = old.next_generation();
+        inbox.ask(new, Cause::Kill, 0, ROOT).unwrap();
+        inbox.ask(old, Cause::Kill, 0, ROOT).unwrap();
+        assert_eq!(inbox.next(ROOT).unwrap().task, new);
+    }
+
+    #[test]
+    fn keepers_are_told_of_their_own() {
+        let inbox = Inbox::new(2, 2);
+        let other = KeeperId::from_number(1);
+        inbox.post(TaskId::first(0), FaultInfo::killed(7), 0, other).unwrap();
+        assert_eq!(inbox.next(ROOT), None);
+        assert_eq!(inbox.next(other).unwrap().task, TaskId::first(0));
+    }
+
+    #[test]
+    fn what_a_dead_keeper_took_the_bit_of_is_announced_again() {
+        let inbox = Inbox::new(1, 1);
+        inbox.post(TaskId::first(0), FaultInfo::killed(7), 0, ROOT).unwrap();
+        // It died right after it had taken the bit away.
+        inbox.ready[0][0].store(0, Ordering::Relaxed);
+        assert_eq!(inbox.next(ROOT), None);
+        inbox.announce_all(ROOT, |keeper| keeper == ROOT);
+        assert!(inbox.next(ROOT).is_some());
+    }
+}

@@ -1,0 +1,248 @@
+//! Carrying a verdict out, or the next best.
+#![expect(unsafe_code, reason = "reclaims what settled tasks held")]
+
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use drop_registry::reclaim;
+use task_model::{FaultInfo, TaskId};
+
+use super::Keepers;
+use crate::docket::OpenCase;
+use crate::{KeeperId, NoSuchTask, Platform, Refusal, Report, Stopped, Verdict};
+
+/// How often a task may be resumed from the same fault at the same instruction without getting
+/// further. Once is not enough, since a page may be gone again before the task has come to it; for
+/// ever is a loop of two.
+const MOST_TRIES: u32 = 16;
+
+/// A case on which its keeper has ruled.
+pub(super) struct Ruling<'c> {
+    pub(super) keeper: KeeperId,
+    pub(super) open: OpenCase<'c>,
+    pub(super) stopped: Stopped<'c>,
+    pub(super) report: &'c mut Report,
+}
+
+impl<P: Platform> Keepers<P> {
+    /// Does what was ruled; or, if that cannot be done, says why, and does what is documented for it.
+    pub(super) fn carry_out(
+        &self,
+        ruling: Ruling<'_>,
+        verdict: Verdict,
+        told: impl FnOnce(Result<&Report, NoSuchTask>),
+    ) {
+        let verdict = match verdict {
+            Verdict::Panic => verdict,
+            _ if ruling.open.is_killed() => Verdict::Exit,
+            _ => verdict,
+        };
+        let verdict = match self.refusal_of(&ruling, verdict) {
+            None => verdict,
+            Some(refusal) => {
+                ruling.report.refusal = Some(refusal);
+                match refusal {
+                    Refusal::CaseLost => Verdict::Restart,
+                    Refusal::TooManyCorpses => Verdict::Exit,
+                    _ => Verdict::TryNext,
+                }
+            }
+        };
+        let verdict = match verdict {
+            Verdict::TryNext | Verdict::Deferred => {
+                match self.chain.parent(ruling.keeper) {
+                    Some(parent) => {
+                        let parent = self.chain.route(parent);
+                        if ruling.open.pass_to(parent, None) {
+                            self.wake(parent);
+                        }
+                        return;
+                    }
+                    // Nobody is left to ask.
+                    None => Verdict::Exit,
+                }
+            }
+            verdict => verdict,
+        };
+        let Ruling { open, stopped, report, .. } = ruling;
+        match verdict {
+            Verdict::Resume => {
+                report.verdict = Some(verdict);
+                self.platform.resume(stopped);
+            }
+            Verdict::Panic => {
+                self.settle_and_walk(&stopped, report);
+                report.verdict = Some(verdict);
+                report.gone_at = self.platform.now();
+                self.platform.panic(report);
+            }
+            Verdict::Hold => {
+                self.settle_and_walk(&stopped, report);
+                self.leave_seat_of(stopped.task.id());
+                report.verdict = Some(verdict);
+                self.platform.hold(stopped);
+            }
+            Verdict::RestartAfter(ticks) => {
+                self.settle_and_walk(&stopped, report);
+                self.leave_seat_of(stopped.task.id());
+                let due = self.platform.now().saturating_add(ticks);
+                return open.restart_at(&self.docket, due);
+            }
+            verdict => self.end(stopped, verdict, report),
+        }
+        report.gone_at = self.platform.now();
+        told(Ok(report));
+        self.close(open);
+    }
+
+    /// Ends a life of the task, and begins the next one if that was ruled.
+    fn end(&self, stopped: Stopped<'_>, verdict: Verdict, report: &mut Report) {
+        let task = stopped.task.id();
+        self.settle_and_walk(&stopped, report);
+        self.reclaim(&stopped, report);
+        self.leave_seat_of(task);
+        self.corpses.bury(task);
+        report.verdict = Some(Verdict::Exit);
+        if verdict != Verdict::Restart {
+            return self.platform.retire(stopped);
+        }
+        match self.platform.restart(stopped) {
+            Ok(next) => {
+                report.verdict = Some(verdict);
+                report.restarted_as = Some(next);
+            }
+            Err(cannot) => {
+                report.refusal = Some(Refusal::NoEntry);
+                self.platform.retire(cannot.0);
+            }
+        }
+    }
+
+    /// Why this cannot be done, if it cannot.
+    fn refusal_of(&self, ruling: &Ruling<'_>, verdict: Verdict) -> Option<Refusal> {
+        let Ruling { stopped, report, .. } = ruling;
+        let task = stopped.task.id();
+        match verdict {
+            Verdict::Resume if report.settled => Some(Refusal::Settled),
+            Verdict::Resume if report.lost_cases => Some(Refusal::CaseLost),
+            Verdict::Resume => {
+                let tries = self.tries.get(task.index as usize)?;
+                (tries.count(task, &report.fault) > MOST_TRIES).then_some(Refusal::SameInstruction)
+            }
+            Verdict::Hold => (!self.corpses.hold(task)).then_some(Refusal::TooManyCorpses),
+            _ => None,
+        }
+    }
+
+    /// Frees memory that nobody holds any more.
+    fn reclaim(&self, stopped: &Stopped<'_>, report: &mut Report) {
+        if stopped.ledger.is_empty() {
+            return;
+        }
+        // SAFETY: the ledger has been settled, in this life of the task, and it is still stopped.
+        unsafe { reclaim(stopped.ledger, &self.domain, |done| report.note_reclaimed(done)) };
+        report.reclaimed_at = self.platform.now();
+    }
+
+    /// If the task served a keeper, it does so no more: what is posted for that goes to the next
+    /// one up, until it is served again.
+    fn leave_seat_of(&self, task: TaskId) {
+        let Some(keeper) = self.chain.served_by(task) else { return };
+        self.chain.vacate(keeper);
+        let heir = self.chain.route(keeper);
+        self.inbox.announce_all(heir, |named| self.chain.route(named) == heir);
+    }
+
+    /// Closes a case, and wakes those who wait for room for one.
+    pub(super) fn close(&self, open: OpenCase<'_>) {
+        open.close();
+        // Relaxed: a look that misses the bit comes before the starving keeper's own second look.
+        if self.starving.load(Ordering::Relaxed) != 0 {
+            let mut starving = self.starving.swap(0, Ordering::AcqRel);
+            while starving != 0 {
+                self.wake(KeeperId::from_number(starving.trailing_zeros() as u8));
+                starving &= starving - 1;
+            }
+        }
+    }
+
+    /// Whether the task is a corpse.
+    pub(super) fn is_held(&self, task: TaskId) -> bool {
+        self.corpses.holds(task)
+    }
+
+    /// Notes that `keeper` waits for room for a case.
+    pub(super) fn starve(&self, keeper: KeeperId) {
+        self.starving.fetch_or(1 << keeper.number(), Ordering::AcqRel);
+    }
+}
+
+/// How often a task was resumed from the same fault. Written by the keeper that has its case.
+#[derive(Debug, Default)]
+pub(super) struct Tries {
+    generation: AtomicU32,
+    count: AtomicU32,
+    instruction: AtomicU64,
+    address: AtomicU64,
+}
+
+impl Tries {
+    /// Counts one more try, and returns how many there have been in a row.
+    fn count(&self, task: TaskId, fault: &FaultInfo) -> u32 {
+        let address =
+            fault.address.unwrap_or(u64::MAX - u64::from(fault.vector.unwrap_or(u8::MAX)));
+        // Relaxed: handed on with the case.
+        let same = self.instruction.swap(fault.instruction_pointer, Ordering::Relaxed)
+            == fault.instruction_pointer
+            && self.address.load(Ordering::Relaxed) == address
+            && self.generation.load(Ordering::Relaxed) == task.generation;
+        self.address.store(address, Ordering::Relaxed);
+        self.generation.store(task.generation, Ordering::Relaxed);
+        let before = if same { self.count.load(Ordering::Relaxed) } else { 0 };
+        self.count.store(before.saturating_add(1), Ordering::Relaxed);
+        before.saturating_add(1)
+    }
+}
+
+/// Which tasks are held.
+#[derive(Debug)]
+pub(super) struct Corpses {
+    held: Box<[AtomicU64]>,
+    at_most: usize,
+}
+
+impl Corpses {
+    pub(super) fn new(tasks: usize, at_most: usize) -> Self {
+        Self { held: (0..tasks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(), at_most }
+    }
+
+    fn place(&self, task: TaskId) -> Option<(&AtomicU64, u64)> {
+        Some((self.held.get(task.index as usize / 64)?, 1 << (task.index % 64)))
+    }
+
+    /// Counts one more corpse; `false` if there are enough.
+    fn hold(&self, task: TaskId) -> bool {
+        let Some((word, bit)) = self.place(task) else { return false };
+        // Relaxed: a number, which decides nothing about who may touch what. It counts first and looks
+        // then, so that of two keepers at a time both may be refused, but not both let in.
+        if word.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+            return true;
+        }
+        let held = |word: &AtomicU64| word.load(Ordering::Relaxed).count_ones() as usize;
+        let room = self.held.iter().map(held).sum::<usize>() <= self.at_most;
+        if !room {
+            word.fetch_and(!bit, Ordering::Relaxed);
+        }
+        room
+    }
+
+    fn holds(&self, task: TaskId) -> bool {
+        self.place(task).is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
+    }
+
+    fn bury(&self, task: TaskId) {
+        if let Some((word, bit)) = self.place(task) {
+            word.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! Serving: from a notice to a verdict.
+#![expect(unsafe_code, reason = "settles tasks that the platform has stopped")]
+
+use core::fmt;
+
+use drop_registry::{settle, take_over};
+use task_model::{FaultInfo, TaskId};
+
+use super::Keepers;
+use super::act::Ruling;
+use crate::case::Desk;
+use crate::docket::OpenCase;
+use crate::inbox::{Cause, Notice};
+use crate::unwind::{ImageRules, Walk, WalkEnd, WalkError};
+use crate::{
+    Case, KeeperId, NoSuchTask, Platform, PostError, Refusal, Report, Stopped, Token, Verdict,
+};
+
+/// The most frames that are looked at to find whose a resource is.
+const DEEPEST: usize = 4096;
+
+/// The seat of a keeper: who has it serves. There is one for each keeper.
+#[must_use = "a keeper serves"]
+pub struct Seat<'k, P: Platform> {
+    keepers: &'k Keepers<P>,
+    keeper: KeeperId,
+}
+
+impl<'k, P: Platform> Seat<'k, P> {
+    pub(super) const fn new(keepers: &'k Keepers<P>, keeper: KeeperId) -> Self {
+        Self { keepers, keeper }
+    }
+
+    /// Deals with the next notice or case, and tells `told` what was found and done, if the case is
+    /// closed by that. Returns whether there was anything.
+    ///
+    /// The notice of a task that is gone meanwhile is told as [`NoSuchTask`].
+    pub fn serve(&mut self, told: impl FnOnce(Result<&Report, NoSuchTask>)) -> bool {
+        self.keepers.serve_at(self.keeper, told)
+    }
+}
+
+impl<P: Platform> Drop for Seat<'_, P> {
+    fn drop(&mut self) {
+        self.keepers.chain.vacate(self.keeper);
+    }
+}
+
+impl<P: Platform> fmt::Debug for Seat<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Seat").field(&self.keeper).finish()
+    }
+}
+
+impl<P: Platform> Keepers<P> {
+    /// See [`Seat::serve`]. The caller has the seat.
+    pub(crate) fn serve_at(
+        &self,
+        keeper: KeeperId,
+        told: impl FnOnce(Result<&Report, NoSuchTask>),
+    ) -> bool {
+        self.take_up(keeper, told).map_or_else(|told| self.open(keeper, told), |()| true)
+    }
+
+    /// Goes on with a case that was left to this keeper. If there is none, `told` comes back.
+    fn take_up<T: FnOnce(Result<&Report, NoSuchTask>)>(
+        &self,
+        keeper: KeeperId,
+        told: T,
+    ) -> Result<(), T> {
+        let serves_for = |named| self.chain.route(named) == keeper;
+        let Some((open, ruled)) = self.docket.take_up(keeper, serves_for) else {
+            return Err(told);
+        };
+        // SAFETY: it has just become ours.
+        let report = unsafe { open.record() };
+        match (self.platform.seize(report.task), ruled) {
+            (Ok(stopped), _) => self.attend(keeper, open, stopped, ruled, told),
+            // It was done, and its keeper died before it could say so.
+            (Err(_), Some(verdict)) => {
+                report.verdict = Some(verdict);
+                told(Ok(report));
+                self.close(open);
+            }
+            (Err(gone), None) => {
+                self.close(open);
+                told(Err(gone));
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a case for the next notice.
+    fn open(&self, keeper: KeeperId, told: impl FnOnce(Result<&Report, NoSuchTask>)) -> bool {
+        let Some(notice) = self.inbox.next(keeper) else { return false };
+        let Notice { task, cause, .. } = notice;
+        if cause == Cause::Kill
+            && let Some(other) = self.docket.kill(task)
+        {
+            // It is in a keeper's hands already, which will end it.
+            self.inbox.done(task, cause);
+            self.wake(other);
+            return true;
+        }
+        // A corpse is not ruled on again.
+        let held = self.is_held(task);
+        let ruled = (cause == Cause::Release || held).then_some(Verdict::Exit);
+        let stopped = if cause == Cause::Release && !held {
+            Err(NoSuchTask(task))
+        } else {
+            self.platform.seize(task)
+        };
+        let stopped = match stopped {
+            Ok(stopped) => stopped,
+            Err(gone) => {
+                self.inbox.done(task, cause);
+                told(Err(gone));
+                return true;
+            }
+        };
+        // All room may be taken by cases that were left to those above. Then the notice stays. Room
+        // that came before this keeper was known to wait for it is found by the second look.
+        let Some(open) = self.docket.open(keeper).or_else(|| {
+            self.starve(keeper);
+            self.docket.open(keeper)
+        }) else {
+            return false;
+        };
+        self.begin(open, &notice, &stopped);
+        self.attend(keeper, open, stopped, ruled, told);
+        true
+    }
+
+    /// Writes down what the case is about. If the keeper dies after this, the case is found.
+    fn begin(&self, open: OpenCase<'_>, notice: &Notice, stopped: &Stopped<'_>) {
+        let fault = match notice.cause {
+            Cause::Fault(fault) => fault,
+            Cause::Kill | Cause::Release => FaultInfo::killed(stopped.task.registers().rip),
+        };
+        // SAFETY: the case is this keeper's: it has just opened it.
+        unsafe { open.record() }.begin(notice.task, fault, notice.at);
+        open.begin(notice.task);
+        self.inbox.done(notice.task, notice.cause);
+    }
+
+    /// Has a policy rule on a stopped task, unless that was `ruled` before; and does what it says.
+    fn attend(
+        &self,
+        keeper: KeeperId,
+        open: OpenCase<'_>,
+        stopped: Stopped<'_>,
+        ruled: Option<Verdict>,
+        told: impl FnOnce(Result<&Report, NoSuchTask>),
+    ) {
+        // SAFETY: the case is in this keeper's hands, and the last reference is gone.
+        let report = unsafe { open.record() };
+        if let Some(dead) = self.chain.served_by(stopped.task.id()) {
+            report.lost_cases |= self.inherit(dead, keeper, &stopped);
+        }
+        let Some(verdict) = ruled else {
+            return self.ask(keeper, open, stopped, report, told);
+        };
+        if verdict == Verdict::TryNext {
+            // What time said, or a token that was dropped.
+            report.refusal = Some(Refusal::NoVerdict);
+        }
+        self.rule(keeper, open, verdict, stopped, report, told);
+    }
+
+    /// Asks the policy, and does what it says.
+    fn ask(
+        &self,
+        keeper: KeeperId,
+        open: OpenCase<'_>,
+        stopped: Stopped<'_>,
+        report: &mut Report,
+        told: impl FnOnce(Result<&Report, NoSuchTask>),
+    ) {
+        let Some(link) = self.chain.link(keeper) else { return };
+        // Whom the task names is asked first; a keeper above has its own view of what comes up.
+        let policy = match stopped.policy {
+            Some(policy) if report.keepers.is_empty() => policy,
+            _ => link.policy,
+        };
+        report.asked(keeper);
+        open.rule_by(&self.docket, self.platform.now(), link.patience);
+        let mut case = Case { stopped, report, open, keeper, deferred_for: None, desk: self };
+        let verdict = policy.rule(&mut case);
+        let Case { stopped, report, open, deferred_for, .. } = case;
+        let verdict = match (verdict, deferred_for) {
+            (Verdict::Deferred, Some(ticks)) => {
+                let due = self.platform.now().saturating_add(ticks);
+                match open.defer(&self.docket, due) {
+                    Ok(()) => return,
+                    Err(answered) => answered,
+                }
+            }
+            (Verdict::Deferred, None) => {
+                report.refusal = Some(Refusal::NoToken);
+                Verdict::TryNext
+            }
+            (verdict, _) => verdict,
+        };
+        self.rule(keeper, open, verdict, stopped, report, told);
+    }
+
+    fn rule(
+        &self,
+        keeper: KeeperId,
+        open: OpenCase<'_>,
+        verdict: Verdict,
+        stopped: Stopped<'_>,
+        report: &mut Report,
+        told: impl FnOnce(Result<&Report, NoSuchTask>),
+    ) {
+        // Whoever takes the case over from here on carries this out.
+        if let Some(open) = open.rule(verdict) {
+            self.carry_out(Ruling { keeper, open, stopped, report }, verdict, told);
+        }
+    }
+
+    /// Frees locks and counts, and names the frames. In this order, since whoever waits for a lock
+    /// need not wait for frames to be counted.
+    pub(super) fn settle_and_walk(&self, stopped: &Stopped<'_>, report: &mut Report) {
+        if !report.settled {
+            // SAFETY: `Platform::seize`: the task is stopped, the ledger is its own, and only the
+            // keeper that has its case settles it; a settled task is not resumed, and every other
+            // verdict ends this life of it. What it holds is alive: guards borrow their locks,
+            // shares keep their blocks, boxes own theirs.
+            unsafe {
+                settle(&stopped.task, stopped.ledger, &self.domain, |done| {
+                    report.note_settled(done);
+                });
+            }
+            report.settled_at = self.platform.now();
+            report.reclaimed_at = report.settled_at;
+            report.settled = true;
+        }
+        if !report.walked {
+            self.walk(stopped, report);
+            report.walked = true;
+        }
+    }
+
+    /// Names the frames, and the frame of each resource.
+    fn walk(&self, stopped: &Stopped<'_>, report: &mut Report) {
+        let mut rules = ImageRules::new(&self.images);
+        let mut walk = Walk::new(stopped.task.registers(), &stopped.task, &mut rules)
+            .stopped_by(&report.fault)
+            .max_frames(DEEPEST);
+        // Frames beyond the report's room are walked all the same: a resource may be theirs.
+        for (depth, frame) in (&mut walk).enumerate() {
+            report.note_frame(depth, frame, || self.images.landing(frame.address));
+        }
+        report.walk_end = walk.end().unwrap_or(WalkEnd::Partial(WalkError::TooDeep));
+    }
+
+    /// Takes over what a keeper that is dead had in hand, so that it waits for `heir`. Returns
+    /// whether there was anything.
+    ///
+    /// Until a case is the heir's, whoever inherits from *that* does this again, from the same
+    /// registers; and nobody goes on settling before. So what the dead keeper did last is set right
+    /// once, or twice with nothing in between.
+    fn inherit(&self, dead: KeeperId, heir: KeeperId, keeper_task: &Stopped<'_>) -> bool {
+        let mut any = false;
+        for open in self.docket.left_by(dead) {
+            any = true;
+            if open.task().is_none() {
+                // Its notice is posted still.
+                self.close(open);
+                continue;
+            }
+            // SAFETY: the keeper that had it is frozen, and the case is given to nobody else before
+            // `pass_to`: `dead` is kept by one keeper alone.
+            let report = unsafe { open.record() };
+            report.inherited();
+            if let Ok(stopped) = self.platform.seize(report.task) {
+                // SAFETY: the settler is stopped for good: it is not resumed once it has lost a case
+                // (`Refusal::CaseLost`). It was the last to have the case.
+                unsafe { take_over(&keeper_task.task, stopped.ledger, &self.domain) };
+            }
+            open.pass_to(heir, open.verdict());
+        }
+        any
+    }
+}
+
+impl<P: Platform> Desk for Keepers<P> {
+    fn settle(&self, stopped: &Stopped<'_>, report: &mut Report) {
+        self.settle_and_walk(stopped, report);
+    }
+
+    fn take_token(&self, open: &mut OpenCase<'_>) -> Option<Token> {
+        Some(Token::new(self.docket.clone(), open.begin_deferring(&self.docket)?))
+    }
+
+    fn kill(&self, task: TaskId) -> Result<(), PostError> {
+        Keepers::kill(self, task)
+    }
+
+    fn now(&self) -> u64 {
+        self.platform.now()
+    }
+}

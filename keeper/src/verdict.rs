@@ -1,0 +1,78 @@
+//! What is to become of a task, and why a ruling was not carried out.
+
+use core::fmt;
+
+/// A ruling on a task that stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// The task goes on where it stopped, with the registers that the policy has left it, as if it
+    /// had not. Only before it is [settled](crate::Case::settle).
+    Resume,
+    /// The task ends.
+    Exit,
+    /// The task begins again from its entry, under the next generation of its id.
+    Restart,
+    /// As `Restart`, after so many ticks. Until then it stays as it is, settled.
+    RestartAfter(u64),
+    /// The task is kept as a corpse, with its stack and its memory, until it is
+    /// [released](crate::Keepers::release).
+    Hold,
+    /// This keeper does not rule on it: its parent is to. If the root says that, the task ends.
+    TryNext,
+    /// The kernel cannot go on.
+    Panic,
+    /// The verdict comes later, by the [token](crate::Token) that was
+    /// [taken](crate::Case::defer). Without one it is [`TryNext`](Self::TryNext).
+    Deferred,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Resume => "resume",
+            Self::Exit => "exit",
+            Self::Restart | Self::RestartAfter(_) => "restart",
+            Self::Hold => "hold",
+            Self::TryNext => "try next",
+            Self::Panic => "panic",
+            Self::Deferred => "deferred",
+        })
+    }
+}
+
+/// Why a verdict was not carried out, and another one was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// [`Resume`](Verdict::Resume) of a task whose locks are already others': the parent was asked.
+    Settled,
+    /// `Resume`, again and again, of the same fault at the same instruction: the parent was asked.
+    SameInstruction,
+    /// `Resume` of a keeper that was in the middle of a case, which another one has by now: it
+    /// began again instead.
+    CaseLost,
+    /// [`Restart`](Verdict::Restart) of a task that has nothing to begin again from: it ended.
+    NoEntry,
+    /// [`Hold`](Verdict::Hold) of one corpse more than may be kept: the task ended.
+    TooManyCorpses,
+    /// [`Deferred`](Verdict::Deferred) without a token: the parent was asked.
+    NoToken,
+    /// The verdict did not come in time, or whoever had to give it died or let its token go: the
+    /// parent was asked.
+    NoVerdict,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Settled => "no resume of a settled task",
+            Self::SameInstruction => "no resume at the same instruction for ever",
+            Self::CaseLost => "no resume of a keeper whose case is another's",
+            Self::NoEntry => "no restart of a task without an entry",
+            Self::TooManyCorpses => "no room for another corpse",
+            Self::NoToken => "deferred without a token",
+            Self::NoVerdict => "no verdict in time",
+        })
+    }
+}
