@@ -13,7 +13,7 @@ use drop_registry::{Domain, WindowTable};
 use keeper::unwind::{CompiledMemory, LoadedSection, UnwindTables};
 use keeper::{
     CannotRestart, Capacity, KeeperId, Keepers, NoSuchTask, Platform, Policy, PostError,
-    RegisterError, Report, Stopped, Verdict,
+    RegisterError, Report, Stopped, Verdict, policy,
 };
 use log::{error, info, warn};
 use spin::Once;
@@ -26,6 +26,9 @@ use crate::{image, stacks, timer};
 
 static KEEPERS: Once<Keepers<Kernel>> = Once::new();
 static REPORTS: Once<ArrayQueue<Report>> = Once::new();
+
+/// A keeper that dies begins again, with what is posted for it; but not for ever.
+static KEEPERS_RESTART: policy::Restart = policy::Restart { at_most: 8 };
 
 /// How many reports wait to be read; the oldest gives way to one more.
 const REPORTS_KEPT: usize = 8;
@@ -110,29 +113,29 @@ pub(crate) fn start() {
 /// As [`Keepers::register`].
 ///
 /// # Panics
-/// If there are no keepers at all, or no room for the task.
+/// If keepers have not been started, or there is no room for the task.
 pub(crate) fn register(
     parent: KeeperId,
     policy: &'static dyn Policy,
     patience: u64,
 ) -> Result<KeeperId, RegisterError> {
-    let keeper = keepers().register(parent, policy, patience)?;
+    let keepers = KEEPERS.get().expect("the scenario is one with keepers");
+    let keeper = keepers.register(parent, policy, patience)?;
     spawn_keeper(keeper);
     Ok(keeper)
 }
 
 fn spawn_keeper(keeper: KeeperId) {
     let number = usize::from(keeper.number());
-    let task = Spawn::new("keeper", serve).argument(number).class(Class::Urgent).start();
-    task.expect("room for a keeper");
+    let task = Spawn::new("keeper", serve).argument(number).class(Class::Urgent);
+    task.policy(&KEEPERS_RESTART).start().expect("room for a keeper");
 }
 
-/// The keepers.
-///
-/// # Panics
-/// If they have not been started.
-pub(crate) fn keepers() -> &'static Keepers<Kernel> {
-    KEEPERS.get().expect("the scenario is one with keepers")
+/// Names the keeper of a task that is about to begin.
+pub(crate) fn keep(task: TaskId, keeper: KeeperId) {
+    if let Some(keepers) = KEEPERS.get() {
+        keepers.keep(task, keeper).expect("a registered keeper, and a task that serves none");
+    }
 }
 
 /// What ledgers may speak of: the image's variables, its heaps among them, and the stacks.

@@ -8,11 +8,15 @@ mod allocator_lock_holder_dies;
 mod box_in_nounwind_frame;
 mod deadlock_found;
 mod deaths;
+mod demand_paging;
 mod destructor_takes_lock;
 mod divide_error_restarted;
 mod invalid_opcode_nested_locks;
+mod keeper_dies_ruling;
+mod keeper_overdue;
 mod kernel_claims;
 mod killed_in_empty_loop;
+mod lazy_pages;
 mod lock_before_tasking;
 mod no_keeper;
 mod page_fault_holding_lock;
@@ -67,6 +71,9 @@ const SCENARIOS: &[Scenario] = &[
     destructor_takes_lock::SCENARIO,
     allocator_lock_holder_dies::SCENARIO,
     deadlock_found::SCENARIO,
+    demand_paging::SCENARIO,
+    keeper_dies_ruling::SCENARIO,
+    keeper_overdue::SCENARIO,
     no_keeper::SCENARIO,
     kernel_claims::SCENARIO,
 ];

@@ -96,6 +96,22 @@ impl Stage {
         self.report.as_ref()
     }
 
+    /// Waits for two reports: that on `task`, which is the death that the scenario is about, and
+    /// another one, in any order.
+    pub(crate) fn two_reports(&mut self, task: TaskId) -> (Option<Report>, Option<Report>) {
+        let (mut own, mut other) = (None, None);
+        self.wait_for(format_args!("the keepers report on task {task}, and on another"), || {
+            while let Some(report) = keeping::next_report() {
+                let which = if report.task == task { &mut own } else { &mut other };
+                *which = Some(report);
+            }
+            own.is_some() && other.is_some()
+        });
+        self.fault = own.as_ref().map(|report| report.fault.kind);
+        self.report = own.clone();
+        (own, other)
+    }
+
     /// Names the death that the scenario is about, where there is no keeper to report it.
     pub(crate) fn died_of(&mut self, fault: FaultKind) {
         self.fault = Some(fault);

@@ -3,14 +3,14 @@
 use core::arch::naked_asm;
 use core::fmt;
 
-use keeper::Policy;
+use keeper::{KeeperId, Policy};
 use task_model::{Gpr, RegisterFile, TaskId, TaskState};
 use x86_64::instructions::interrupts::without_interrupts;
 use x86_64::registers::rflags::RFlags;
 
 use super::task::Life;
 use super::{Class, TaskError, exit_current, table, with_task};
-use crate::{cpu, descriptors, stacks};
+use crate::{cpu, descriptors, keeping, stacks};
 
 /// Why a task could not be spawned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,12 +41,14 @@ pub(crate) struct Spawn {
     entry: fn(usize),
     argument: usize,
     policy: Option<&'static dyn Policy>,
+    keeper: KeeperId,
 }
 
 impl Spawn {
-    /// A task of the normal class, with argument 0, that the keeper's default policy rules on.
+    /// A task of the normal class, with argument 0, that the root keeper's policy rules on.
     pub(crate) const fn new(name: &'static str, entry: fn(usize)) -> Self {
-        Self { name, class: Class::Normal, entry, argument: 0, policy: None }
+        let (class, policy) = (Class::Normal, None);
+        Self { name, class, entry, argument: 0, policy, keeper: KeeperId::ROOT }
     }
 
     pub(crate) const fn argument(mut self, argument: usize) -> Self {
@@ -65,12 +67,18 @@ impl Spawn {
         self
     }
 
+    /// Names its keeper.
+    pub(crate) const fn keeper(mut self, keeper: KeeperId) -> Self {
+        self.keeper = keeper;
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
     /// If there is no slot or no stack for it.
     pub(crate) fn start(self) -> Result<TaskId, SpawnError> {
-        let Self { name, class, entry, argument, policy } = self;
+        let Self { name, class, entry, argument, policy, keeper } = self;
         without_interrupts(|| {
             let task = table::slots()
                 .iter()
@@ -79,6 +87,7 @@ impl Spawn {
             let stack = stacks::allocate().ok_or(SpawnError::NoStack)?;
             let registers = first_registers(stack.bounds().top());
             let life = Life { name, class, entry, argument, policy, restarts: 0, stack };
+            keeping::keep(task.id(), keeper);
             task.begin(life, registers);
             Ok(task.id())
         })

@@ -5,15 +5,15 @@ use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use drop_registry::reclaim;
-use task_model::{FaultInfo, TaskId};
+use task_model::{FaultInfo, Gpr, RegisterFile, TaskId};
 
 use super::Keepers;
 use crate::docket::OpenCase;
 use crate::{KeeperId, NoSuchTask, Platform, Refusal, Report, Stopped, Verdict};
 
-/// How often a task may be resumed from the same fault at the same instruction without getting
-/// further. Once is not enough, since a page may be gone again before the task has come to it; for
-/// ever is a loop of two.
+/// How often a task may be resumed from the same fault at the same instruction, with the same
+/// registers, before that is refused. Once is not enough, since a page may be gone again before the
+/// task has come to it; for ever is a loop of two.
 const MOST_TRIES: u32 = 16;
 
 /// A case on which its keeper has ruled.
@@ -127,7 +127,8 @@ impl<P: Platform> Keepers<P> {
             Verdict::Resume if report.lost_cases => Some(Refusal::CaseLost),
             Verdict::Resume => {
                 let tries = self.tries.get(task.index as usize)?;
-                (tries.count(task, &report.fault) > MOST_TRIES).then_some(Refusal::SameInstruction)
+                let before = tries.count(task, &report.fault, stopped.task.registers());
+                (before > MOST_TRIES).then_some(Refusal::SameInstruction)
             }
             Verdict::Hold => (!self.corpses.hold(task)).then_some(Refusal::TooManyCorpses),
             _ => None,
@@ -183,20 +184,25 @@ pub(super) struct Tries {
     generation: AtomicU32,
     count: AtomicU32,
     instruction: AtomicU64,
-    address: AtomicU64,
+    registers: AtomicU64,
 }
 
 impl Tries {
-    /// Counts one more try, and returns how many there have been in a row.
-    fn count(&self, task: TaskId, fault: &FaultInfo) -> u32 {
-        let address =
-            fault.address.unwrap_or(u64::MAX - u64::from(fault.vector.unwrap_or(u8::MAX)));
+    /// Counts one more try, and returns how many there have been in a row. `registers` are those that
+    /// the task is resumed with: a task that was mended, or got on with a loop, has others.
+    fn count(&self, task: TaskId, fault: &FaultInfo, registers: &RegisterFile) -> u32 {
+        let address = fault.address.unwrap_or(u64::from(fault.vector.unwrap_or(u8::MAX)));
+        // Not a good hash; but for registers to be mistaken for others, sixteen times in a row, each
+        // change would have to make up for another.
+        let sum = Gpr::ALL.iter().fold(registers.rip ^ address, |sum, register| {
+            sum.rotate_left(5).wrapping_add(registers[*register])
+        });
         // Relaxed: handed on with the case.
-        let same = self.instruction.swap(fault.instruction_pointer, Ordering::Relaxed)
-            == fault.instruction_pointer
-            && self.address.load(Ordering::Relaxed) == address
+        let instruction = fault.instruction_pointer;
+        let same = self.instruction.swap(instruction, Ordering::Relaxed) == instruction
+            && self.registers.load(Ordering::Relaxed) == sum
             && self.generation.load(Ordering::Relaxed) == task.generation;
-        self.address.store(address, Ordering::Relaxed);
+        self.registers.store(sum, Ordering::Relaxed);
         self.generation.store(task.generation, Ordering::Relaxed);
         let before = if same { self.count.load(Ordering::Relaxed) } else { 0 };
         self.count.store(before.saturating_add(1), Ordering::Relaxed);

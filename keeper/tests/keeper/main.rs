@@ -1,9 +1,11 @@
 //! The keeper, and tasks that run and die, in a hosted kernel.
 #![expect(unsafe_code, reason = "tasks that fault, and an allocator that counts")]
 
+mod chain;
 mod deadlock;
 mod deaths;
 mod fault_path;
 mod faults;
 mod landing_pads;
+mod rulings;
 mod verdicts;
