@@ -40,6 +40,7 @@
 //! | [`settle`], [`reclaim`] | putting a dead task's resources in order, in two steps |
 //! | [`WaitForGraph`], [`Deadlock`] | who waits for whom, and who waits for ever |
 //! | [`DropAfterTear`] | the promise that lets a value of a dead task be dropped |
+//! | [`UntornByReaders`] | the promise that spares an [`RwLock`]'s writers its readers' deaths |
 //!
 //! Everything that a keeper needs of a *task* is in `task-model`; what is decided about one is in
 //! `keeper`.
@@ -137,7 +138,7 @@ pub use semaphore::{AddPermitsError, Permit, Semaphore, TryAcquireError};
 pub use settle::{Settled, reclaim, settle, take_over};
 pub use shared::Shared;
 pub use slot::Slot;
-pub use tear::DropAfterTear;
+pub use tear::{DropAfterTear, UntornByReaders};
 pub use tracked_box::TrackedBox;
 pub use wait_for::{Deadlock, TooManyTasks, Wait, WaitForGraph};
 pub use wait_queue::WaitQueue;

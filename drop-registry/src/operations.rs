@@ -91,7 +91,8 @@ impl Marked {
 pub enum Outcome {
     /// It is free, and nobody needs to know: a count went down, an obligation was met.
     Released,
-    /// It is free, and the next owner is told that the value may be torn.
+    /// It is free, and the next owner (of a lock that was read, the next writer) is told that the
+    /// value may be torn.
     OwnerDied,
     /// It is free, and its value is what it was when the dead task took it.
     RolledBack,

@@ -42,6 +42,11 @@ impl Taken {
         self.0
     }
 
+    /// The same, with the mark of a death that the word knows nothing of.
+    pub(crate) const fn or_died(self, died: bool) -> Self {
+        if died { Self(self.0 | OWNER_DIED) } else { self }
+    }
+
     /// Whether the last owner died, and nobody has put that right.
     pub(crate) const fn owner_died(self) -> bool {
         self.0 & OWNER_DIED != 0
@@ -182,6 +187,12 @@ impl OwnerWord {
     #[cfg(feature = "lock_api")]
     pub(crate) fn is_marked(&mut self) -> bool {
         *self.0.get_mut() & !OWNER != 0
+    }
+
+    /// The marks beside the owner, for the owner.
+    #[cfg(feature = "lock_api")]
+    pub(crate) fn marks(&self) -> u64 {
+        self.0.load(Ordering::Relaxed) & !OWNER
     }
 
     /// The word itself.

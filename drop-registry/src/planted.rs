@@ -73,11 +73,13 @@ pub enum Bug {
     TokenInTwoSteps,
     /// What was handed over leaves a null behind, as those entries have that are beyond the last.
     GapIsNull,
+    /// A dead reader is taken off the count before the mark of its death is set.
+    ReaderMarkedLate,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::RecordOutsideWindow,
         Self::EraseOutsideWindow,
         Self::ZeroFlagIgnored,
@@ -110,6 +112,7 @@ impl Bug {
         Self::QueuedAfterLook,
         Self::TokenInTwoSteps,
         Self::GapIsNull,
+        Self::ReaderMarkedLate,
     ];
 }
 

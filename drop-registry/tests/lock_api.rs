@@ -120,8 +120,27 @@ fn a_second_lock_by_the_same_task_is_a_panic_and_not_a_deadlock() {
 }
 
 #[test]
-fn a_dead_reader_is_taken_off_and_a_dead_writer_s_lock_refused() {
+fn after_a_reader_s_death_the_lock_is_refused_to_writers_alone() {
     static LOCK: RwLock<RawRwLock<Hosted>, u64> = RwLock::new(1);
+    let mut machine = Machine::new();
+    kill(&mut machine, || {
+        let _held = LOCK.read();
+        yield_now();
+    });
+    for _ in 0..2 {
+        assert_eq!(run(&mut machine, || assert!(LOCK.try_write().is_none())), Stop::Finished);
+        assert!(ends_the_program(&mut machine, || drop(LOCK.write())));
+        assert_eq!(run(&mut machine, || assert_eq!(*LOCK.read(), 1)), Stop::Finished);
+    }
+    assert!(!LOCK.is_locked());
+}
+
+#[expect(unsafe_code, reason = "promises that readers do not tear a number")]
+#[test]
+fn a_dead_reader_is_taken_off_and_a_dead_writer_s_lock_refused() {
+    // SAFETY: no shared reference changes a number.
+    static LOCK: RwLock<RawRwLock<Hosted>, u64> =
+        RwLock::from_raw(unsafe { RawRwLock::new_untorn() }, 1);
     let mut machine = Machine::new();
     kill(&mut machine, || {
         let (_one, _another) = (LOCK.read(), LOCK.read());
@@ -188,7 +207,8 @@ fn a_lock_whose_value_may_be_torn_is_not_destroyed() {
         yield_now();
     };
     assert!(!is_destroyed(ReadWrite::new(1), write, |_| (), drop));
-    assert!(is_destroyed(ReadWrite::new(1), read, |_| (), drop));
+    assert!(!is_destroyed(ReadWrite::new(1), read, |_| (), drop));
+    assert!(is_destroyed(ReadWrite::new(1), |_| yield_now(), |_| (), drop));
 }
 
 #[test]

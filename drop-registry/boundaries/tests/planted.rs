@@ -22,6 +22,7 @@ fn where_it_shows(bug: Bug) -> &'static [&'static str] {
         Bug::NoWatermark => &["--settler", "shared clone, drop"],
         Bug::EraseFirst => &["--settler", "mutex lock, write"],
         Bug::NoTakeOver => &["--settler", "shared clone, drop"],
+        Bug::ReaderMarkedLate => &["--settler", "lock_api rwlock read, unlock"],
         Bug::CopyCounts => &["ledger"],
         Bug::TornArenaUsed => &["arena heap"],
         Bug::CommittedEarly | Bug::RestoredFromScratch => &["rollback mutex lock, write"],

@@ -7,14 +7,26 @@ use ::lock_api::GuardNoSend;
 use spin::relax::Spin;
 
 use super::{destroyed_while_torn, refuse};
-use crate::owner_word::{FREE, OWNER_DIED};
 use crate::{CurrentLedger, LockError, RwLock, TryLockError, WaitStrategy};
 
 /// [`RwLock`] as a [`lock_api::RawRwLock`](::lock_api::RawRwLock): exact at every instruction.
 ///
-/// A dead reader is taken off the count. After a *writer's* death the lock is refused for good: to
-/// mend the value, use [`RwLock`] itself. See the [module](super).
+/// After a *writer's* death the lock is refused for good, and after a *reader's* death to writers: to
+/// mend the value, use [`RwLock`] itself. `lock_api` keeps the value apart from the lock, so nothing
+/// says here that no reader can tear it, but [`new_untorn`](Self::new_untorn). See the
+/// [module](super).
 pub struct RawRwLock<L: CurrentLedger, R: WaitStrategy<L> = Spin>(RwLock<(), L, R>);
+
+impl<L: CurrentLedger, R: WaitStrategy<L>> RawRwLock<L, R> {
+    /// A lock for a value that no reader can tear, so that a reader's death is nothing to the others:
+    /// to be given to [`lock_api::RwLock::from_raw`](::lock_api::RwLock::from_raw).
+    ///
+    /// # Safety
+    /// The value behind it is of a type that can promise [`UntornByReaders`](crate::UntornByReaders).
+    pub const unsafe fn new_untorn() -> Self {
+        Self(RwLock::new_untorn(()))
+    }
+}
 
 // SAFETY: `RwLock` has one writer at a time, or readers.
 unsafe impl<L: CurrentLedger, R: WaitStrategy<L>> ::lock_api::RawRwLock for RawRwLock<L, R> {
@@ -47,7 +59,7 @@ unsafe impl<L: CurrentLedger, R: WaitStrategy<L>> ::lock_api::RawRwLock for RawR
     }
 
     /// # Panics
-    /// If a writer died; if the task reads or writes; or if its ledger is full.
+    /// If a writer or a reader died; if the task reads or writes; or if its ledger is full.
     #[inline(always)]
     fn lock_exclusive(&self) {
         match self.0.write() {
@@ -55,7 +67,7 @@ unsafe impl<L: CurrentLedger, R: WaitStrategy<L>> ::lock_api::RawRwLock for RawR
             Err(why) => {
                 if let LockError::OwnerDied(_) = why {
                     // SAFETY: this task has just taken it. The next one is told again.
-                    unsafe { self.0.unlock_write_found(OWNER_DIED) };
+                    unsafe { self.0.unlock_write_found() };
                 }
                 refuse(&format_args!("{why}"))
             }
@@ -72,7 +84,7 @@ unsafe impl<L: CurrentLedger, R: WaitStrategy<L>> ::lock_api::RawRwLock for RawR
             Err(TryLockError::Lock(LockError::OwnerDied(died))) => {
                 core::mem::forget(died);
                 // SAFETY: as in `lock_exclusive`.
-                unsafe { self.0.unlock_write_found(OWNER_DIED) };
+                unsafe { self.0.unlock_write_found() };
                 false
             }
             Err(_) => false,
@@ -84,7 +96,7 @@ unsafe impl<L: CurrentLedger, R: WaitStrategy<L>> ::lock_api::RawRwLock for RawR
     #[inline(always)]
     unsafe fn unlock_exclusive(&self) {
         // SAFETY: this function's contract.
-        unsafe { self.0.unlock_write_found(FREE) };
+        unsafe { self.0.unlock_write_found() };
     }
 
     fn is_locked(&self) -> bool {

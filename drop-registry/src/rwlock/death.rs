@@ -34,7 +34,16 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
         kind: ResourceKind::ReadLock,
         bytes: 0,
         extent: AnyLock::<L, R>::READER,
-        release: wake_for_dead::<L, R>,
+        release: wake_for_dead::<L, R, false>,
+        reclaim: nothing_to_reclaim,
+    };
+
+    /// The same, of a task that died while it read, so that the next writer is told.
+    const OWES_DEAD: &'static Operations = &Operations {
+        kind: ResourceKind::ReadLock,
+        bytes: 0,
+        extent: AnyLock::<L, R>::READER,
+        release: wake_for_dead::<L, R, true>,
         reclaim: nothing_to_reclaim,
     };
 
@@ -61,7 +70,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
         let entry = ledger.own(self.as_read_resource());
         // SAFETY: the entry lists one reader, and is the calling task's. The decrement is the
         // waker's barrier.
-        unsafe { arch::decrement_owing(&self.readers, entry, Self::OWES) };
+        unsafe { arch::decrement_owing(self.readers.get(), entry, Self::OWES) };
         // Nobody but a writer that owns the word waits for readers to leave.
         if self.word.is_owned() {
             R::wake_all(&self.waiters);
@@ -77,7 +86,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     pub(super) fn stop_reading_out_of_order(&self, ledger: &Ledger, place: Place) {
         let entry = ledger.own_at(place, self.as_read_resource());
         // SAFETY: the entry lists one reader, and is the calling task's.
-        unsafe { arch::decrement_erasing(&self.readers, entry) };
+        unsafe { arch::decrement_erasing(self.readers.get(), entry) };
         ledger.trim();
     }
 }
@@ -88,32 +97,47 @@ unsafe fn lock_read<L: CurrentLedger, R: WaitStrategy<L>>(entry: &Entry) -> *con
     entry.resource().wrapping_byte_sub(offset_of!(AnyLock<L, R>, readers)).cast_const().cast()
 }
 
-/// Takes a dead reader off the count.
+/// Takes a dead reader off the count, and sees to it that the next writer is told, unless the value
+/// is one that no reader can tear.
 unsafe fn release_reader<L: CurrentLedger, R: WaitStrategy<L>>(
     ledger: &Ledger,
     entry: &Entry,
 ) -> Outcome {
     // SAFETY: `Operations::release`: the entry lists a reader of a live lock.
     let lock = unsafe { &*lock_read::<L, R>(entry) };
-    if lock.readers.load(Ordering::Relaxed) == 0 {
+    let readers = &lock.readers;
+    if readers.count() == 0 {
         entry.erase();
         return Outcome::Disowned;
     }
-    if !R::SLEEPS {
+    let tells = lock.tells_of_readers != 0;
+    let marked_late = planted!(ReaderMarkedLate);
+    // Before the decrement: so whoever finds the reader gone finds the mark; and a settler that dies
+    // in between, or its successor, sets it once more, which changes nothing.
+    if tells && !marked_late {
+        readers.mark();
+    }
+    let outcome = if R::SLEEPS {
+        let owes = if tells { AnyLock::<L, R>::OWES_DEAD } else { AnyLock::<L, R>::OWES };
+        // SAFETY: the entry lists one reader, and nobody else changes it now. It has taken on these
+        // operations then.
+        unsafe {
+            arch::decrement_owing(readers.get(), entry, owes);
+            (owes.release)(ledger, entry)
+        }
+    } else {
         // SAFETY: the entry lists one reader, and nobody else changes it now.
-        unsafe { arch::decrement_erasing(&lock.readers, entry) };
-        return Outcome::Released;
+        unsafe { arch::decrement_erasing(readers.get(), entry) };
+        dead_reader(tells)
+    };
+    if tells && marked_late {
+        readers.mark();
     }
-    let owes = AnyLock::<L, R>::OWES;
-    // SAFETY: as above; and the entry has taken on these operations then.
-    unsafe {
-        arch::decrement_owing(&lock.readers, entry, owes);
-        (owes.release)(ledger, entry)
-    }
+    outcome
 }
 
-/// Wakes whoever waited for a dead reader to leave.
-unsafe fn wake_for_dead<L: CurrentLedger, R: WaitStrategy<L>>(
+/// Wakes whoever waited for a reader to leave, which has died since, or before.
+unsafe fn wake_for_dead<L: CurrentLedger, R: WaitStrategy<L>, const READING: bool>(
     _: &Ledger,
     entry: &Entry,
 ) -> Outcome {
@@ -121,7 +145,12 @@ unsafe fn wake_for_dead<L: CurrentLedger, R: WaitStrategy<L>>(
     let lock = unsafe { &*lock_read::<L, R>(entry) };
     R::wake_all(&lock.waiters);
     entry.erase();
-    Outcome::Released
+    dead_reader(READING)
+}
+
+/// What is reported of a dead reader whose death is told of, or is not.
+fn dead_reader(told: bool) -> Outcome {
+    if told { Outcome::OwnerDied } else { Outcome::Released }
 }
 
 /// Frees a dead writer's lock, if it still held it; with the mark, if it may have written.

@@ -13,9 +13,9 @@ use crate::{CurrentLedger, WaitStrategy};
 
 #[cfg(feature = "lock_api")]
 impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
-    /// Whether a writer's death has left a mark.
+    /// Whether a death has left a mark.
     pub(crate) fn is_marked(&mut self) -> bool {
-        self.word.is_marked()
+        self.word.is_marked() || self.readers.are_marked()
     }
 
     /// Unlocks for a guard that was forgotten.
@@ -28,15 +28,15 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
         drop(ReadGuard::new(self, Place::of(ledger.own(self.as_read_resource()))));
     }
 
-    /// As [`RwLock::unlock_read_found`]; the word says `marks` from then on.
+    /// As [`RwLock::unlock_read_found`]. The marks of a death stay, if there are any.
     ///
     /// # Safety
     /// The calling task writes.
-    pub(crate) unsafe fn unlock_write_found(&self, marks: u64) {
+    pub(crate) unsafe fn unlock_write_found(&self) {
         // SAFETY: as in `unlock_read_found`.
         let ledger = unsafe { L::current().as_ref() };
         let place = Place::of(ledger.own(self.word.as_resource()));
-        ManuallyDrop::new(WriteGuard::new(self, place)).unlock(marks);
+        ManuallyDrop::new(WriteGuard::new(self, place)).unlock(self.word.marks());
     }
 }
 
@@ -77,7 +77,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Drop for ReadGuard<'_, T, 
             return self.lock.stop_reading_out_of_order(ledger, self.place);
         };
         // SAFETY: this guard is a reader, which the last entry lists.
-        unsafe { arch::leave_last(&self.lock.readers, entry) };
+        unsafe { arch::leave_last(self.lock.readers.get(), entry) };
         ledger.drop_last(entry);
     }
 }
@@ -140,6 +140,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Sealed for WriteGuard<'_, 
 
     fn clear_mark(&self) {
         self.lock.word.clear_mark();
+        self.lock.readers.clear_mark();
     }
 
     fn give_up(self) {

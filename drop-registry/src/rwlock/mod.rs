@@ -13,10 +13,17 @@
 //!
 //! The two barriers pair: of two tasks that each write and then read what the other writes, at
 //! least one sees the other's write. So a reader and a writer are never both in.
+//!
+//! # A reader that dies
+//! For those who read, it is one that stands still for ever in the middle of what it does, and a
+//! `Sync` value has to bear that from any reader, dead or not: so they are not told. But a writer
+//! would wait for a reader that stands still, and be right to: it gets the value for itself *because*
+//! of the death. So the death leaves a mark (see [`readers`]), and the next writer is told.
 #![expect(unsafe_code, reason = "a lock hands out references to its interior")]
 
 mod death;
 mod guards;
+mod readers;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +31,7 @@ use core::cell::UnsafeCell;
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
 use spin::relax::Spin;
 
@@ -33,22 +40,24 @@ use crate::entry::Place;
 use crate::owner_word::{self, FREE, OwnerWord, State, Taken, TryRefused};
 use crate::{
     CurrentLedger, Ledger, LedgerFull, LockError, LockResult, MaybeTorn, OwnerDied, TryLockError,
-    TryLockResult, WaitStrategy,
+    TryLockResult, UntornByReaders, WaitStrategy,
 };
+use readers::Readers;
 
 pub use guards::{ReadGuard, WriteGuard};
 
 /// A lock that many tasks may read through at once, or one may write through.
 ///
-/// Each reader stands in the ledger of its task, and a dead one is taken off the count, once:
-/// nobody is told, since who only reads changes nothing. When a *writer* dies, the next to write is told as
-/// with [`Mutex`](crate::Mutex); until one has put the value right, reading is refused.
+/// Each reader stands in the ledger of its task, and a dead one is taken off the count, once. When a
+/// *writer* dies, the next to write is told as with [`Mutex`](crate::Mutex); until one has put the
+/// value right, reading is refused.
 ///
-/// **Not for values that readers change by other means.** With interior mutability (a lock of another
-/// crate in the value) a reader can die in the middle of a change, and nothing here says so: the inner
-/// lock stays locked, but the next writer's `&mut`, [`get_mut`](Self::get_mut) and the value's drop go
-/// around it, to a value that may be torn. Atomics are whole at any time, if no other part of the value
-/// depends on them; and an inner lock of this crate tells of the death itself.
+/// When a *reader* dies, the next to write is told in the same way: a reader may change the value by
+/// interior mutability (a lock of another crate in it, say), and the `&mut` of a writer,
+/// [`get_mut`](Self::get_mut) and the value's drop go around whatever the reader held of that. Others
+/// may read on meanwhile, for what they do with the value is sound beside a reader that has stopped
+/// anywhere. For a type that no reader can tear there is nothing to tell: see
+/// [`new_untorn`](Self::new_untorn).
 ///
 /// Writers go first: once one waits, new readers wait for it, and only those that read already
 /// hold it up. So writers can keep readers out for as long as they follow each other. A task that
@@ -74,9 +83,12 @@ pub use guards::{ReadGuard, WriteGuard};
 pub struct RwLock<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L> = Spin> {
     /// Who writes, or waits for the readers to leave; and the marks of a death.
     word: OwnerWord,
-    /// How many read, or have come in to see whether they may.
-    readers: AtomicU64,
+    /// How many read, or have come in to see whether they may; and the mark of a reader's death.
+    readers: Readers,
     waiters: R::Waiters,
+    /// Whether a reader's death is told of, or 0. No `bool`: the settlement reads it, whatever has
+    /// been written over it.
+    tells_of_readers: u8,
     context: PhantomData<fn() -> (L, R)>,
     /// Dropped by `Drop` alone, which knows whether it is whole.
     value: UnsafeCell<ManuallyDrop<T>>,
@@ -143,12 +155,45 @@ impl From<LedgerFull> for ReadError {
 }
 
 impl<T, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
-    /// A free lock around `value`.
+    /// A free lock around `value`, whose writers are told of a reader's death.
     pub const fn new(value: T) -> Self {
+        Self::telling_of_readers(1, value)
+    }
+
+    /// A free lock around a value that no reader can tear: its writers are told of a *writer's* death
+    /// alone.
+    ///
+    /// ```
+    /// # use core::ptr::NonNull;
+    /// # use drop_registry::{CurrentLedger, Ledger, RwLock, UntornByReaders};
+    /// # struct Kernel;
+    /// # static LEDGER: Ledger = Ledger::new();
+    /// # // SAFETY: one task, one ledger.
+    /// # unsafe impl CurrentLedger for Kernel {
+    /// #     fn current() -> NonNull<Ledger> { NonNull::from(&LEDGER) }
+    /// # }
+    /// struct Routes {
+    ///     next_hop: Vec<u32>,
+    /// }
+    /// // SAFETY: nothing in it can be changed through a shared reference.
+    /// unsafe impl UntornByReaders for Routes {}
+    ///
+    /// static ROUTES: RwLock<Routes, Kernel> = RwLock::new_untorn(Routes { next_hop: Vec::new() });
+    /// # assert!(ROUTES.read().unwrap().next_hop.is_empty());
+    /// ```
+    pub const fn new_untorn(value: T) -> Self
+    where
+        T: UntornByReaders,
+    {
+        Self::telling_of_readers(0, value)
+    }
+
+    const fn telling_of_readers(tells_of_readers: u8, value: T) -> Self {
         Self {
             word: OwnerWord::new(),
-            readers: AtomicU64::new(0),
+            readers: Readers::none(),
             waiters: R::NOBODY,
+            tells_of_readers,
             context: PhantomData,
             value: UnsafeCell::new(ManuallyDrop::new(value)),
         }
@@ -211,7 +256,8 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
         let depth = ledger.room()?;
         // SAFETY: one more in the count is to be a reader in the sense of `READS`. The locked
         // increment is the reader's barrier, and Acquire for what the last writer wrote.
-        let counted = unsafe { arch::increment(&self.readers, Self::READS, ledger, depth, frame) };
+        let counted =
+            unsafe { arch::increment(self.readers.get(), Self::READS, ledger, depth, frame) };
         assert!(counted, "more than 2^63 readers of one lock");
         Ok(ReadGuard::new(self, Place::new(ledger, depth)))
     }
@@ -293,8 +339,8 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
         let frame = arch::frame_address();
         // SAFETY: as in `write`.
         let taken = unsafe { self.word.take(Self::DRAINS, ledger, frame) }?;
-        if self.readers.load(Ordering::Acquire) == 0 {
-            return self.begin_writing(taken, ledger).map_err(TryLockError::Lock);
+        if let Some(died) = self.readers.have_left() {
+            return self.begin_writing(taken.or_died(died), ledger).map_err(TryLockError::Lock);
         }
         self.step_back(taken, ledger);
         Err(if self.is_read_by(ledger) {
@@ -334,8 +380,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
         ledger: &Ledger,
         frame: u64,
     ) -> LockResult<WriteGuard<'_, T, L, R>> {
-        // Acquire pairs with the readers' decrements.
-        if self.readers.load(Ordering::Acquire) == 0 {
+        if self.readers.are_none() {
             return self.begin_writing(taken, ledger);
         }
         self.drain_readers(taken, ledger, frame)
@@ -349,17 +394,20 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
         ledger: &Ledger,
         frame: u64,
     ) -> LockResult<WriteGuard<'_, T, L, R>> {
+        if let Some(died) = self.readers.have_left() {
+            return self.begin_writing(taken.or_died(died), ledger);
+        }
         if self.is_read_by(ledger) {
             self.step_back(taken, ledger);
             return Err(LockError::Recursive);
         }
         let waiting = ledger.wait_for(self.as_read_resource());
         let drained = R::wait_until(&self.waiters, frame, || {
-            (self.readers.load(Ordering::Acquire) == 0).then_some(Ok::<_, LedgerFull>(()))
+            self.readers.have_left().map(Ok::<_, LedgerFull>)
         });
         drop(waiting);
         match drained {
-            Ok(()) => self.begin_writing(taken, ledger),
+            Ok(died) => self.begin_writing(taken.or_died(died), ledger),
             Err(LedgerFull) => {
                 self.step_back(taken, ledger);
                 Err(LockError::LedgerFull)
@@ -412,7 +460,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     /// How many tasks read, or look whether they may: of use to a check or a report, and stale at
     /// once.
     pub fn reader_count(&self) -> u64 {
-        self.readers.load(Ordering::Relaxed)
+        self.readers.count()
     }
 
     /// Whether somebody writes, or waits for the readers to leave: of use to a check or a report,
@@ -424,14 +472,16 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     /// The value, through an exclusive reference to the lock: no locking needed.
     ///
     /// # Errors
-    /// If its last writer died, or it was given up: the value may be torn.
+    /// If its last writer died, or a reader since it was last written, or it was given up: the value
+    /// may be torn.
     pub fn get_mut(&mut self) -> Result<&mut T, MaybeTorn> {
-        if self.word.is_whole() { Ok(self.value.get_mut()) } else { Err(MaybeTorn) }
+        let whole = self.word.is_whole() && !self.readers.are_marked();
+        if whole { Ok(self.value.get_mut()) } else { Err(MaybeTorn) }
     }
 
     /// What an entry of a reader lists.
     fn as_read_resource(&self) -> *mut () {
-        self.readers.as_ptr().cast()
+        self.readers.get().as_ptr().cast()
     }
 
     fn is_read_by(&self, ledger: &Ledger) -> bool {
@@ -439,18 +489,18 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     }
 }
 
-/// Drops the value if it is whole: if no writer died.
+/// Drops the value if it is whole: if no writer died, and no reader that may have torn it.
 ///
 /// # Panics
 /// If another task holds the lock, or it has been moved since it was locked; both are possible only
 /// if a guard was forgotten. The panic does not unwind.
 impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Drop for RwLock<T, L, R> {
     fn drop(&mut self) {
-        if *self.readers.get_mut() > 0 {
+        if self.reader_count() > 0 {
             // Their guards were forgotten.
             owner_word::forget_listed::<L>(self.as_read_resource(), self.reader_count());
         }
-        if self.word.retire::<L>() {
+        if self.word.retire::<L>() && !self.readers.are_marked() {
             // SAFETY: dropped once, here; nobody has a guard, since it would borrow the lock.
             unsafe { ManuallyDrop::drop(self.value.get_mut()) };
         }
@@ -461,6 +511,9 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug for RwLock<T, L
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut lock = f.debug_struct("RwLock");
         self.word.describe(&mut lock);
-        lock.field("readers", &self.reader_count()).field("waiters", &self.waiters).finish()
+        lock.field("readers", &self.reader_count())
+            .field("reader_died", &self.readers.are_marked())
+            .field("waiters", &self.waiters)
+            .finish()
     }
 }

@@ -1,6 +1,8 @@
+#![expect(unsafe_code, reason = "takes words by hand, and has a task that could sleep")]
+
 use super::*;
-use crate::Outcome;
 use crate::testing::{TestTask, kill, on_fresh_ledger};
+use crate::{Outcome, Parker};
 use std::boxed::Box;
 
 type TestLock<T> = RwLock<T, TestTask>;
@@ -54,15 +56,105 @@ fn guards_may_be_dropped_in_any_order() {
 }
 
 #[test]
-fn a_dead_reader_is_taken_off_the_count_and_nobody_is_told() {
-    let lock = TestLock::new(5);
-    on_fresh_ledger(|_| {
+fn after_a_reader_s_death_the_next_writer_is_told_and_readers_read_on() {
+    let mut lock = TestLock::new(5);
+    on_fresh_ledger(|ledger| {
         let mine = lock.read().unwrap();
         let outcomes = kill(|| core::mem::forget((lock.read().unwrap(), lock.read().unwrap())));
-        assert_eq!(outcomes, [Outcome::Released; 2]);
+        assert_eq!(outcomes, [Outcome::OwnerDied; 2]);
         assert_eq!((*mine, lock.reader_count()), (5, 1));
+        assert_eq!(*lock.read().unwrap(), 5);
+        // A writer that waits in vain leaves the mark where it is.
+        on_fresh_ledger(|_| assert!(matches!(lock.try_write(), Err(TryLockError::WouldBlock))));
         drop(mine);
-        assert!(lock.write().is_ok());
+        let Err(TryLockError::Lock(LockError::OwnerDied(died))) = lock.try_write() else {
+            panic!("not told")
+        };
+        drop(died.replace(6));
+        assert_eq!(*lock.write().unwrap(), 6);
+        assert!(ledger.is_empty());
+    });
+    assert_eq!(lock.get_mut(), Ok(&mut 6));
+}
+
+#[test]
+fn a_writer_that_is_told_of_a_reader_may_give_the_value_up_or_die() {
+    let (given_up, written) = (TestLock::new(5), TestLock::new(5));
+    for lock in [&given_up, &written] {
+        kill(|| core::mem::forget(lock.read().unwrap()));
+    }
+    on_fresh_ledger(|_| {
+        drop(given_up.write().unwrap_err());
+        assert!(matches!(given_up.write(), Err(LockError::NotRecoverable)));
+        assert_eq!(given_up.read().err(), Some(ReadError::NotRecoverable));
+    });
+    assert_eq!(kill(|| core::mem::forget(written.write().unwrap_err())), [Outcome::OwnerDied]);
+    on_fresh_ledger(|_| {
+        assert_eq!(written.read().err(), Some(ReadError::OwnerDied));
+        let Err(LockError::OwnerDied(died)) = written.write() else { panic!("not told") };
+        drop(died.replace(6));
+        assert!(written.write().is_ok());
+    });
+}
+
+#[test]
+fn of_a_value_that_no_reader_can_tear_nobody_is_told() {
+    let mut lock = RwLock::<_, TestTask>::new_untorn([5]);
+    assert_eq!(kill(|| core::mem::forget(lock.read().unwrap())), [Outcome::Released]);
+    assert!(lock.get_mut().is_ok());
+    on_fresh_ledger(|_| assert!(lock.write().is_ok()));
+}
+
+/// Two halves that are equal unless somebody stopped between writing them; and a destructor that
+/// must never see that.
+struct Halves([u32; 2]);
+
+impl Drop for Halves {
+    fn drop(&mut self) {
+        assert_eq!(self.0[0], self.0[1], "a torn value was dropped");
+    }
+}
+
+#[test]
+fn what_a_reader_tore_behind_a_foreign_lock_is_neither_handed_out_nor_dropped() {
+    let mut lock = TestLock::new(spin::Mutex::<_>::new(Halves([1, 1])));
+    kill(|| {
+        let reader = lock.read().unwrap();
+        let mut halves = reader.lock();
+        halves.0[0] = 2;
+        core::mem::forget(halves);
+        core::mem::forget(reader);
+    });
+    // The foreign lock keeps other readers out of it, but not who has it for himself.
+    on_fresh_ledger(|_| assert!(lock.read().unwrap().try_lock().is_none()));
+    assert_eq!(lock.get_mut().err(), Some(MaybeTorn));
+    drop(lock);
+}
+
+// SAFETY: in these tests nobody sleeps, so nobody needs a number of its own.
+unsafe impl Parker for TestTask {
+    const TASKS: usize = 1;
+
+    fn index(_: &Ledger) -> usize {
+        0
+    }
+
+    fn park() {
+        unreachable!("nobody sleeps here");
+    }
+
+    fn unpark(_: usize) {}
+}
+
+#[test]
+fn a_full_ledger_does_not_keep_a_sleeping_writer_from_being_told() {
+    let lock = RwLock::<_, TestTask, crate::Park>::new(5);
+    assert_eq!(kill(|| core::mem::forget(lock.read().unwrap())), [Outcome::OwnerDied]);
+    on_fresh_ledger(|_| {
+        let others = [const { TestLock::new(0) }; Ledger::CAPACITY - 1];
+        let _guards = others.each_ref().map(|other| other.read().unwrap());
+        let Err(LockError::OwnerDied(died)) = lock.write() else { panic!("not told") };
+        drop(died.replace(6));
     });
 }
 

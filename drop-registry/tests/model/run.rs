@@ -152,6 +152,12 @@ impl Run {
         if owned[MUTEXES] && !world.writing[task].get() && told_before != Told::Death {
             world.told[MUTEXES].set(Told::Either);
         }
+        // A reader counts before it says that it reads.
+        if world.reading[task].get() {
+            world.told_of_reader.set(Told::Death);
+        } else if world.rwlock.reader_count() > 0 && world.told_of_reader.get() == Told::Nothing {
+            world.told_of_reader.set(Told::Either);
+        }
         world.writing[task].set(false);
         world.reading[task].set(false);
         world.permits_held[task].set(0);

@@ -201,15 +201,15 @@ impl Task {
     where
         G: Exclusive<Value = Value> + std::ops::DerefMut<Target = Value>,
     {
-        let told = &self.world.told[lock];
+        let told = self.world.told_to_owner(lock);
         let mut guard = match answer {
             Ok(guard) => {
-                self.world.require(told.get() != Told::Death, "a death was not told");
+                self.world.require(told != Told::Death, "a death was not told");
                 self.world.require(*guard == 0, "a torn value was handed out as whole");
                 guard
             }
             Err(LockError::OwnerDied(died)) => {
-                self.world.require(told.get() != Told::Nothing, "a death was told that was none");
+                self.world.require(told != Told::Nothing, "a death was told that was none");
                 OwnerDied::replace(died, 0)
             }
             Err(LockError::NotRecoverable) => {
@@ -218,7 +218,7 @@ impl Task {
             }
             Err(_) => return None,
         };
-        told.set(Told::Nothing);
+        self.world.put_right(lock);
         *guard = self.number as Value + 1;
         Some(guard)
     }

@@ -77,7 +77,8 @@ pub(crate) enum Told {
     Nothing,
     /// The next owner is to be told.
     Death,
-    /// A task died between taking the lock for writing and writing: told or not is as good.
+    /// A task died between taking the lock for writing and writing, or before it had said that it
+    /// reads: told or not is as good.
     Either,
 }
 
@@ -95,6 +96,8 @@ pub(crate) struct World {
     // From here on it is the model.
     /// By lock: the mutexes, then the read-write lock.
     pub(crate) told: [Cell<Told>; MUTEXES + 1],
+    /// The same of the read-write lock's readers, of whose deaths the next writer alone is told.
+    pub(crate) told_of_reader: Cell<Told>,
     /// Which tasks read, and which write.
     pub(crate) reading: [Cell<bool>; TASKS],
     pub(crate) writing: [Cell<bool>; TASKS],
@@ -122,6 +125,7 @@ impl World {
             flags: [const { Flag(AtomicBool::new(false)) }; TASKS],
             drops: DROPS.with(|drops| *drops),
             told: [const { Cell::new(Told::Nothing) }; MUTEXES + 1],
+            told_of_reader: Cell::new(Told::Nothing),
             reading: [const { Cell::new(false) }; TASKS],
             writing: [const { Cell::new(false) }; TASKS],
             permits_held: [const { Cell::new(0) }; TASKS],
@@ -137,6 +141,24 @@ impl World {
     pub(crate) fn require(&self, holds: bool, otherwise: &'static str) {
         if !holds && self.violation.get().is_none() {
             self.violation.set(Some(otherwise));
+        }
+    }
+
+    /// What the next task to have this lock for itself is to be told.
+    pub(crate) fn told_to_owner(&self, lock: usize) -> Told {
+        match (self.told[lock].get(), self.told_of_reader.get()) {
+            (told, _) if lock < MUTEXES => told,
+            (Told::Death, _) | (_, Told::Death) => Told::Death,
+            (Told::Nothing, Told::Nothing) => Told::Nothing,
+            _ => Told::Either,
+        }
+    }
+
+    /// Notes that it has been told, and has put the value right.
+    pub(crate) fn put_right(&self, lock: usize) {
+        self.told[lock].set(Told::Nothing);
+        if lock == MUTEXES {
+            self.told_of_reader.set(Told::Nothing);
         }
     }
 

@@ -40,8 +40,18 @@ pub(super) const OPERATIONS: &[Operation] = &[
         name: "lock_api spin lock, held by another",
         world: || tracked_contended(|lock| *lock.lock() += 1),
     },
-    Operation { name: "lock_api rwlock read, unlock", world: || read_write(false) },
-    Operation { name: "lock_api rwlock write, unlock", world: || read_write(true) },
+    Operation {
+        name: "lock_api rwlock read, unlock",
+        world: || read_write(ReadWrite::new(0), true, false),
+    },
+    Operation {
+        name: "lock_api rwlock read what readers do not tear",
+        world: || read_write(untorn_by_readers(), false, false),
+    },
+    Operation {
+        name: "lock_api rwlock write, unlock",
+        world: || read_write(ReadWrite::new(0), true, true),
+    },
 ];
 
 /// A lock with an operation, and how to take it with all that it may say.
@@ -175,15 +185,25 @@ impl<M: 'static> World for OneLock<M> {
     }
 }
 
-/// A read-write lock, which is refused for good after a writer's death.
+/// A read-write lock, which is refused for good after a writer's death; and to writers after a
+/// reader's, if that is told of.
 struct OneReadWrite {
     lock: &'static ReadWrite,
     writes: bool,
+    tells_of_readers: bool,
     written_at_death: bool,
+    read_at_death: bool,
 }
 
-fn read_write(writes: bool) -> Box<dyn World> {
-    Box::new(OneReadWrite { lock: leak(ReadWrite::new(0)), writes, written_at_death: false })
+fn read_write(lock: ReadWrite, tells_of_readers: bool, writes: bool) -> Box<dyn World> {
+    let (lock, written_at_death, read_at_death) = (leak(lock), false, false);
+    Box::new(OneReadWrite { lock, writes, tells_of_readers, written_at_death, read_at_death })
+}
+
+#[expect(unsafe_code, reason = "promises that readers do not tear a number")]
+fn untorn_by_readers() -> ReadWrite {
+    // SAFETY: no shared reference changes a number.
+    ReadWrite::from_raw(unsafe { RawRwLock::new_untorn() }, 0)
 }
 
 impl World for OneReadWrite {
@@ -202,6 +222,7 @@ impl World for OneReadWrite {
 
     fn at_death(&mut self) {
         self.written_at_death = self.lock.is_locked_exclusive();
+        self.read_at_death = self.lock.is_locked() && !self.written_at_death;
     }
 
     fn audit(&mut self, audit: &mut Audit<'_>) {
@@ -213,7 +234,8 @@ impl World for OneReadWrite {
         ) else {
             return;
         };
-        audit.require(reads == writes, Findings::STUCK);
+        let refuses_writers = self.read_at_death && self.tells_of_readers;
+        audit.require(writes == (reads && !refuses_writers), Findings::UNTOLD);
         // A writer that had not yet begun to write when it died left the value as it was.
         audit.require(reads || self.written_at_death, Findings::STUCK);
         audit.require(!lock.is_locked(), Findings::LEAKED);

@@ -1,16 +1,38 @@
 //! The read-write lock, alone and with readers or a writer at it; its waiters take turns, or sleep.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use drop_registry::hosted::{Hosted, Machine, yield_now};
-use drop_registry::{LockError, Park, RwLock};
+use drop_registry::{LockError, Park, RwLock, UntornByReaders};
 
 use super::mutex::{Answer, Turns};
 use super::tasks::{TaskMark, me, nobody_waits, owner};
 use super::{Waits, leak};
 use crate::operation::{Audit, Findings, Operation, World, begin, end};
 
-type Lock<R> = RwLock<u64, Hosted, R>;
+type Lock<R> = RwLock<Value, Hosted, R>;
+
+/// Two words that are equal, but for somebody who is between changing the one and the other: readers
+/// do so too, unless the lock is made for a value that they do not tear.
+#[derive(Default)]
+struct Value([AtomicU64; 2]);
+
+#[expect(unsafe_code, reason = "promises that readers do not tear a value")]
+// SAFETY: those of a lock that is made so do not change it: see `Site::enter`.
+unsafe impl UntornByReaders for Value {}
+
+impl Value {
+    fn change(&self) {
+        for word in &self.0 {
+            word.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.0[0].load(Relaxed) == self.0[1].load(Relaxed)
+    }
+}
 
 /// The operations of one wait strategy.
 macro_rules! operations {
@@ -62,7 +84,15 @@ macro_rules! operations {
             },
             Operation {
                 name: concat!($lock, " read, another waits to write"),
-                world: || before_writer::<$R>(read_long),
+                world: || before_writer::<$R>(Site::new(), read_long),
+            },
+            Operation {
+                name: concat!($lock, " read what readers do not tear"),
+                world: || world::<$R>(leak(Site::new_untorn()), read, &[], false),
+            },
+            Operation {
+                name: concat!($lock, " read what they do not tear, another waits to write"),
+                world: || before_writer::<$R>(Site::new_untorn(), read_long),
             },
         ]
     };
@@ -74,11 +104,15 @@ pub(super) const PARKING: &[Operation] = operations!(Park, "parking rwlock");
 /// A lock, and who is inside by what the tasks themselves have written down.
 struct Site<R: Waits> {
     lock: Lock<R>,
+    /// Whether readers change the value, and their deaths are told of.
+    readers_change: bool,
     victim: Inside,
     others: Inside,
     /// Whether a writer was inside with anybody else.
     violated: Cell<bool>,
-    /// How often somebody was told that a writer died, since the victim did.
+    /// Whether a value was handed out to be changed that was not whole.
+    torn: Cell<bool>,
+    /// How often somebody was told of a death, since the victim's.
     told: Cell<u64>,
 }
 
@@ -95,13 +129,38 @@ type Use<R> = fn(&'static Site<R>, Who<R>);
 
 impl<R: Waits> Site<R> {
     fn new() -> Self {
+        Self::around(Lock::new(Value::default()), true)
+    }
+
+    fn new_untorn() -> Self {
+        Self::around(Lock::new_untorn(Value::default()), false)
+    }
+
+    fn around(lock: Lock<R>, readers_change: bool) -> Self {
         Self {
-            lock: Lock::new(0),
+            lock,
+            readers_change,
             victim: Inside::default(),
             others: Inside::default(),
             violated: Cell::new(false),
+            torn: Cell::new(false),
             told: Cell::new(0),
         }
+    }
+
+    /// What a reader does with the value.
+    fn enter(&self, value: &Value) {
+        if self.readers_change {
+            value.change();
+        }
+    }
+
+    /// What a writer does with a value that it got as a whole one.
+    fn rewrite(&self, value: &mut Value) {
+        if !value.is_whole() {
+            self.torn.set(true);
+        }
+        value.change();
     }
 
     /// Goes in and out again, with `turns` of the others in between.
@@ -124,7 +183,8 @@ impl<R: Waits> Site<R> {
     }
 
     fn reads(&self, who: Who<R>, turns: usize) {
-        if let Ok(_guard) = self.lock.read() {
+        if let Ok(guard) = self.lock.read() {
+            self.enter(&guard);
             self.inside(&who(self).readers, turns);
         }
     }
@@ -132,12 +192,12 @@ impl<R: Waits> Site<R> {
     fn writes(&self, who: Who<R>, turns: usize) {
         match self.lock.write() {
             Ok(mut guard) => {
-                *guard += 1;
+                self.rewrite(&mut guard);
                 self.inside(&who(self).writers, turns);
             }
             Err(LockError::OwnerDied(died)) => {
                 self.told.set(self.told.get() + 1);
-                drop(died.replace(0));
+                drop(died.replace(Value::default()));
             }
             Err(_) => {}
         }
@@ -146,9 +206,12 @@ impl<R: Waits> Site<R> {
     /// Takes the lock as the next writer would, and leaves it in good order if it can.
     fn next_answer(&self) -> Answer {
         match self.lock.write() {
-            Ok(_) => Answer::Held,
+            Ok(mut guard) => {
+                self.rewrite(&mut guard);
+                Answer::Held
+            }
             Err(LockError::OwnerDied(died)) => {
-                drop(died.replace(0));
+                drop(died.replace(Value::default()));
                 Answer::OwnerDied
             }
             Err(LockError::NotRecoverable) => Answer::NotRecoverable,
@@ -167,14 +230,17 @@ fn read_long<R: Waits>(site: &'static Site<R>, who: Who<R>) {
 }
 
 fn read_twice<R: Waits>(site: &'static Site<R>, _: Who<R>) {
-    let first = site.lock.read();
-    let second = site.lock.read();
+    let first = site.lock.read().expect("nobody writes");
+    let second = site.lock.read().expect("nobody writes");
+    site.enter(&first);
     drop(first);
+    site.enter(&second);
     drop(second);
 }
 
 fn try_read<R: Waits>(site: &'static Site<R>, who: Who<R>) {
-    if let Ok(_guard) = site.lock.try_read() {
+    if let Ok(guard) = site.lock.try_read() {
+        site.enter(&guard);
         site.inside(&who(site).readers, 0);
     }
 }
@@ -184,7 +250,8 @@ fn write<R: Waits>(site: &'static Site<R>, who: Who<R>) {
 }
 
 fn try_write<R: Waits>(site: &'static Site<R>, who: Who<R>) {
-    if let Ok(_guard) = site.lock.try_write() {
+    if let Ok(mut guard) = site.lock.try_write() {
+        site.rewrite(&mut guard);
         site.inside(&who(site).writers, 0);
     }
 }
@@ -255,12 +322,12 @@ fn with_readers<R: Waits>(operation: Use<R>) -> Box<dyn World> {
 }
 
 /// The victim reads first, and a writer comes that has to wait for it.
-fn before_writer<R: Waits>(operation: Use<R>) -> Box<dyn World> {
+fn before_writer<R: Waits>(site: Site<R>, operation: Use<R>) -> Box<dyn World> {
     let comes_later: Use<R> = |site, who| {
         yield_now();
         site.writes(who, 1);
     };
-    world(leak(Site::new()), operation, leak([comes_later]), false)
+    world(leak(site), operation, leak([comes_later]), false)
 }
 
 impl<R: Waits> World for ReadWrite<R> {
@@ -284,12 +351,19 @@ impl<R: Waits> World for ReadWrite<R> {
     }
 
     fn at_death(&mut self) {
-        let Site { lock, victim, .. } = self.site;
+        let Site { lock, victim, others, .. } = self.site;
         let (wrote, owned) = (victim.writers.get() > 0, owner(lock) == self.victim.get());
+        // Whoever is counted and does not say that it is inside is the victim; or one of the others,
+        // if they have been stopped anywhere.
+        let counted = lock.reader_count() > others.readers.get();
+        let reads = victim.readers.get() > 0 || counted && self.bystanders.is_empty();
         // From the moment that it owns the lock until it says that it is inside, the victim may
         // have written or not; and as long as a death before this one is not put right, that is
-        // told of.
-        self.told = (u64::from(wrote), u64::from(wrote || owned || self.torn_before));
+        // told of. A reader may have changed something from the moment that it is counted.
+        let tells = self.site.readers_change;
+        let at_least = wrote || tells && reads;
+        let at_most = at_least || owned || self.torn_before || tells && counted;
+        self.told = (u64::from(at_least), u64::from(at_most));
         victim.readers.set(0);
         victim.writers.set(0);
         self.site.told.set(0);
@@ -312,6 +386,7 @@ impl<R: Waits> World for ReadWrite<R> {
         audit.require(!gone || self.torn_before, Findings::UNTOLD);
         let told = site.told.get() + u64::from(answer == Some(Answer::OwnerDied));
         audit.require((self.told.0..=self.told.1).contains(&told), Findings::UNTOLD);
+        audit.require(!site.torn.get(), Findings::TORN);
     }
 
     fn state(&self) -> String {
