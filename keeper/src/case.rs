@@ -5,7 +5,8 @@ use core::fmt;
 use task_model::{FaultInfo, FrozenTask, TaskId};
 
 use crate::docket::OpenCase;
-use crate::{KeeperId, PostError, Report, Stopped, Token};
+use crate::orders::Desk;
+use crate::{KeeperId, Orders, PostError, Report, Stopped, Token};
 
 /// A stopped task before its keeper.
 ///
@@ -41,14 +42,6 @@ pub struct Case<'k> {
     /// How long the token may be used, if one was taken.
     pub(crate) deferred_for: Option<u64>,
     pub(crate) desk: &'k dyn Desk,
-}
-
-/// What a keeper does for a policy.
-pub(crate) trait Desk {
-    fn settle(&self, stopped: &Stopped<'_>, report: &mut Report);
-    fn take_token(&self, open: &mut OpenCase<'_>) -> Option<Token>;
-    fn kill(&self, task: TaskId) -> Result<(), PostError>;
-    fn now(&self) -> u64;
 }
 
 impl<'k> Case<'k> {
@@ -108,6 +101,22 @@ impl<'k> Case<'k> {
         let token = self.desk.take_token(&mut self.open)?;
         self.deferred_for = Some(ticks);
         Some(token)
+    }
+
+    /// As [`defer`](Self::defer), for a policy that means to answer by itself, with
+    /// [`Orders::answer`], when it rules on another task, or is told of one's end. Returns whether it
+    /// may.
+    pub fn keep_open(&mut self, ticks: u64) -> bool {
+        let deferring = self.desk.keep_open(&mut self.open);
+        if deferring {
+            self.deferred_for = Some(ticks);
+        }
+        deferring
+    }
+
+    /// What can be done about other tasks.
+    pub fn orders(&self) -> Orders<'k> {
+        Orders::new(self.desk)
     }
 
     /// Ends another task: see [`Keepers::kill`](crate::Keepers::kill).

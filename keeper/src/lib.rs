@@ -59,6 +59,8 @@ mod inbox;
 #[cfg(feature = "alloc")]
 mod keepers;
 #[cfg(feature = "alloc")]
+mod orders;
+#[cfg(feature = "alloc")]
 mod platform;
 #[cfg(feature = "alloc")]
 pub mod policy;
@@ -78,6 +80,8 @@ pub use chain::{KeeperId, RegisterError};
 pub use inbox::PostError;
 #[cfg(feature = "alloc")]
 pub use keepers::{Capacity, Keepers, Seat};
+#[cfg(feature = "alloc")]
+pub use orders::Orders;
 #[cfg(feature = "alloc")]
 pub use platform::{CannotRestart, NoSuchTask, Platform, Stopped};
 #[cfg(feature = "alloc")]

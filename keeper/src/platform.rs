@@ -15,7 +15,8 @@ pub struct Stopped<'a> {
     pub task: FrozenTask<'a>,
     /// What it holds.
     pub ledger: &'a Ledger,
-    /// Who rules on it; `None` for the keeper's default.
+    /// Who rules on it; `None` for the keeper's default. A task whose policy
+    /// [rules on exits](Policy::rules_on_exits) is stopped and posted when its entry returns, too.
     pub policy: Option<&'static dyn Policy>,
     /// How often it has been restarted.
     pub restarts: u32,

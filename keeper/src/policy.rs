@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::{Case, Verdict};
+use crate::{Case, Orders, Report, Verdict};
 
 /// Rules on the tasks that are registered with it.
 ///
@@ -13,6 +13,18 @@ use crate::{Case, Verdict};
 pub trait Policy: fmt::Debug + Sync {
     /// Decides about a stopped task.
     fn rule(&self, case: &mut Case<'_>) -> Verdict;
+
+    /// Whether a task comes before its keeper at its end, too, if its entry returns and it holds
+    /// nothing: as [`FaultKind::Exited`](task_model::FaultKind::Exited). The platform asks.
+    fn rules_on_exits(&self) -> bool {
+        false
+    }
+
+    /// Told to the policy that a task names, when a life of that is over, by whomever it was ruled
+    /// on: it has been retired, or it has begun again [as](Report::restarted_as) another.
+    ///
+    /// If the keeper dies over this, it is told once more, by the next one up.
+    fn ended(&self, _report: &Report, _orders: &Orders<'_>) {}
 }
 
 /// Ends the task.

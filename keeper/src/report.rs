@@ -7,7 +7,7 @@ use heapless::Vec;
 use task_model::{FaultInfo, TaskId};
 
 use crate::unwind::{Frame, FrameOrigin, Landing, MAX_FRAMES, WalkEnd};
-use crate::{KeeperId, Refusal, Verdict};
+use crate::{KeeperId, Orders, Policy, Refusal, Verdict};
 
 /// A frame of the dead task, and what the compiler knows of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +61,10 @@ pub struct Report {
     pub(crate) walked: bool,
     /// Whether it served a keeper, and its cases are another's by now.
     pub(crate) lost_cases: bool,
+    /// The policy that the task names, which is told of its end.
+    pub(crate) policy: Option<&'static dyn Policy>,
+    /// How often that has been told.
+    pub(crate) told: u8,
     /// The keepers that were asked, in that order; of a longer chain, the first ones.
     pub keepers: Vec<KeeperId, 8>,
     /// The ruling as it was carried out; `None` while it is being made.
@@ -91,6 +95,8 @@ impl Report {
             settled: false,
             walked: false,
             lost_cases: false,
+            policy: None,
+            told: 0,
             keepers: Vec::new(),
             verdict: None,
             refusal: None,
@@ -103,7 +109,13 @@ impl Report {
     }
 
     /// Begins the record of another death, in place: it is large.
-    pub(crate) fn begin(&mut self, task: TaskId, fault: FaultInfo, stopped_at: u64) {
+    pub(crate) fn begin(
+        &mut self,
+        task: TaskId,
+        fault: FaultInfo,
+        stopped_at: u64,
+        policy: Option<&'static dyn Policy>,
+    ) {
         self.task = task;
         self.fault = fault;
         self.frames.clear();
@@ -112,6 +124,8 @@ impl Report {
         self.settled = false;
         self.walked = false;
         self.lost_cases = false;
+        self.policy = policy;
+        self.told = 0;
         self.keepers.clear();
         self.verdict = None;
         self.refusal = None;
@@ -139,6 +153,18 @@ impl Report {
         .into_iter()
         .map(|outcome| self.count(outcome))
         .sum()
+    }
+
+    /// Tells the task's policy that this life of it is over. A policy that keepers die over is told
+    /// twice at most.
+    pub(crate) fn tell_policy(&mut self, orders: &Orders<'_>) {
+        if self.told < 2 {
+            self.told += 1;
+            if let Some(policy) = self.policy {
+                policy.ended(self, orders);
+            }
+            self.told = u8::MAX;
+        }
     }
 
     /// Notes who is asked.

@@ -49,6 +49,8 @@ pub enum Refusal {
     Settled,
     /// `Resume`, again and again, of the same fault at the same instruction: the parent was asked.
     SameInstruction,
+    /// `Resume` of a task whose entry has returned: the parent was asked.
+    Finished,
     /// `Resume` of a keeper that was in the middle of a case, which another one has by now: it
     /// began again instead.
     CaseLost,
@@ -68,6 +70,7 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Self::Settled => "no resume of a settled task",
             Self::SameInstruction => "no resume at the same instruction for ever",
+            Self::Finished => "no resume of a task that has finished",
             Self::CaseLost => "no resume of a keeper whose case is another's",
             Self::NoEntry => "no restart of a task without an entry",
             Self::TooManyCorpses => "no room for another corpse",

@@ -43,6 +43,9 @@ pub enum FaultKind {
     Panicked,
     /// Its entry returned while its ledger still listed something, such as a forgotten guard.
     LeftHolding,
+    /// Its entry returned, and it held nothing: an end as it should be, told to whoever
+    /// supervises it.
+    Exited,
     /// A keeper's task has not ruled in time.
     Overdue,
     /// Any other vector.
@@ -89,6 +92,7 @@ impl fmt::Display for FaultKind {
             Self::Killed => "killed",
             Self::Panicked => "panicked",
             Self::LeftHolding => "left holding",
+            Self::Exited => "exited",
             Self::Overdue => "overdue",
             Self::Other(vector) => return write!(f, "vector {vector}"),
         })
@@ -150,6 +154,11 @@ impl FaultInfo {
     /// The end of a task whose entry returned while it still held something.
     pub const fn left_holding(instruction_pointer: u64) -> Self {
         Self::without_trap(FaultKind::LeftHolding, instruction_pointer)
+    }
+
+    /// The end of a task whose entry returned, and that held nothing.
+    pub const fn exited(instruction_pointer: u64) -> Self {
+        Self::without_trap(FaultKind::Exited, instruction_pointer)
     }
 
     /// The end of a keeper's task that had not ruled in time, and stood at `instruction_pointer`.

@@ -112,6 +112,11 @@ impl Task {
         self.life().map_or("", |life| life.name)
     }
 
+    /// Who rules on it, if its life names one.
+    pub(crate) fn policy(&self) -> Option<&'static dyn Policy> {
+        self.life()?.policy
+    }
+
     /// The bounds of its stack.
     ///
     /// # Panics

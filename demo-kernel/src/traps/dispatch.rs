@@ -3,6 +3,7 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use keeper::Policy;
 use task_model::{FaultInfo, Gpr, RegisterFile};
 use x86_64::registers::control::Cr2;
 
@@ -60,6 +61,9 @@ fn handle(task: &Task, vector: u8, error_code: u64, registers: &RegisterFile, at
         // A guard was forgotten: what it guards is settled like a dead task's.
         Vector::EXIT if task.holds_anything() => {
             faulted(task, FaultInfo::left_holding(registers.rip), at);
+        }
+        Vector::EXIT if task.policy().is_some_and(Policy::rules_on_exits) => {
+            faulted(task, FaultInfo::exited(registers.rip), at);
         }
         Vector::EXIT => {
             // Legal: the task runs. Its stack is free from here on, and this trap does not use it.

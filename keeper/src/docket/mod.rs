@@ -142,7 +142,23 @@ impl Docket {
         if word.generation != generation {
             return None;
         }
-        // Nobody looks at them before the exchange, and there is one token.
+        Self::answer_in(slot, word, verdict)
+    }
+
+    /// As [`answer`](Self::answer), by the task that the case is of.
+    pub(crate) fn answer_for(&self, task: TaskId, verdict: Verdict) -> Option<KeeperId> {
+        self.slots.iter().find_map(|slot| {
+            let word = slot.word();
+            // The word first: while that does not change, neither does the task.
+            (slot.task() == Some(task)).then(|| Self::answer_in(slot, word, verdict))?
+        })
+    }
+
+    fn answer_in(slot: &Slot, word: Word, verdict: Verdict) -> Option<KeeperId> {
+        if !matches!(word.phase, Phase::Deferred | Phase::Deferring) {
+            return None;
+        }
+        // Nobody looks at them before the exchange, and one answers at a time.
         slot.set_delay(verdict);
         slot.due.store(u64::MAX, Ordering::Relaxed);
         let next = match word.phase {

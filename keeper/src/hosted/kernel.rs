@@ -116,6 +116,18 @@ impl Kernel {
         self.room().spawn(None, |machine| machine.spawn(entry))
     }
 
+    /// As [`Kernel::spawn_once`], with the policy that rules if the task dies.
+    ///
+    /// # Panics
+    /// As [`Kernel::spawn`].
+    pub fn spawn_once_with_policy(
+        &self,
+        policy: &'static dyn Policy,
+        entry: impl FnOnce() + 'static,
+    ) -> TaskId {
+        self.room().spawn(Some(policy), |machine| machine.spawn(entry))
+    }
+
     fn room(&self) -> &Tasks {
         assert!(self.tasks().count() < Self::MAX_TASKS, "no room for another task");
         self.tasks()
@@ -223,6 +235,11 @@ impl Kernel {
     /// As [`Kernel::kill`].
     pub fn release(&self, task: TaskId) {
         self.keepers.release(task).expect("room for the task");
+    }
+
+    /// Lets time pass at once, for everything that is due later: a deadline, a delayed restart.
+    pub fn pass(&self, time: Duration) {
+        self.tasks().pass(time);
     }
 
     /// Where the task is in its life: `Ready` if it could run or sleeps, `Frozen` if its keeper has

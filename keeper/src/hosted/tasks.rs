@@ -1,7 +1,7 @@
 //! The tasks, as their keeper sees them.
 #![expect(unsafe_code, reason = "promises what `Platform` asks for")]
 
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::time::Duration;
 use std::time::Instant;
@@ -22,6 +22,8 @@ pub struct Tasks {
     /// By task number.
     records: RefCell<Vec<Record>>,
     began: Instant,
+    /// How much time has been let pass at once, in nanoseconds.
+    passed: Cell<u64>,
 }
 
 /// What a keeper has to know of a task, beside what the machine knows.
@@ -46,6 +48,7 @@ impl Tasks {
             machine: RefCell::new(Machine::new()),
             records: RefCell::default(),
             began: Instant::now(),
+            passed: Cell::new(0),
         }
     }
 
@@ -58,6 +61,11 @@ impl Tasks {
         let record = Record { id, state: TaskState::Ready, policy, restarts: 0 };
         self.records.borrow_mut().push(record);
         id
+    }
+
+    /// Lets time pass at once.
+    pub(super) fn pass(&self, time: Duration) {
+        self.passed.update(|passed| passed.saturating_add(time.as_nanos() as u64));
     }
 
     pub(super) fn count(&self) -> usize {
@@ -91,6 +99,12 @@ impl Tasks {
         records.get_mut(id.index as usize).filter(|record| record.id == id).map(body)
     }
 
+    /// Whether the policy of the task rules on it when it has finished.
+    fn is_told_of_exits(&self, id: TaskId) -> bool {
+        let policy = self.with_record(id, |record| record.policy).flatten();
+        policy.is_some_and(|policy| policy.rules_on_exits())
+    }
+
     fn become_state(&self, id: TaskId, state: TaskState) {
         self.with_record(id, |record| record.state = state);
     }
@@ -108,7 +122,9 @@ impl Tasks {
             Stop::BudgetSpent | Stop::Yielded | Stop::Parked => return (stop, None),
             Stop::Faulted(fault) => Some(fault),
             Stop::Panicked => Some(FaultInfo::panicked(rip)),
-            Stop::Finished if machine.frozen(id).1.is_empty() => None,
+            Stop::Finished if machine.frozen(id).1.is_empty() => {
+                self.is_told_of_exits(id).then(|| FaultInfo::exited(rip))
+            }
             Stop::Finished => Some(FaultInfo::left_holding(rip)),
         };
         let state = if fault.is_some() { TaskState::Frozen } else { TaskState::Dead };
@@ -125,7 +141,7 @@ impl Tasks {
 // never unmapped or used again before the machine is gone, and `Machine::restart` resets the ledger.
 unsafe impl Platform for Tasks {
     fn now(&self) -> u64 {
-        self.began.elapsed().as_nanos() as u64
+        (self.began.elapsed().as_nanos() as u64).saturating_add(self.passed.get())
     }
 
     fn seize(&self, id: TaskId) -> Result<Stopped<'_>, NoSuchTask> {

@@ -5,11 +5,13 @@ use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use drop_registry::reclaim;
-use task_model::{FaultInfo, Gpr, RegisterFile, TaskId};
+use task_model::{FaultInfo, FaultKind, Gpr, RegisterFile, TaskId};
 
 use super::Keepers;
 use crate::docket::OpenCase;
-use crate::{KeeperId, NoSuchTask, Platform, Refusal, Report, Stopped, Verdict};
+use crate::{
+    CannotRestart, KeeperId, NoSuchTask, Orders, Platform, Refusal, Report, Stopped, Verdict,
+};
 
 /// How often a task may be resumed from the same fault at the same instruction, with the same
 /// registers, before that is refused. Once is not enough, since a page may be gone again before the
@@ -29,14 +31,11 @@ impl<P: Platform> Keepers<P> {
     pub(super) fn carry_out(
         &self,
         ruling: Ruling<'_>,
-        verdict: Verdict,
+        ruled: Verdict,
         told: impl FnOnce(Result<&Report, NoSuchTask>),
     ) {
-        let verdict = match verdict {
-            Verdict::Panic => verdict,
-            _ if ruling.open.is_killed() => Verdict::Exit,
-            _ => verdict,
-        };
+        let killed = ruled != Verdict::Panic && ruling.open.is_killed();
+        let verdict = if killed { Verdict::Exit } else { ruled };
         let verdict = match self.refusal_of(&ruling, verdict) {
             None => verdict,
             Some(refusal) => {
@@ -64,7 +63,11 @@ impl<P: Platform> Keepers<P> {
             }
             verdict => verdict,
         };
-        let Ruling { open, stopped, report, .. } = ruling;
+        let Ruling { mut open, stopped, report, .. } = ruling;
+        if verdict != ruled {
+            let Some(now) = open.rule(verdict) else { return };
+            open = now;
+        }
         match verdict {
             Verdict::Resume => {
                 report.verdict = Some(verdict);
@@ -88,34 +91,53 @@ impl<P: Platform> Keepers<P> {
                 let due = self.platform.now().saturating_add(ticks);
                 return open.restart_at(&self.docket, due);
             }
-            verdict => self.end(stopped, verdict, report),
+            verdict => match self.end(open, stopped, verdict, report) {
+                Some(ended) => open = ended,
+                None => return,
+            },
         }
         report.gone_at = self.platform.now();
         told(Ok(report));
         self.close(open);
     }
 
-    /// Ends a life of the task, and begins the next one if that was ruled.
-    fn end(&self, stopped: Stopped<'_>, verdict: Verdict, report: &mut Report) {
+    /// Ends a life of the task, and begins the next one if that was ruled. `None` if the case is
+    /// another's by now.
+    fn end<'c>(
+        &self,
+        mut open: OpenCase<'c>,
+        stopped: Stopped<'_>,
+        verdict: Verdict,
+        report: &mut Report,
+    ) -> Option<OpenCase<'c>> {
         let task = stopped.task.id();
         self.settle_and_walk(&stopped, report);
         self.reclaim(&stopped, report);
         self.leave_seat_of(task);
         self.corpses.bury(task);
         report.verdict = Some(Verdict::Exit);
-        if verdict != Verdict::Restart {
-            return self.platform.retire(stopped);
-        }
-        match self.platform.restart(stopped) {
+        let restarted = if verdict == Verdict::Restart {
+            self.platform.restart(stopped)
+        } else {
+            Err(CannotRestart(stopped))
+        };
+        match restarted {
             Ok(next) => {
                 report.verdict = Some(verdict);
                 report.restarted_as = Some(next);
             }
-            Err(cannot) => {
-                report.refusal = Some(Refusal::NoEntry);
-                self.platform.retire(cannot.0);
+            Err(CannotRestart(stopped)) => {
+                if verdict == Verdict::Restart {
+                    report.refusal = Some(Refusal::NoEntry);
+                    // Whoever finds the task gone tells by this which of the two was done.
+                    open = open.rule(Verdict::Exit)?;
+                }
+                self.platform.retire(stopped);
             }
         }
+        report.gone_at = self.platform.now();
+        report.tell_policy(&Orders::new(self));
+        Some(open)
     }
 
     /// Why this cannot be done, if it cannot.
@@ -124,6 +146,11 @@ impl<P: Platform> Keepers<P> {
         let task = stopped.task.id();
         match verdict {
             Verdict::Resume if report.settled => Some(Refusal::Settled),
+            Verdict::Resume
+                if matches!(report.fault.kind, FaultKind::Exited | FaultKind::LeftHolding) =>
+            {
+                Some(Refusal::Finished)
+            }
             Verdict::Resume if report.lost_cases => Some(Refusal::CaseLost),
             Verdict::Resume => {
                 let tries = self.tries.get(task.index as usize)?;

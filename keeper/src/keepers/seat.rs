@@ -8,12 +8,13 @@ use task_model::{FaultInfo, TaskId};
 
 use super::Keepers;
 use super::act::Ruling;
-use crate::case::Desk;
 use crate::docket::OpenCase;
 use crate::inbox::{Cause, Notice};
+use crate::orders::Desk;
 use crate::unwind::{ImageRules, Walk, WalkEnd, WalkError};
 use crate::{
-    Case, KeeperId, NoSuchTask, Platform, PostError, Refusal, Report, Stopped, Token, Verdict,
+    Case, KeeperId, NoSuchTask, Orders, Platform, PostError, Refusal, Report, Stopped, Token,
+    TooLate, Verdict,
 };
 
 /// The most frames that are looked at to find whose a resource is.
@@ -79,10 +80,16 @@ impl<P: Platform> Keepers<P> {
             // It was done, and its keeper died before it could say so.
             (Err(_), Some(verdict)) => {
                 report.verdict = Some(verdict);
+                if verdict == Verdict::Restart {
+                    // What could not be would have been ruled anew: see `end`.
+                    report.restarted_as = Some(report.task.next_generation());
+                }
+                report.tell_policy(&Orders::new(self));
                 told(Ok(report));
                 self.close(open);
             }
             (Err(gone), None) => {
+                report.tell_policy(&Orders::new(self));
                 self.close(open);
                 told(Err(gone));
             }
@@ -138,7 +145,7 @@ impl<P: Platform> Keepers<P> {
             Cause::Kill | Cause::Release => FaultInfo::killed(stopped.task.registers().rip),
         };
         // SAFETY: the case is this keeper's: it has just opened it.
-        unsafe { open.record() }.begin(notice.task, fault, notice.at);
+        unsafe { open.record() }.begin(notice.task, fault, notice.at, stopped.policy);
         open.begin(notice.task);
         self.inbox.done(notice.task, notice.cause);
     }
@@ -294,8 +301,21 @@ impl<P: Platform> Desk for Keepers<P> {
         Some(Token::new(self.docket.clone(), open.begin_deferring(&self.docket)?))
     }
 
+    fn keep_open(&self, open: &mut OpenCase<'_>) -> bool {
+        open.begin_deferring(&self.docket).is_some()
+    }
+
+    fn answer(&self, task: TaskId, verdict: Verdict) -> Result<(), TooLate> {
+        self.wake(self.docket.answer_for(task, verdict).ok_or(TooLate)?);
+        Ok(())
+    }
+
     fn kill(&self, task: TaskId) -> Result<(), PostError> {
         Keepers::kill(self, task)
+    }
+
+    fn withdraw_kill(&self, task: TaskId) {
+        self.inbox.done(task, Cause::Kill);
     }
 
     fn now(&self) -> u64 {

@@ -4,6 +4,7 @@
 mod chain;
 mod deadlock;
 mod deaths;
+mod ends;
 mod fault_path;
 mod faults;
 mod landing_pads;
