@@ -2,11 +2,12 @@
 
 use core::fmt;
 
+use drop_registry::Ledger;
 use task_model::{FaultInfo, FrozenTask, TaskId};
 
 use crate::docket::OpenCase;
 use crate::orders::Desk;
-use crate::{KeeperId, Orders, PostError, Report, Stopped, Token};
+use crate::{KeeperId, Orders, PostError, Report, Token};
 
 /// A stopped task before its keeper.
 ///
@@ -34,30 +35,34 @@ use crate::{KeeperId, Orders, PostError, Report, Stopped, Token};
 /// }
 /// # fn map(_: u64) -> bool { false }
 /// ```
-pub struct Case<'k> {
-    pub(crate) stopped: Stopped<'k>,
-    pub(crate) report: &'k mut Report,
-    pub(crate) open: OpenCase<'k>,
+pub struct Case<'c> {
+    pub(crate) task: FrozenTask<'c>,
+    pub(crate) ledger: &'c Ledger,
+    pub(crate) restarts: u32,
+    pub(crate) report: &'c mut Report,
+    pub(crate) open: OpenCase<'c>,
     pub(crate) keeper: KeeperId,
     /// How long the token may be used, if one was taken.
     pub(crate) deferred_for: Option<u64>,
-    pub(crate) desk: &'k dyn Desk,
+    pub(crate) desk: &'c dyn Desk,
 }
 
-impl<'k> Case<'k> {
+impl<'c> Case<'c> {
     /// The task.
+    #[inline]
     pub fn task(&self) -> TaskId {
         self.report.task
     }
 
     /// Why it stopped.
+    #[inline]
     pub fn fault(&self) -> &FaultInfo {
         &self.report.fault
     }
 
     /// How often it has been restarted.
     pub fn restarts(&self) -> u32 {
-        self.stopped.restarts
+        self.restarts
     }
 
     /// The keeper that asks.
@@ -71,8 +76,9 @@ impl<'k> Case<'k> {
     }
 
     /// The task itself: its registers and its stack, to be read and changed.
-    pub fn frozen(&mut self) -> &mut FrozenTask<'k> {
-        &mut self.stopped.task
+    #[inline]
+    pub fn frozen(&mut self) -> &mut FrozenTask<'c> {
+        &mut self.task
     }
 
     /// What has been written of the report: before the task is [settled](Self::settle), the fault
@@ -86,9 +92,7 @@ impl<'k> Case<'k> {
     ///
     /// Another time it does nothing but show the report.
     pub fn settle(&mut self) -> &Report {
-        if !self.report.settled {
-            self.desk.settle(&self.stopped, self.report);
-        }
+        self.desk.settle(&self.task, self.ledger, self.report);
         self.report
     }
 
@@ -115,7 +119,7 @@ impl<'k> Case<'k> {
     }
 
     /// What can be done about other tasks.
-    pub fn orders(&self) -> Orders<'k> {
+    pub fn orders(&self) -> Orders<'c> {
         Orders::new(self.desk)
     }
 

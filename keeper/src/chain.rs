@@ -145,6 +145,7 @@ impl Chain {
         Ok(KeeperId::from_number(number as u8))
     }
 
+    #[inline]
     pub(crate) fn link(&self, keeper: KeeperId) -> Option<&Link> {
         self.links.get(usize::from(keeper.number()))?.get()
     }
@@ -159,34 +160,41 @@ impl Chain {
     }
 
     /// The keeper itself if somebody serves it, or else the first above it; the root at last.
+    #[inline]
     pub(crate) fn route(&self, keeper: KeeperId) -> KeeperId {
-        let served = |it: &KeeperId| self.seat(*it).load(Ordering::Acquire) != VACANT;
-        self.upwards(keeper).find(served).unwrap_or(KeeperId::ROOT)
+        if self.is_served(keeper) {
+            return keeper;
+        }
+        self.upwards(keeper).find(|it| self.is_served(*it)).unwrap_or(KeeperId::ROOT)
     }
 
+    #[inline]
     fn seat(&self, keeper: KeeperId) -> &AtomicU64 {
         // Every id that is in use was given by `register`.
         self.seats.get(usize::from(keeper.number())).unwrap_or(&self.seats[0])
     }
 
     /// The task that serves `keeper`.
+    #[inline]
     pub(crate) fn task_of(&self, keeper: KeeperId) -> Option<TaskId> {
         unpack(self.seat(keeper).load(Ordering::Acquire))
     }
 
-    /// The keeper that `task` serves.
-    pub(crate) fn served_by(&self, task: TaskId) -> Option<KeeperId> {
-        let task = pack(Some(task));
-        let number = self.seats.iter().position(|it| it.load(Ordering::Acquire) == task)?;
-        Some(KeeperId::from_number(number as u8))
+    /// Whether `task` has the seat of `keeper`.
+    #[inline]
+    pub(crate) fn is_served_by(&self, keeper: KeeperId, task: TaskId) -> bool {
+        self.seat(keeper).load(Ordering::Acquire) == pack(Some(task))
+    }
+
+    /// Whether anybody has the seat.
+    #[inline]
+    pub(crate) fn is_served(&self, keeper: KeeperId) -> bool {
+        self.seat(keeper).load(Ordering::Acquire) != VACANT
     }
 
     /// Gives the seat to `task`, or to somebody who is no task.
     pub(crate) fn sit(&self, keeper: KeeperId, task: Option<TaskId>) -> Result<(), RegisterError> {
         self.link(keeper).ok_or(RegisterError::NoSuchKeeper(keeper))?;
-        if let Some(other) = task.and_then(|task| self.served_by(task)) {
-            return Err(RegisterError::Serves(other));
-        }
         // AcqRel pairs with `vacate`: who sits down sees what the last one did.
         self.seat(keeper)
             .compare_exchange(VACANT, pack(task), Ordering::AcqRel, Ordering::Acquire)

@@ -13,8 +13,8 @@ use crate::chain::KeeperId;
 /// Why a task comes before its keeper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// It has stopped at a fault, and is frozen.
-    Fault(FaultInfo),
+    /// It has stopped at a [fault](Inbox::fault), and is frozen.
+    Fault,
     /// Somebody wants it to end. It may be running still.
     Kill,
     /// It was held, and its corpse is no longer needed.
@@ -72,10 +72,18 @@ pub(crate) struct Inbox {
 
 struct Place {
     keeper: AtomicU8,
+    /// The keeper that the task serves, if it also has that one's seat.
+    serves: AtomicU8,
     posted: AtomicU8,
-    fault: UnsafeCell<Option<(TaskId, FaultInfo, u64)>>,
+    fault: UnsafeCell<Fault>,
     kill: Request,
     release: Request,
+}
+
+struct Fault {
+    generation: u32,
+    at: u64,
+    info: FaultInfo,
 }
 
 /// That somebody wants something of one life of a task.
@@ -83,6 +91,9 @@ struct Request {
     generation: AtomicU32,
     at: AtomicU64,
 }
+
+/// What stands for no keeper.
+const NOBODY: u8 = u8::MAX;
 
 /// Bits of [`Place::posted`].
 mod posted {
@@ -104,8 +115,9 @@ impl Inbox {
         let words = |_| (0..tasks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         let place = |_| Place {
             keeper: AtomicU8::new(KeeperId::ROOT.number()),
+            serves: AtomicU8::new(NOBODY),
             posted: AtomicU8::new(0),
-            fault: UnsafeCell::new(None),
+            fault: UnsafeCell::new(Fault { generation: 0, at: 0, info: FaultInfo::killed(0) }),
             kill: Request::none(),
             release: Request::none(),
         };
@@ -116,11 +128,28 @@ impl Inbox {
         }
     }
 
+    #[inline]
     fn place(&self, task: TaskId) -> Option<&Place> {
         self.places.get(task.index as usize)
     }
 
+    /// Notes that the task is about to take a keeper's seat.
+    pub(crate) fn set_serves(&self, task: TaskId, keeper: KeeperId) {
+        if let Some(place) = self.place(task) {
+            // Relaxed: the seat decides.
+            place.serves.store(keeper.number(), Ordering::Relaxed);
+        }
+    }
+
+    /// The keeper whose seat the task last was about to take.
+    #[inline]
+    pub(crate) fn serves(&self, task: TaskId) -> Option<KeeperId> {
+        let number = self.place(task)?.serves.load(Ordering::Relaxed);
+        (number != NOBODY).then(|| KeeperId::from_number(number))
+    }
+
     /// The keeper that was named for the tasks of this number; `None` if there is no room for one.
+    #[inline]
     pub(crate) fn keeper_of(&self, task: TaskId) -> Option<KeeperId> {
         // Relaxed: a number.
         Some(KeeperId::from_number(self.place(task)?.keeper.load(Ordering::Relaxed)))
@@ -147,8 +176,8 @@ impl Inbox {
             return Err(PostError::AlreadyPosted(task));
         }
         // SAFETY: the claim is ours: see `Sync`.
-        unsafe { *place.fault.get() = Some((task, fault, at)) };
-        self.announce(task, posted::FAULT, keeper);
+        unsafe { *place.fault.get() = Fault { generation: task.generation, at, info: fault } };
+        self.announce(place, task.index, posted::FAULT, keeper);
         Ok(())
     }
 
@@ -166,17 +195,18 @@ impl Inbox {
             _ => (posted::KILL, &place.kill),
         };
         request.note(task.generation, at, place.posted.load(Ordering::Acquire) & bit != 0);
-        self.announce(task, bit, keeper);
+        self.announce(place, task.index, bit, keeper);
         Ok(())
     }
 
-    fn announce(&self, task: TaskId, bit: u8, keeper: KeeperId) {
-        let Some(place) = self.place(task) else { return };
+    #[inline]
+    fn announce(&self, place: &Place, index: u32, bit: u8, keeper: KeeperId) {
         // Release pairs with the Acquire in `notice_at`: what was written is seen with the bit.
         place.posted.fetch_or(bit, Ordering::Release);
-        self.make_ready(task.index, keeper);
+        self.make_ready(index, keeper);
     }
 
+    #[inline]
     fn make_ready(&self, index: u32, keeper: KeeperId) {
         let (word, bit) = (index as usize / 64, 1 << (index % 64));
         if let Some(word) = self.ready_of(keeper).get(word) {
@@ -193,39 +223,40 @@ impl Inbox {
     pub(crate) fn next(&self, keeper: KeeperId) -> Option<Notice> {
         let words = self.ready_of(keeper);
         let turn = self.turns.get(usize::from(keeper.number()))?;
-        let first = turn.load(Ordering::Relaxed) as usize % (64 * words.len().max(1));
-        let (first, low) = (first / 64, first % 64);
-        // The first word twice: from the turn's bit on, and in the end what is below that.
-        for n in 0..=words.len() {
-            let at = (first + n) % words.len();
-            let mask = match n {
-                0 => u64::MAX << low,
-                n if n == words.len() => !(u64::MAX << low),
+        let next = turn.load(Ordering::Relaxed);
+        let (first, below) = (next as usize / 64, (1_u64 << (next % 64)) - 1);
+        // From the turn's bit to the end, then from the beginning on: its word comes twice.
+        let (mut at, mut round) = (first, 0);
+        loop {
+            let word = words.get(at)?;
+            let mask = match round {
+                0 => !below,
+                _ if round == words.len() => below,
                 _ => u64::MAX,
             };
-            loop {
-                // Acquire: see `make_ready`.
-                let ready = words[at].load(Ordering::Acquire) & mask;
-                if ready == 0 {
-                    break;
+            // Acquire: see `make_ready`.
+            let all = word.load(Ordering::Acquire);
+            let ready = all & mask;
+            if ready == 0 {
+                if round == words.len() || words.len() == 1 && all == 0 {
+                    return None;
                 }
-                let bit = ready.trailing_zeros();
-                let index = at as u32 * 64 + bit;
-                if let Some(notice) = self.notice_at(index) {
-                    turn.store(index.wrapping_add(1), Ordering::Relaxed);
-                    return Some(notice);
-                }
-                words[at].fetch_and(!(1 << bit), Ordering::AcqRel);
-                // What was posted since it was looked at announces itself, if not before the bit
-                // was taken away.
-                if self.notice_at(index).is_some() {
-                    self.make_ready(index, keeper);
-                }
+                round += 1;
+                at = if at + 1 == words.len() { 0 } else { at + 1 };
+                continue;
             }
+            let bit = ready.trailing_zeros();
+            let index = at as u32 * 64 + bit;
+            if let Some(notice) = self.notice_at(index) {
+                let last = index as usize + 1 >= self.places.len();
+                turn.store(if last { 0 } else { index + 1 }, Ordering::Relaxed);
+                return Some(notice);
+            }
+            self.make_unready(index, keeper);
         }
-        None
     }
 
+    #[inline]
     fn notice_at(&self, index: u32) -> Option<Notice> {
         let place = self.places.get(index as usize)?;
         let bits = place.posted.load(Ordering::Acquire) & posted::ANY;
@@ -233,8 +264,9 @@ impl Inbox {
         // is to be killed the fault is what happened first.
         if bits & posted::FAULT != 0 {
             // SAFETY: see `Sync`: it is written, and stays until `done`.
-            let (task, fault, at) = unsafe { *place.fault.get() }?;
-            return Some(Notice { task, cause: Cause::Fault(fault), at });
+            let fault = unsafe { &*place.fault.get() };
+            let task = TaskId { index, generation: fault.generation };
+            return Some(Notice { task, cause: Cause::Fault, at: fault.at });
         }
         let (cause, request) = match bits {
             0 => return None,
@@ -245,17 +277,51 @@ impl Inbox {
         Some(Notice { task, cause, at: request.at.load(Ordering::Relaxed) })
     }
 
-    /// Takes a notice away, once the case that it has opened can be found again. If it is there no
-    /// more, nothing happens.
-    pub(crate) fn done(&self, task: TaskId, cause: Cause) {
+    /// The fault that was posted of this task, until that is done.
+    #[inline]
+    pub(crate) fn fault(&self, task: TaskId) -> Option<&FaultInfo> {
+        let place = self.place(task)?;
+        let posted = place.posted.load(Ordering::Acquire) & posted::FAULT != 0;
+        // SAFETY: see `Sync`; the reference is used by the keeper that will say that it is done.
+        posted.then(|| unsafe { &(*place.fault.get()).info })
+    }
+
+    /// Takes a notice away that `keeper` was told of, once the case that it has opened can be found
+    /// again.
+    #[inline]
+    pub(crate) fn done(&self, task: TaskId, cause: Cause, keeper: KeeperId) {
         let Some(place) = self.place(task) else { return };
         let bits = match cause {
-            Cause::Fault(_) => posted::FAULT | posted::CLAIMED,
+            Cause::Fault => posted::FAULT | posted::CLAIMED,
             Cause::Kill => posted::KILL,
             Cause::Release => posted::RELEASE,
         };
         // Release: see `post`.
-        place.posted.fetch_and(!bits, Ordering::Release);
+        let before = place.posted.fetch_and(!bits, Ordering::AcqRel);
+        if before & !bits & posted::ANY == 0 {
+            self.make_unready(task.index, keeper);
+        }
+    }
+
+    /// Takes back a kill that no keeper has come to.
+    pub(crate) fn withdraw_kill(&self, task: TaskId) {
+        if let Some(place) = self.place(task) {
+            place.posted.fetch_and(!posted::KILL, Ordering::AcqRel);
+        }
+    }
+
+    /// Takes the bit away of a task of which nothing is posted.
+    #[inline]
+    fn make_unready(&self, index: u32, keeper: KeeperId) {
+        if let Some(word) = self.ready_of(keeper).get(index as usize / 64) {
+            word.fetch_and(!(1 << (index % 64)), Ordering::AcqRel);
+        }
+        // What was posted since it was looked at announces itself, if not before the bit was taken
+        // away.
+        let bits = self.places.get(index as usize).map(|it| it.posted.load(Ordering::Acquire));
+        if bits.is_some_and(|bits| bits & posted::ANY != 0) {
+            self.make_ready(index, keeper);
+        }
     }
 
     /// Announces again what is posted of tasks for which `is_its` holds: for a keeper whose
@@ -299,19 +365,15 @@ mod tests {
 
     const ROOT: KeeperId = KeeperId::ROOT;
 
-    fn killed() -> Cause {
-        Cause::Fault(FaultInfo::killed(7))
-    }
-
     #[test]
     fn a_notice_stays_until_it_is_done() {
         let inbox = Inbox::new(100, 1);
         let task = TaskId::first(70);
         inbox.post(task, FaultInfo::killed(7), 3, ROOT).unwrap();
-        let notice = Notice { task, cause: killed(), at: 3 };
+        let notice = Notice { task, cause: Cause::Fault, at: 3 };
         assert_eq!(inbox.next(ROOT), Some(notice));
         assert_eq!(inbox.next(ROOT), Some(notice));
-        inbox.done(task, notice.cause);
+        inbox.done(task, notice.cause, ROOT);
         assert_eq!(inbox.next(ROOT), None);
     }
 
@@ -322,7 +384,7 @@ mod tests {
         inbox.post(task, FaultInfo::killed(7), 1, ROOT).unwrap();
         let second = inbox.post(task, FaultInfo::panicked(8), 2, ROOT);
         assert_eq!(second, Err(PostError::AlreadyPosted(task)));
-        assert_eq!(inbox.next(ROOT).unwrap().cause, killed());
+        assert_eq!(inbox.fault(task), Some(&FaultInfo::killed(7)));
     }
 
     #[test]
@@ -348,8 +410,8 @@ mod tests {
         inbox.ask(task, Cause::Kill, 0, ROOT).unwrap();
         inbox.post(task, FaultInfo::killed(7), 0, ROOT).unwrap();
         let first = inbox.next(ROOT).unwrap();
-        assert_eq!(first.cause, killed());
-        inbox.done(task, first.cause);
+        assert_eq!(first.cause, Cause::Fault);
+        inbox.done(task, first.cause, ROOT);
         assert_eq!(inbox.next(ROOT).unwrap().cause, Cause::Kill);
     }
 

@@ -2,10 +2,11 @@
 
 use core::fmt;
 
-use task_model::TaskId;
+use drop_registry::Ledger;
+use task_model::{FrozenTask, TaskId};
 
 use crate::docket::OpenCase;
-use crate::{PostError, Report, Stopped, Token, TooLate, Verdict};
+use crate::{PostError, Report, Token, TooLate, Verdict};
 
 /// What a policy may have its keeper do about any task.
 #[derive(Clone, Copy)]
@@ -13,7 +14,7 @@ pub struct Orders<'k>(&'k dyn Desk);
 
 /// What a keeper does for a policy.
 pub(crate) trait Desk {
-    fn settle(&self, stopped: &Stopped<'_>, report: &mut Report);
+    fn settle(&self, task: &FrozenTask<'_>, ledger: &Ledger, report: &mut Report);
     fn take_token(&self, open: &mut OpenCase<'_>) -> Option<Token>;
     fn keep_open(&self, open: &mut OpenCase<'_>) -> bool;
     fn answer(&self, task: TaskId, verdict: Verdict) -> Result<(), TooLate>;

@@ -109,15 +109,16 @@ impl Report {
     }
 
     /// Begins the record of another death, in place: it is large.
+    #[inline]
     pub(crate) fn begin(
         &mut self,
         task: TaskId,
-        fault: FaultInfo,
+        fault: &FaultInfo,
         stopped_at: u64,
         policy: Option<&'static dyn Policy>,
     ) {
         self.task = task;
-        self.fault = fault;
+        self.fault = *fault;
         self.frames.clear();
         self.walk_end = WalkEnd::Complete;
         self.resources.clear();

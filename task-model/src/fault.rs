@@ -54,6 +54,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// The exception that `vector` stands for.
+    #[inline]
     pub const fn from_vector(vector: u8) -> Self {
         match vector {
             0 => Self::DivideError,
@@ -119,6 +120,7 @@ impl FaultInfo {
     ///
     /// `address` is CR2, looked at for a page fault alone; one in the stack's guard is a
     /// [`FaultKind::StackOverflow`].
+    #[inline]
     pub fn from_trap(
         vector: u8,
         error_code: u64,
@@ -142,6 +144,7 @@ impl FaultInfo {
     }
 
     /// The end of a task that another task killed while it stood at `instruction_pointer`.
+    #[inline]
     pub const fn killed(instruction_pointer: u64) -> Self {
         Self::without_trap(FaultKind::Killed, instruction_pointer)
     }
@@ -166,6 +169,7 @@ impl FaultInfo {
         Self::without_trap(FaultKind::Overdue, instruction_pointer)
     }
 
+    #[inline]
     const fn without_trap(kind: FaultKind, instruction_pointer: u64) -> Self {
         Self { kind, vector: None, error_code: None, address: None, instruction_pointer }
     }

@@ -32,6 +32,7 @@ impl<'a> FrozenTask<'a> {
     ///   (so the freeze has been acknowledged, if it ran elsewhere);
     /// - `registers` is valid for reads and writes, and nobody else uses it;
     /// - `stack.base()..stack.top()` is mapped, readable and writable, and nobody else writes it.
+    #[inline]
     pub const unsafe fn new(
         id: TaskId,
         registers: NonNull<RegisterFile>,
@@ -45,17 +46,27 @@ impl<'a> FrozenTask<'a> {
     }
 
     /// Which task this is.
+    #[inline]
     pub const fn id(&self) -> TaskId {
         self.id
     }
 
+    /// The same task, for as long as this key is lent.
+    #[inline]
+    pub const fn reborrow(&mut self) -> FrozenTask<'_> {
+        // What `new` asks for holds for the new key, since this one is not used as long as that lives.
+        FrozenTask { record: PhantomData, ..*self }
+    }
+
     /// The registers as they were when the task stopped.
+    #[inline]
     pub const fn registers(&self) -> &RegisterFile {
         // SAFETY: `new`'s contract: valid and ours alone for the life of `self`.
         unsafe { self.registers.as_ref() }
     }
 
     /// The registers, to be changed: what they hold is what the task resumes with.
+    #[inline]
     pub const fn registers_mut(&mut self) -> &mut RegisterFile {
         // SAFETY: `new`'s contract, and `&mut self` makes this the only reference.
         unsafe { self.registers.as_mut() }

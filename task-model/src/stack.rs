@@ -16,6 +16,7 @@ impl StackBounds {
     /// A stack of the bytes `base..top` with `guard_size` unmapped bytes below it.
     ///
     /// Returns `None` if the range is empty, or the guard would reach below address 0.
+    #[inline]
     pub const fn new(base: u64, top: u64, guard_size: u64) -> Option<Self> {
         if base >= top || guard_size > base {
             return None;
@@ -36,6 +37,7 @@ impl StackBounds {
     }
 
     /// The mapped size in bytes.
+    #[inline]
     pub const fn size(&self) -> u64 {
         self.top - self.base
     }
@@ -47,6 +49,7 @@ impl StackBounds {
     }
 
     /// Whether `address` lies in the guard: an access there is a stack overflow.
+    #[inline]
     pub const fn guard_contains(&self, address: u64) -> bool {
         address >= self.guard && address < self.base
     }

@@ -37,6 +37,7 @@ pub enum TaskState {
 
 impl TaskState {
     /// Whether a task may go from this state to `next`.
+    #[inline]
     pub const fn may_become(self, next: Self) -> bool {
         use TaskState::*;
         matches!(
@@ -52,6 +53,7 @@ impl TaskState {
         )
     }
 
+    #[inline]
     const fn from_u8(raw: u8) -> Self {
         match raw {
             0 => Self::Ready,
@@ -92,6 +94,7 @@ impl AtomicTaskState {
     }
 
     /// The state now. Acquire: what was written before the move to it is visible.
+    #[inline]
     pub fn load(&self) -> TaskState {
         TaskState::from_u8(self.0.load(Ordering::Acquire))
     }
@@ -103,6 +106,7 @@ impl AtomicTaskState {
     ///
     /// # Errors
     /// If the move is not legal from the state that the task is in; nothing has changed then.
+    #[inline]
     pub fn become_state(&self, next: TaskState) -> Result<TaskState, IllegalMove> {
         self.0
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |raw| {

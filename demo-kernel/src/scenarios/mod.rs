@@ -6,6 +6,7 @@
 
 mod allocator_lock_holder_dies;
 mod box_in_nounwind_frame;
+mod costs;
 mod deadlock_found;
 mod deaths;
 mod demand_paging;
@@ -74,6 +75,7 @@ const SCENARIOS: &[Scenario] = &[
     demand_paging::SCENARIO,
     keeper_dies_ruling::SCENARIO,
     keeper_overdue::SCENARIO,
+    costs::SCENARIO,
     no_keeper::SCENARIO,
     kernel_claims::SCENARIO,
 ];

@@ -1,12 +1,26 @@
 //! Round robin by class.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use task_model::{RegisterFile, TaskState};
 use x86_64::instructions::hlt;
 
 use super::{Class, Spawn, Task, table};
 use crate::cpu::Cpu;
+
+/// The tasks that are ready, by class: a bit for each slot.
+static READY: [AtomicU32; Class::COUNT] = [const { AtomicU32::new(0) }; Class::COUNT];
+const _: () = assert!(table::CAPACITY <= u32::BITS as usize);
+
+/// Notes that a task has become ready, or is so no more. It is called with interrupts off, by whoever
+/// changes the task's state.
+#[inline]
+pub(super) fn note(index: u32, class: Class, is_ready: bool) {
+    let ready = &READY[class as usize];
+    // Relaxed: one CPU, in one step with the change of the state.
+    let others = ready.load(Ordering::Relaxed) & !(1 << index);
+    ready.store(others | u32::from(is_ready) << index, Ordering::Relaxed);
+}
 
 /// Picks the task to run next and makes it the CPU's; returns the registers to restore.
 ///
@@ -19,23 +33,19 @@ pub(crate) fn switch(cpu: &Cpu) -> *mut RegisterFile {
     {
         task.become_state(TaskState::Ready).expect("a running task may become ready");
     }
-    let first = current.map_or(0, |task| task.id().index as usize + 1);
-    let next = [Class::Urgent, Class::Normal, Class::Idle]
-        .into_iter()
-        .find_map(|class| next_ready(class, first))
-        .expect("the idle task is always ready");
+    let last = current.map_or(table::CAPACITY as u32 - 1, |task| task.id().index);
+    let next = next_ready(last).expect("the idle task is always ready");
+    next.become_state(TaskState::Running).expect("a ready task may run");
     cpu.set_task(next);
     next.registers().as_ptr()
 }
 
-/// The first ready task of `class` from slot `first` on, now running.
-fn next_ready(class: Class, first: usize) -> Option<&'static Task> {
-    let (before, after) = table::slots().split_at(first);
-    after.iter().chain(before).find(|task| {
-        task.state() == TaskState::Ready
-            && task.life().is_some_and(|life| life.class == class)
-            && task.become_state(TaskState::Running).is_ok()
-    })
+/// The first ready task after slot `last`, of the first class that has one.
+fn next_ready(last: u32) -> Option<&'static Task> {
+    let ready = READY.iter().map(|word| word.load(Ordering::Relaxed)).find(|word| *word != 0)?;
+    let after = ready & (u32::MAX << 1 << last);
+    let index = if after != 0 { after } else { ready }.trailing_zeros();
+    table::slots().get(index as usize)
 }
 
 /// Ends the waits whose time has come, at tick `now`.

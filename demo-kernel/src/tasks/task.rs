@@ -13,7 +13,7 @@ use task_model::{
     AtomicTaskState, FaultInfo, FrozenTask, RegisterFile, StackBounds, TaskId, TaskState,
 };
 
-use super::TaskError;
+use super::{TaskError, scheduler};
 use crate::bounded_text::BoundedText;
 use crate::stacks::{self, Stack};
 
@@ -26,6 +26,11 @@ pub(crate) enum Class {
     Normal,
     /// When there is nothing else.
     Idle,
+}
+
+impl Class {
+    /// How many there are.
+    pub(super) const COUNT: usize = 3;
 }
 
 /// What a panicking task said.
@@ -99,7 +104,11 @@ impl Task {
 
     /// Moves to `next` if that is legal.
     pub(super) fn become_state(&self, next: TaskState) -> Result<(), TaskError> {
-        self.state.become_state(next).map(drop).map_err(|refused| TaskError::State(refused.from))
+        self.state.become_state(next).map_err(|refused| TaskError::State(refused.from))?;
+        if let Some(life) = self.life() {
+            scheduler::note(self.index, life.class, next == TaskState::Ready);
+        }
+        Ok(())
     }
 
     pub(super) fn life(&self) -> Option<&Life> {

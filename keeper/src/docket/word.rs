@@ -33,101 +33,142 @@ pub(crate) enum Phase {
     Waiting,
 }
 
-impl Phase {
-    const ALL: [Self; 7] = [
-        Self::Free,
-        Self::Serving,
-        Self::Deferring,
-        Self::Ruled,
-        Self::Deferred,
-        Self::Delayed,
-        Self::Waiting,
-    ];
+/// A case's word: from the lowest byte, its phase, its keeper, and what was ruled (0: nothing; the
+/// delay of a [`Verdict::RestartAfter`] is beside the word); in the upper half its generation, which
+/// counts the changes, so that an old copy never matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Word(pub(super) u64);
+
+const KEEPER: u32 = 8;
+const VERDICT: u32 = 16;
+const GENERATION: u32 = 32;
+
+impl Word {
+    pub(crate) const FREE: Self = Self(Phase::Free as u64);
+
+    pub(crate) const fn phase(self) -> Phase {
+        match self.0 as u8 {
+            1 => Phase::Serving,
+            2 => Phase::Deferring,
+            3 => Phase::Ruled,
+            4 => Phase::Deferred,
+            5 => Phase::Delayed,
+            6 => Phase::Waiting,
+            _ => Phase::Free,
+        }
+    }
+
+    #[inline]
+    pub(crate) const fn is(self, phase: Phase) -> bool {
+        self.0 as u8 == phase as u8
+    }
 
     /// Whether a keeper is at it.
     pub(crate) const fn is_in_hand(self) -> bool {
-        matches!(self, Self::Serving | Self::Deferring | Self::Ruled)
+        matches!(self.phase(), Phase::Serving | Phase::Deferring | Phase::Ruled)
     }
-}
 
-/// A case's word. The generation counts its changes, so that an old copy never matches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Word {
-    pub(crate) phase: Phase,
-    pub(crate) keeper: KeeperId,
-    /// What was ruled, if it was. The delay of a [`Verdict::RestartAfter`] is beside the word.
-    pub(crate) verdict: Option<Verdict>,
-    pub(crate) generation: u32,
-}
+    #[inline]
+    pub(crate) const fn keeper(self) -> KeeperId {
+        KeeperId::from_number((self.0 >> KEEPER) as u8)
+    }
 
-/// In the order of their numbers in the word, from 1.
-const VERDICTS: [Verdict; 8] = [
-    Verdict::Resume,
-    Verdict::Exit,
-    Verdict::Restart,
-    Verdict::RestartAfter(0),
-    Verdict::Hold,
-    Verdict::TryNext,
-    Verdict::Panic,
-    Verdict::Deferred,
-];
+    pub(crate) const fn generation(self) -> u32 {
+        (self.0 >> GENERATION) as u32
+    }
 
-impl Word {
-    pub(crate) const FREE: Self =
-        Self { phase: Phase::Free, keeper: KeeperId::ROOT, verdict: None, generation: 0 };
+    /// What was ruled, if it was.
+    pub(crate) const fn verdict(self) -> Option<Verdict> {
+        Some(match (self.0 >> VERDICT) as u8 {
+            1 => Verdict::Resume,
+            2 => Verdict::Exit,
+            3 => Verdict::Restart,
+            4 => Verdict::RestartAfter(0),
+            5 => Verdict::Hold,
+            6 => Verdict::TryNext,
+            7 => Verdict::Panic,
+            8 => Verdict::Deferred,
+            _ => return None,
+        })
+    }
 
     /// The word after this one.
+    #[inline]
     pub(crate) const fn next(
         self,
         phase: Phase,
         keeper: KeeperId,
         verdict: Option<Verdict>,
     ) -> Self {
-        Self { phase, keeper, verdict, generation: self.generation.wrapping_add(1) }
+        let generation = self.generation().wrapping_add(1) as u64;
+        Self(
+            generation << GENERATION
+                | number(verdict) << VERDICT
+                | (keeper.number() as u64) << KEEPER
+                | phase as u64,
+        )
     }
 
-    pub(crate) fn pack(self) -> u64 {
-        let number = |verdict: Verdict| {
-            let same = |other: &Verdict| {
-                core::mem::discriminant(other) == core::mem::discriminant(&verdict)
-            };
-            VERDICTS.iter().position(same).map_or(0, |n| n as u64 + 1)
-        };
-        u64::from(self.generation) << 32
-            | self.verdict.map_or(0, number) << 16
-            | u64::from(self.keeper.number()) << 8
-            | self.phase as u64
+    /// The same, in another phase: its token keeps its generation.
+    pub(crate) const fn in_phase(self, phase: Phase) -> Self {
+        Self(self.0 & !0xff | phase as u64)
     }
 
-    pub(crate) fn unpack(word: u64) -> Self {
-        let byte = |shift: u32| (word >> shift) as u8;
-        Self {
-            phase: Phase::ALL.get(usize::from(byte(0))).copied().unwrap_or(Phase::Free),
-            keeper: KeeperId::from_number(byte(8)),
-            verdict: usize::from(byte(16)).checked_sub(1).and_then(|n| VERDICTS.get(n).copied()),
-            generation: (word >> 32) as u32,
-        }
+    /// The same, with a verdict: its token keeps its generation.
+    pub(crate) const fn with_verdict(self, verdict: Verdict) -> Self {
+        Self(self.0 & !(0xff << VERDICT) | number(Some(verdict)) << VERDICT)
+    }
+}
+
+const fn number(verdict: Option<Verdict>) -> u64 {
+    match verdict {
+        None => 0,
+        Some(Verdict::Resume) => 1,
+        Some(Verdict::Exit) => 2,
+        Some(Verdict::Restart) => 3,
+        Some(Verdict::RestartAfter(_)) => 4,
+        Some(Verdict::Hold) => 5,
+        Some(Verdict::TryNext) => 6,
+        Some(Verdict::Panic) => 7,
+        Some(Verdict::Deferred) => 8,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Phase::*;
+
+    const VERDICTS: [Verdict; 8] = [
+        Verdict::Resume,
+        Verdict::Exit,
+        Verdict::Restart,
+        Verdict::RestartAfter(0),
+        Verdict::Hold,
+        Verdict::TryNext,
+        Verdict::Panic,
+        Verdict::Deferred,
+    ];
 
     #[test]
-    fn packing_loses_nothing() {
-        for phase in Phase::ALL {
+    fn a_word_says_what_was_put_into_it() {
+        let keeper = KeeperId::from_number(31);
+        for phase in [Free, Serving, Deferring, Ruled, Deferred, Delayed, Waiting] {
             for verdict in VERDICTS.into_iter().map(Some).chain([None]) {
-                let keeper = KeeperId::from_number(31);
-                let word = Word { phase, keeper, verdict, generation: 0xdead_beef };
-                assert_eq!(Word::unpack(word.pack()), word);
+                let word = Word(0xdead_beef << 32).next(phase, keeper, verdict);
+                assert_eq!((word.phase(), word.keeper()), (phase, keeper));
+                assert_eq!((word.verdict(), word.generation()), (verdict, 0xdead_bef0));
+                let waiting = word.in_phase(Waiting).with_verdict(Verdict::Hold);
+                assert_eq!((waiting.phase(), waiting.keeper()), (Waiting, keeper));
+                assert_eq!(waiting.verdict(), Some(Verdict::Hold));
+                assert_eq!(waiting.generation(), word.generation());
             }
         }
     }
 
     #[test]
     fn every_change_makes_old_copies_stale() {
-        let word = Word::FREE.next(Phase::Serving, KeeperId::ROOT, None);
-        assert_ne!(word.next(word.phase, word.keeper, word.verdict), word);
+        let word = Word::FREE.next(Serving, KeeperId::ROOT, None);
+        assert_ne!(word.next(Serving, KeeperId::ROOT, None), word);
     }
 }

@@ -18,78 +18,63 @@ use crate::{
 /// task has come to it; for ever is a loop of two.
 const MOST_TRIES: u32 = 16;
 
-/// A case on which its keeper has ruled.
-pub(super) struct Ruling<'c> {
-    pub(super) keeper: KeeperId,
-    pub(super) open: OpenCase<'c>,
-    pub(super) stopped: Stopped<'c>,
-    pub(super) report: &'c mut Report,
-}
-
 impl<P: Platform> Keepers<P> {
     /// Does what was ruled; or, if that cannot be done, says why, and does what is documented for it.
+    #[inline(always)]
     pub(super) fn carry_out(
         &self,
-        ruling: Ruling<'_>,
+        keeper: KeeperId,
+        open: OpenCase<'_>,
+        stopped: Stopped<'_>,
         ruled: Verdict,
+        report: &mut Report,
         told: impl FnOnce(Result<&Report, NoSuchTask>),
     ) {
-        let killed = ruled != Verdict::Panic && ruling.open.is_killed();
-        let verdict = if killed { Verdict::Exit } else { ruled };
-        let verdict = match self.refusal_of(&ruling, verdict) {
-            None => verdict,
-            Some(refusal) => {
-                ruling.report.refusal = Some(refusal);
-                match refusal {
-                    Refusal::CaseLost => Verdict::Restart,
-                    Refusal::TooManyCorpses => Verdict::Exit,
-                    _ => Verdict::TryNext,
-                }
-            }
-        };
-        let verdict = match verdict {
-            Verdict::TryNext | Verdict::Deferred => {
-                match self.chain.parent(ruling.keeper) {
-                    Some(parent) => {
-                        let parent = self.chain.route(parent);
-                        if ruling.open.pass_to(parent, None) {
-                            self.wake(parent);
-                        }
-                        return;
-                    }
-                    // Nobody is left to ask.
-                    None => Verdict::Exit,
-                }
-            }
-            verdict => verdict,
-        };
-        let Ruling { mut open, stopped, report, .. } = ruling;
-        if verdict != ruled {
-            let Some(now) = open.rule(verdict) else { return };
-            open = now;
+        let verdict = self.feasible(open, &stopped, ruled, report);
+        if verdict != Verdict::Resume {
+            let verdict = self.last_resort(keeper, verdict);
+            // Whoever takes the case over from here on does this, and not what was ruled first.
+            let open = if verdict == ruled { Some(open) } else { open.rule(verdict) };
+            let Some(open) = open else { return };
+            return self.carry_out_for_good(keeper, open, stopped, verdict, report, told);
         }
+        report.verdict = Some(verdict);
+        self.platform.resume(stopped);
+        report.gone_at = self.platform.now();
+        told(Ok(report));
+        self.close(open);
+    }
+
+    /// Does everything but to resume.
+    #[inline(never)]
+    fn carry_out_for_good(
+        &self,
+        keeper: KeeperId,
+        mut open: OpenCase<'_>,
+        stopped: Stopped<'_>,
+        verdict: Verdict,
+        report: &mut Report,
+        told: impl FnOnce(Result<&Report, NoSuchTask>),
+    ) {
+        let task = report.task;
+        if let (Verdict::TryNext, Some(parent)) = (verdict, self.chain.parent(keeper)) {
+            return self.pass_on(open, parent);
+        }
+        self.settle_and_walk(&stopped.task, stopped.ledger, report);
         match verdict {
-            Verdict::Resume => {
-                report.verdict = Some(verdict);
-                self.platform.resume(stopped);
-            }
             Verdict::Panic => {
-                self.settle_and_walk(&stopped, report);
                 report.verdict = Some(verdict);
                 report.gone_at = self.platform.now();
                 self.platform.panic(report);
             }
             Verdict::Hold => {
-                self.settle_and_walk(&stopped, report);
-                self.leave_seat_of(stopped.task.id());
+                self.leave_seat_of(task);
                 report.verdict = Some(verdict);
                 self.platform.hold(stopped);
             }
             Verdict::RestartAfter(ticks) => {
-                self.settle_and_walk(&stopped, report);
-                self.leave_seat_of(stopped.task.id());
-                let due = self.platform.now().saturating_add(ticks);
-                return open.restart_at(&self.docket, due);
+                self.leave_seat_of(task);
+                return open.restart_at(self.platform.now().saturating_add(ticks));
             }
             verdict => match self.end(open, stopped, verdict, report) {
                 Some(ended) => open = ended,
@@ -99,6 +84,24 @@ impl<P: Platform> Keepers<P> {
         report.gone_at = self.platform.now();
         told(Ok(report));
         self.close(open);
+    }
+
+    /// Leaves the case to `parent`, or to who serves for it.
+    fn pass_on(&self, open: OpenCase<'_>, parent: KeeperId) {
+        let parent = self.chain.route(parent);
+        if open.pass_to(parent, None) {
+            self.docket.announce();
+            self.wake(parent);
+        }
+    }
+
+    /// What is done if a verdict leaves the case to nobody.
+    fn last_resort(&self, keeper: KeeperId, verdict: Verdict) -> Verdict {
+        match verdict {
+            Verdict::TryNext | Verdict::Deferred if keeper == KeeperId::ROOT => Verdict::Exit,
+            Verdict::Deferred => Verdict::TryNext,
+            verdict => verdict,
+        }
     }
 
     /// Ends a life of the task, and begins the next one if that was ruled. `None` if the case is
@@ -111,7 +114,6 @@ impl<P: Platform> Keepers<P> {
         report: &mut Report,
     ) -> Option<OpenCase<'c>> {
         let task = stopped.task.id();
-        self.settle_and_walk(&stopped, report);
         self.reclaim(&stopped, report);
         self.leave_seat_of(task);
         self.corpses.bury(task);
@@ -140,26 +142,40 @@ impl<P: Platform> Keepers<P> {
         Some(open)
     }
 
-    /// Why this cannot be done, if it cannot.
-    fn refusal_of(&self, ruling: &Ruling<'_>, verdict: Verdict) -> Option<Refusal> {
-        let Ruling { stopped, report, .. } = ruling;
-        let task = stopped.task.id();
-        match verdict {
-            Verdict::Resume if report.settled => Some(Refusal::Settled),
+    /// What is to be done instead of `verdict`, if that cannot be; the report says why.
+    #[inline(always)]
+    fn feasible(
+        &self,
+        open: OpenCase<'_>,
+        stopped: &Stopped<'_>,
+        verdict: Verdict,
+        report: &mut Report,
+    ) -> Verdict {
+        let task = report.task;
+        if open.is_killed() && verdict != Verdict::Panic {
+            return Verdict::Exit;
+        }
+        let (refusal, instead) = match verdict {
+            Verdict::Resume if report.settled => (Refusal::Settled, Verdict::TryNext),
             Verdict::Resume
                 if matches!(report.fault.kind, FaultKind::Exited | FaultKind::LeftHolding) =>
             {
-                Some(Refusal::Finished)
+                (Refusal::Finished, Verdict::TryNext)
             }
-            Verdict::Resume if report.lost_cases => Some(Refusal::CaseLost),
+            Verdict::Resume if report.lost_cases => (Refusal::CaseLost, Verdict::Restart),
             Verdict::Resume => {
-                let tries = self.tries.get(task.index as usize)?;
-                let before = tries.count(task, &report.fault, stopped.task.registers());
-                (before > MOST_TRIES).then_some(Refusal::SameInstruction)
+                let registers = stopped.task.registers();
+                let tries = self.tries.get(task.index as usize);
+                if tries.is_none_or(|it| it.count(task, &report.fault, registers) <= MOST_TRIES) {
+                    return verdict;
+                }
+                (Refusal::SameInstruction, Verdict::TryNext)
             }
-            Verdict::Hold => (!self.corpses.hold(task)).then_some(Refusal::TooManyCorpses),
-            _ => None,
-        }
+            Verdict::Hold if !self.corpses.hold(task) => (Refusal::TooManyCorpses, Verdict::Exit),
+            _ => return verdict,
+        };
+        report.refusal = Some(refusal);
+        instead
     }
 
     /// Frees memory that nobody holds any more.
@@ -175,10 +191,10 @@ impl<P: Platform> Keepers<P> {
     /// If the task served a keeper, it does so no more: what is posted for that goes to the next
     /// one up, until it is served again.
     fn leave_seat_of(&self, task: TaskId) {
-        let Some(keeper) = self.chain.served_by(task) else { return };
+        let Some(keeper) = self.served_by(task) else { return };
         self.chain.vacate(keeper);
         let heir = self.chain.route(keeper);
-        self.inbox.announce_all(heir, |named| self.chain.route(named) == heir);
+        self.announce_all(heir);
     }
 
     /// Closes a case, and wakes those who wait for room for one.
@@ -221,8 +237,8 @@ impl Tries {
         let address = fault.address.unwrap_or(u64::from(fault.vector.unwrap_or(u8::MAX)));
         // Not a good hash; but for registers to be mistaken for others, sixteen times in a row, each
         // change would have to make up for another.
-        let sum = Gpr::ALL.iter().fold(registers.rip ^ address, |sum, register| {
-            sum.rotate_left(5).wrapping_add(registers[*register])
+        let sum = Gpr::ALL.iter().fold(registers.rip.wrapping_add(address), |sum, register| {
+            sum.wrapping_add(registers[*register])
         });
         // Relaxed: handed on with the case.
         let instruction = fault.instruction_pointer;

@@ -136,7 +136,7 @@ impl<P: Platform> Keepers<P> {
     pub fn keep(&self, task: TaskId, keeper: KeeperId) -> Result<(), RegisterError> {
         self.chain.link(keeper).ok_or(RegisterError::NoSuchKeeper(keeper))?;
         self.inbox.keeper_of(task).ok_or(RegisterError::NoSuchTask(task))?;
-        if let Some(serves) = self.chain.served_by(task) {
+        if let Some(serves) = self.served_by(task) {
             // From the keeper upwards the task must not be met: it would wait for itself.
             return Err(if self.chain.upwards(keeper).any(|above| above == serves) {
                 RegisterError::Cycle { task, serves }
@@ -158,9 +158,16 @@ impl<P: Platform> Keepers<P> {
         keeper: KeeperId,
         task: Option<TaskId>,
     ) -> Result<Seat<'_, P>, RegisterError> {
+        if let Some(task) = task {
+            if let Some(other) = self.served_by(task) {
+                return Err(RegisterError::Serves(other));
+            }
+            // First: whoever has a seat is known to have it.
+            self.inbox.set_serves(task, keeper);
+        }
         self.chain.sit(keeper, task)?;
         // Its predecessor may have died over what was posted to it.
-        self.inbox.announce_all(keeper, |named| self.chain.route(named) == keeper);
+        self.announce_all(keeper);
         Ok(Seat::new(self, keeper))
     }
 
@@ -237,8 +244,9 @@ impl<P: Platform> Keepers<P> {
     }
 
     /// The keeper that this task serves.
+    #[inline]
     pub fn served_by(&self, task: TaskId) -> Option<KeeperId> {
-        self.chain.served_by(task)
+        self.inbox.serves(task).filter(|keeper| self.chain.is_served_by(*keeper, task))
     }
 
     /// How many cases are open: in a keeper's hands, deferred, or delayed.
@@ -247,9 +255,10 @@ impl<P: Platform> Keepers<P> {
     }
 
     /// Who is to be told of `task`: the keeper that was named, or the first above it that is served.
+    #[inline]
     fn keeper_for(&self, task: TaskId) -> Result<KeeperId, PostError> {
         let named = self.inbox.keeper_of(task).ok_or(PostError::NoSuchTask(task))?;
-        let named = match self.chain.served_by(task) {
+        let named = match self.served_by(task) {
             Some(serves) => self.chain.parent(serves).ok_or(PostError::NobodyKeeps(task))?,
             None => named,
         };
@@ -257,18 +266,34 @@ impl<P: Platform> Keepers<P> {
     }
 
     /// Wakes the keeper for which something has been posted. If that has left its seat meanwhile, so
-    /// that its heir may have looked through what was posted before this was: the heir too.
+    /// that its heir may have looked through what was posted before this was: the heir, too.
+    #[inline]
     fn announced(&self, task: TaskId, keeper: KeeperId) {
         // The post is a locked exchange and so is leaving a seat, and each looks at the other's word
         // after its own: one of the two sees the other.
-        if let Ok(heir) = self.keeper_for(task)
-            && heir != keeper
-        {
-            self.inbox.announce_all(heir, |named| self.chain.route(named) == heir);
+        match self.chain.task_of(keeper) {
+            Some(keeper_task) => self.platform.wake(keeper_task),
+            None => self.announced_beside(task, keeper),
         }
-        self.wake(keeper);
     }
 
+    #[cold]
+    fn announced_beside(&self, task: TaskId, keeper: KeeperId) {
+        if !self.chain.is_served(keeper)
+            && let Ok(heir) = self.keeper_for(task)
+        {
+            self.announce_all(heir);
+            self.wake(heir);
+        }
+    }
+
+    /// Announces all again for which `keeper` serves.
+    fn announce_all(&self, keeper: KeeperId) {
+        self.inbox.announce_all(keeper, |named| self.chain.route(named) == keeper);
+        self.docket.announce();
+    }
+
+    #[inline]
     fn wake(&self, keeper: KeeperId) {
         if let Some(task) = self.chain.task_of(self.chain.route(keeper)) {
             self.platform.wake(task);

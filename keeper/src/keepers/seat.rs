@@ -3,11 +3,10 @@
 
 use core::fmt;
 
-use drop_registry::{settle, take_over};
-use task_model::{FaultInfo, TaskId};
+use drop_registry::{Ledger, settle, take_over};
+use task_model::{FaultInfo, FrozenTask, TaskId};
 
 use super::Keepers;
-use super::act::Ruling;
 use crate::docket::OpenCase;
 use crate::inbox::{Cause, Notice};
 use crate::orders::Desk;
@@ -60,23 +59,28 @@ impl<P: Platform> Keepers<P> {
         keeper: KeeperId,
         told: impl FnOnce(Result<&Report, NoSuchTask>),
     ) -> bool {
-        self.take_up(keeper, told).map_or_else(|told| self.open(keeper, told), |()| true)
+        let serves_for = |named| self.chain.route(named) == keeper;
+        if let Some((open, ruled)) = self.docket.take_up(keeper, serves_for) {
+            self.go_on(keeper, open, ruled, told);
+            return true;
+        }
+        let Some(notice) = self.inbox.next(keeper) else { return false };
+        self.open(keeper, &notice, told)
     }
 
-    /// Goes on with a case that was left to this keeper. If there is none, `told` comes back.
-    fn take_up<T: FnOnce(Result<&Report, NoSuchTask>)>(
+    /// Goes on with a case that was left to this keeper, and on which somebody has `ruled`, or not.
+    #[cold]
+    fn go_on(
         &self,
         keeper: KeeperId,
-        told: T,
-    ) -> Result<(), T> {
-        let serves_for = |named| self.chain.route(named) == keeper;
-        let Some((open, ruled)) = self.docket.take_up(keeper, serves_for) else {
-            return Err(told);
-        };
+        open: OpenCase<'_>,
+        ruled: Option<Verdict>,
+        told: impl FnOnce(Result<&Report, NoSuchTask>),
+    ) {
         // SAFETY: it has just become ours.
         let report = unsafe { open.record() };
         match (self.platform.seize(report.task), ruled) {
-            (Ok(stopped), _) => self.attend(keeper, open, stopped, ruled, told),
+            (Ok(stopped), _) => self.attend(keeper, open, stopped, ruled, report, told),
             // It was done, and its keeper died before it could say so.
             (Err(_), Some(verdict)) => {
                 report.verdict = Some(verdict);
@@ -94,33 +98,40 @@ impl<P: Platform> Keepers<P> {
                 told(Err(gone));
             }
         }
-        Ok(())
     }
 
-    /// Opens a case for the next notice.
-    fn open(&self, keeper: KeeperId, told: impl FnOnce(Result<&Report, NoSuchTask>)) -> bool {
-        let Some(notice) = self.inbox.next(keeper) else { return false };
-        let Notice { task, cause, .. } = notice;
-        if cause == Cause::Kill
-            && let Some(other) = self.docket.kill(task)
-        {
-            // It is in a keeper's hands already, which will end it.
-            self.inbox.done(task, cause);
-            self.wake(other);
-            return true;
+    /// Opens a case for a notice.
+    #[inline(always)]
+    fn open(
+        &self,
+        keeper: KeeperId,
+        notice: &Notice,
+        told: impl FnOnce(Result<&Report, NoSuchTask>),
+    ) -> bool {
+        let Notice { task, cause, at } = *notice;
+        let mut ruled = None;
+        if cause != Cause::Fault {
+            if cause == Cause::Kill
+                && let Some(other) = self.docket.kill(task)
+            {
+                // It is in a keeper's hands already, which will end it.
+                self.inbox.done(task, cause, keeper);
+                self.wake(other);
+                return true;
+            }
+            // A corpse is not ruled on again.
+            let held = self.is_held(task);
+            if cause == Cause::Release && !held {
+                self.inbox.done(task, cause, keeper);
+                told(Err(NoSuchTask(task)));
+                return true;
+            }
+            ruled = held.then_some(Verdict::Exit);
         }
-        // A corpse is not ruled on again.
-        let held = self.is_held(task);
-        let ruled = (cause == Cause::Release || held).then_some(Verdict::Exit);
-        let stopped = if cause == Cause::Release && !held {
-            Err(NoSuchTask(task))
-        } else {
-            self.platform.seize(task)
-        };
-        let stopped = match stopped {
+        let stopped = match self.platform.seize(task) {
             Ok(stopped) => stopped,
             Err(gone) => {
-                self.inbox.done(task, cause);
+                self.inbox.done(task, cause, keeper);
                 told(Err(gone));
                 return true;
             }
@@ -133,126 +144,122 @@ impl<P: Platform> Keepers<P> {
         }) else {
             return false;
         };
-        self.begin(open, &notice, &stopped);
-        self.attend(keeper, open, stopped, ruled, told);
+        // SAFETY: the case is this keeper's: it has just opened it.
+        let report = unsafe { open.record() };
+        let killed = || FaultInfo::killed(stopped.task.registers().rip);
+        match self.inbox.fault(task).filter(|_| cause == Cause::Fault) {
+            Some(fault) => report.begin(task, fault, at, stopped.policy),
+            None => report.begin(task, &killed(), at, stopped.policy),
+        }
+        // From here on the case is found if the keeper dies, and before that the notice.
+        open.begin(task);
+        self.inbox.done(task, cause, keeper);
+        self.attend(keeper, open, stopped, ruled, report, told);
         true
     }
 
-    /// Writes down what the case is about. If the keeper dies after this, the case is found.
-    fn begin(&self, open: OpenCase<'_>, notice: &Notice, stopped: &Stopped<'_>) {
-        let fault = match notice.cause {
-            Cause::Fault(fault) => fault,
-            Cause::Kill | Cause::Release => FaultInfo::killed(stopped.task.registers().rip),
-        };
-        // SAFETY: the case is this keeper's: it has just opened it.
-        unsafe { open.record() }.begin(notice.task, fault, notice.at, stopped.policy);
-        open.begin(notice.task);
-        self.inbox.done(notice.task, notice.cause);
-    }
-
     /// Has a policy rule on a stopped task, unless that was `ruled` before; and does what it says.
+    #[inline(always)]
     fn attend(
         &self,
         keeper: KeeperId,
-        open: OpenCase<'_>,
-        stopped: Stopped<'_>,
+        mut open: OpenCase<'_>,
+        mut stopped: Stopped<'_>,
         ruled: Option<Verdict>,
-        told: impl FnOnce(Result<&Report, NoSuchTask>),
-    ) {
-        // SAFETY: the case is in this keeper's hands, and the last reference is gone.
-        let report = unsafe { open.record() };
-        if let Some(dead) = self.chain.served_by(stopped.task.id()) {
-            report.lost_cases |= self.inherit(dead, keeper, &stopped);
-        }
-        let Some(verdict) = ruled else {
-            return self.ask(keeper, open, stopped, report, told);
-        };
-        if verdict == Verdict::TryNext {
-            // What time said, or a token that was dropped.
-            report.refusal = Some(Refusal::NoVerdict);
-        }
-        self.rule(keeper, open, verdict, stopped, report, told);
-    }
-
-    /// Asks the policy, and does what it says.
-    fn ask(
-        &self,
-        keeper: KeeperId,
-        open: OpenCase<'_>,
-        stopped: Stopped<'_>,
         report: &mut Report,
         told: impl FnOnce(Result<&Report, NoSuchTask>),
     ) {
-        let Some(link) = self.chain.link(keeper) else { return };
+        if let Some(dead) = self.served_by(report.task) {
+            report.lost_cases |= self.inherit(dead, keeper, &stopped);
+        }
+        if ruled == Some(Verdict::TryNext) {
+            // What time said, or a token that was dropped.
+            report.refusal = Some(Refusal::NoVerdict);
+        }
+        let asked = || self.ask(keeper, &mut open, &mut stopped, report);
+        let Some(verdict) = ruled.or_else(asked) else { return };
+        // Whoever takes the case over from here on carries this out.
+        if let Some(open) = open.rule(verdict) {
+            self.carry_out(keeper, open, stopped, verdict, report, told);
+        }
+    }
+
+    /// Asks the policy; `None` if the verdict is to come later.
+    #[inline(always)]
+    fn ask(
+        &self,
+        keeper: KeeperId,
+        open: &mut OpenCase<'_>,
+        stopped: &mut Stopped<'_>,
+        report: &mut Report,
+    ) -> Option<Verdict> {
+        let link = self.chain.link(keeper)?;
         // Whom the task names is asked first; a keeper above has its own view of what comes up.
         let policy = match stopped.policy {
             Some(policy) if report.keepers.is_empty() => policy,
             _ => link.policy,
         };
         report.asked(keeper);
-        open.rule_by(&self.docket, self.platform.now(), link.patience);
-        let mut case = Case { stopped, report, open, keeper, deferred_for: None, desk: self };
+        if link.patience != u64::MAX {
+            open.rule_by(self.platform.now().saturating_add(link.patience));
+        }
+        let mut case = Case {
+            task: stopped.task.reborrow(),
+            ledger: stopped.ledger,
+            restarts: stopped.restarts,
+            report,
+            open: *open,
+            keeper,
+            deferred_for: None,
+            desk: self,
+        };
         let verdict = policy.rule(&mut case);
-        let Case { stopped, report, open, deferred_for, .. } = case;
-        let verdict = match (verdict, deferred_for) {
+        let deferred_for = case.deferred_for;
+        if deferred_for.is_some() {
+            *open = open.with_token();
+        }
+        match (verdict, deferred_for) {
             (Verdict::Deferred, Some(ticks)) => {
-                let due = self.platform.now().saturating_add(ticks);
-                match open.defer(&self.docket, due) {
-                    Ok(()) => return,
-                    Err(answered) => answered,
-                }
+                open.defer(self.platform.now().saturating_add(ticks)).err()
             }
             (Verdict::Deferred, None) => {
                 report.refusal = Some(Refusal::NoToken);
-                Verdict::TryNext
+                Some(Verdict::TryNext)
             }
-            (verdict, _) => verdict,
-        };
-        self.rule(keeper, open, verdict, stopped, report, told);
-    }
-
-    fn rule(
-        &self,
-        keeper: KeeperId,
-        open: OpenCase<'_>,
-        verdict: Verdict,
-        stopped: Stopped<'_>,
-        report: &mut Report,
-        told: impl FnOnce(Result<&Report, NoSuchTask>),
-    ) {
-        // Whoever takes the case over from here on carries this out.
-        if let Some(open) = open.rule(verdict) {
-            self.carry_out(Ruling { keeper, open, stopped, report }, verdict, told);
+            (verdict, _) => Some(verdict),
         }
     }
 
     /// Frees locks and counts, and names the frames. In this order, since whoever waits for a lock
     /// need not wait for frames to be counted.
-    pub(super) fn settle_and_walk(&self, stopped: &Stopped<'_>, report: &mut Report) {
+    pub(super) fn settle_and_walk(
+        &self,
+        task: &FrozenTask<'_>,
+        ledger: &Ledger,
+        report: &mut Report,
+    ) {
         if !report.settled {
             // SAFETY: `Platform::seize`: the task is stopped, the ledger is its own, and only the
             // keeper that has its case settles it; a settled task is not resumed, and every other
             // verdict ends this life of it. What it holds is alive: guards borrow their locks,
             // shares keep their blocks, boxes own theirs.
             unsafe {
-                settle(&stopped.task, stopped.ledger, &self.domain, |done| {
-                    report.note_settled(done);
-                });
+                settle(task, ledger, &self.domain, |done| report.note_settled(done));
             }
             report.settled_at = self.platform.now();
             report.reclaimed_at = report.settled_at;
             report.settled = true;
         }
         if !report.walked {
-            self.walk(stopped, report);
+            self.walk(task, report);
             report.walked = true;
         }
     }
 
     /// Names the frames, and the frame of each resource.
-    fn walk(&self, stopped: &Stopped<'_>, report: &mut Report) {
+    fn walk(&self, task: &FrozenTask<'_>, report: &mut Report) {
         let mut rules = ImageRules::new(&self.images);
-        let mut walk = Walk::new(stopped.task.registers(), &stopped.task, &mut rules)
+        let mut walk = Walk::new(task.registers(), task, &mut rules)
             .stopped_by(&report.fault)
             .max_frames(DEEPEST);
         // Frames beyond the report's room are walked all the same: a resource may be theirs.
@@ -270,6 +277,8 @@ impl<P: Platform> Keepers<P> {
     /// once, or twice with nothing in between.
     fn inherit(&self, dead: KeeperId, heir: KeeperId, keeper_task: &Stopped<'_>) -> bool {
         let mut any = false;
+        // It may have died between letting a case wait and saying so.
+        self.docket.announce();
         for open in self.docket.left_by(dead) {
             any = true;
             if open.task().is_none() {
@@ -288,13 +297,14 @@ impl<P: Platform> Keepers<P> {
             }
             open.pass_to(heir, open.verdict());
         }
+        self.docket.announce();
         any
     }
 }
 
 impl<P: Platform> Desk for Keepers<P> {
-    fn settle(&self, stopped: &Stopped<'_>, report: &mut Report) {
-        self.settle_and_walk(stopped, report);
+    fn settle(&self, task: &FrozenTask<'_>, ledger: &Ledger, report: &mut Report) {
+        self.settle_and_walk(task, ledger, report);
     }
 
     fn take_token(&self, open: &mut OpenCase<'_>) -> Option<Token> {
@@ -315,7 +325,7 @@ impl<P: Platform> Desk for Keepers<P> {
     }
 
     fn withdraw_kill(&self, task: TaskId) {
-        self.inbox.done(task, Cause::Kill);
+        self.inbox.withdraw_kill(task);
     }
 
     fn now(&self) -> u64 {

@@ -1,0 +1,110 @@
+//! What things cost, in instructions: under `-icount shift=0` a tick of the time-stamp counter is
+//! one. Each claim is also a `@cost` line, which `cargo demo costs` makes a table of.
+#![expect(unsafe_code, reason = "faults on purpose")]
+
+use core::arch::asm;
+use core::hint::black_box;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use keeper::{Case, Policy, Verdict};
+
+use super::{Scenario, Stage, deaths};
+use crate::serial::write_line;
+use crate::tasks::Spawn;
+use crate::timer;
+use crate::tracked::Mutex;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "costs",
+    summary: "what a resumed fault and a death cost, in instructions",
+    ..Scenario::kept(run)
+};
+
+/// How often each is measured. The least counts: the timer's trap may come in between.
+const TIMES: usize = 16;
+
+/// Skips the two bytes of a `ud2`, and notes when it was asked.
+#[derive(Debug)]
+struct SkipUd2;
+
+static ASKED_AT: AtomicU64 = AtomicU64::new(0);
+
+impl Policy for SkipUd2 {
+    #[inline(never)]
+    fn rule(&self, case: &mut Case<'_>) -> Verdict {
+        ASKED_AT.store(timer::now(), Ordering::Relaxed);
+        case.frozen().registers_mut().rip += 2;
+        Verdict::Resume
+    }
+}
+
+static TO_POLICY: AtomicU64 = AtomicU64::new(u64::MAX);
+static ROUND_TRIP: AtomicU64 = AtomicU64::new(u64::MAX);
+
+fn resumed(_: usize) {
+    for _ in 0..TIMES {
+        let before = timer::now();
+        // SAFETY: the policy skips it, and changes no register.
+        unsafe { asm!("ud2", options(nomem, nostack, preserves_flags)) };
+        let after = timer::now();
+        // What the reading of the clock itself takes is in both differences once.
+        let clock = timer::now() - after;
+        ROUND_TRIP.fetch_min(after - before - clock, Ordering::Relaxed);
+        TO_POLICY.fetch_min(ASKED_AT.load(Ordering::Relaxed) - before - clock, Ordering::Relaxed);
+    }
+}
+
+const LOCKS: usize = 16;
+static LOCK: [Mutex<u64>; LOCKS] = [const { Mutex::new(0) }; LOCKS];
+static HOLD: AtomicUsize = AtomicUsize::new(0);
+
+/// Goes down to `depth` frames, and dies with the locks in hand.
+#[inline(never)]
+fn descend(depth: usize) -> u64 {
+    let frame = black_box(depth as u64);
+    if depth > 0 {
+        return descend(depth - 1) + black_box(frame);
+    }
+    for lock in &LOCK[..HOLD.load(Ordering::Relaxed)] {
+        match lock.lock() {
+            Ok(guard) => core::mem::forget(guard),
+            Err(keeper_told) => core::mem::forget(keeper_told),
+        }
+    }
+    deaths::invalid_opcode();
+    frame
+}
+
+fn dying(depth: usize) {
+    black_box(descend(depth));
+}
+
+fn run(stage: &mut Stage) {
+    let spawn = Spawn::new("resumed", resumed).policy(&SkipUd2);
+    let task = spawn.start().expect("room for a task");
+    stage.wait_for_end_of(task);
+    let (to_policy, round_trip) =
+        (TO_POLICY.load(Ordering::Relaxed), ROUND_TRIP.load(Ordering::Relaxed));
+    write_line(format_args!("@cost resume-trap-to-policy instructions={to_policy}"));
+    write_line(format_args!("@cost resume-round-trip instructions={round_trip}"));
+    stage.check("a resume takes 500 instructions at most", round_trip <= 500);
+
+    for resources in [1, 4, 16] {
+        for frames in [4, 16, 64] {
+            HOLD.store(resources, Ordering::Relaxed);
+            // Besides these there are the task's own three.
+            let task = stage.spawn_with("dying", dying, frames - 4);
+            let Some(report) = stage.report_on(task) else { return };
+            let (free, gone) =
+                (report.settled_at - report.stopped_at, report.gone_at - report.stopped_at);
+            let walked = report.frames.len();
+            write_line(format_args!(
+                "@cost exit-to-free resources={resources} frames={frames} instructions={free}"
+            ));
+            write_line(format_args!(
+                "@cost exit-to-gone resources={resources} frames={frames} instructions={gone}"
+            ));
+            stage.check(format_args!("{walked} frames"), walked == frames);
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! One case: its word, and its record.
+#![expect(unsafe_code, reason = "who has a case alone uses its record")]
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use task_model::TaskId;
+
+use super::word::{Phase, Word};
+use super::{Docket, Late};
+use crate::chain::KeeperId;
+use crate::{Report, Verdict};
+
+/// Room for a case.
+pub(super) struct Slot {
+    word: AtomicU64,
+    /// When the word's phase ends by itself, in ticks; `u64::MAX` if it does not.
+    due: AtomicU64,
+    /// What goes with a [`Verdict::RestartAfter`].
+    delay: AtomicU64,
+    /// Whom the record is of, from when it is: see [`Slot::task`].
+    task: AtomicU64,
+    /// Whether somebody wants the task to end, whatever is ruled.
+    killed: AtomicBool,
+    record: UnsafeCell<Report>,
+}
+
+// SAFETY: the record is used by whoever has the case in hand, which is one keeper: every change of
+// hands is a compare-exchange of the word, Release by who gives and Acquire by who takes.
+unsafe impl Sync for Slot {}
+
+/// What stands for no task: of an id whose number no task can have.
+const NO_TASK: u64 = u64::MAX;
+
+fn pack_task(task: TaskId) -> u64 {
+    u64::from(task.index) << 32 | u64::from(task.generation)
+}
+
+impl Slot {
+    pub(super) fn free() -> Self {
+        Self {
+            word: AtomicU64::new(Word::FREE.0),
+            due: AtomicU64::new(u64::MAX),
+            delay: AtomicU64::new(0),
+            task: AtomicU64::new(NO_TASK),
+            killed: AtomicBool::new(false),
+            record: UnsafeCell::new(Report::empty()),
+        }
+    }
+
+    fn task(&self) -> Option<TaskId> {
+        let packed = self.task.load(Ordering::Acquire);
+        (packed != NO_TASK)
+            .then_some(TaskId { index: (packed >> 32) as u32, generation: packed as u32 })
+    }
+
+    #[inline]
+    pub(super) fn word(&self) -> Word {
+        // Acquire pairs with the Release in `change`: who takes a case sees what is in its record.
+        Word(self.word.load(Ordering::Acquire))
+    }
+
+    pub(super) fn due(&self) -> u64 {
+        // Relaxed, as all uses: a time, which decides nothing about who has the case.
+        self.due.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn set_due(&self, due: u64) {
+        self.due.store(due, Ordering::Relaxed);
+    }
+
+    pub(super) fn waits(&self) -> bool {
+        self.word().is(Phase::Waiting)
+    }
+
+    #[inline]
+    pub(super) fn open(&self, keeper: KeeperId) -> Option<OpenCase<'_>> {
+        let word = self.word();
+        if !word.is(Phase::Free) {
+            return None;
+        }
+        OpenCase { slot: self, word }.move_to(Phase::Serving, keeper, None)
+    }
+
+    pub(super) fn take_up(
+        &self,
+        keeper: KeeperId,
+        serves_for: impl Fn(KeeperId) -> bool,
+    ) -> Option<(OpenCase<'_>, Option<Verdict>)> {
+        let word = self.word();
+        if !word.is(Phase::Waiting) || !serves_for(word.keeper()) {
+            return None;
+        }
+        // Ruled or not, it is looked at anew: the keeper that has it now rules.
+        let case = OpenCase { slot: self, word }.move_to(Phase::Serving, keeper, None)?;
+        Some((case, self.verdict(word)))
+    }
+
+    pub(super) fn left_by(&self, keeper: KeeperId) -> Option<OpenCase<'_>> {
+        let word = self.word();
+        let left = word.is_in_hand() && word.keeper() == keeper;
+        left.then_some(OpenCase { slot: self, word })
+    }
+
+    /// See [`Docket::kill`].
+    pub(super) fn kill(&self, task: TaskId) -> Option<KeeperId> {
+        if self.task() != Some(task) {
+            return None;
+        }
+        let word = self.word();
+        if matches!(word.phase(), Phase::Deferred | Phase::Delayed) {
+            self.set_due(u64::MAX);
+            let next = word.next(Phase::Waiting, word.keeper(), Some(Verdict::Exit));
+            if self.change(word, next) {
+                return Some(word.keeper());
+            }
+        }
+        self.killed.store(true, Ordering::SeqCst);
+        // SeqCst, as in `close`: if the case is still open after this, its keeper sees the mark.
+        (self.task.load(Ordering::SeqCst) == pack_task(task)).then_some(word.keeper())
+    }
+
+    /// See [`Docket::answer`].
+    pub(super) fn answer(&self, generation: u32, verdict: Verdict) -> Option<KeeperId> {
+        let word = self.word();
+        (word.generation() == generation).then(|| self.answer_in(word, verdict))?
+    }
+
+    /// See [`Docket::answer_for`].
+    pub(super) fn answer_for(&self, task: TaskId, verdict: Verdict) -> Option<KeeperId> {
+        // The word first: while that does not change, neither does the task.
+        let word = self.word();
+        (self.task() == Some(task)).then(|| self.answer_in(word, verdict))?
+    }
+
+    fn answer_in(&self, word: Word, verdict: Verdict) -> Option<KeeperId> {
+        if !matches!(word.phase(), Phase::Deferred | Phase::Deferring) {
+            return None;
+        }
+        // Nobody looks at them before the exchange, and one answers at a time.
+        self.set_delay(verdict);
+        let next = match word.phase() {
+            Phase::Deferred => word.next(Phase::Waiting, word.keeper(), Some(verdict)),
+            // Before the policy that gave the token away has returned: its keeper finds this then.
+            Phase::Deferring if word.verdict().is_none() => word.with_verdict(verdict),
+            _ => return None,
+        };
+        if word.is(Phase::Deferred) {
+            self.set_due(u64::MAX);
+        }
+        self.change(word, next).then_some(word.keeper())
+    }
+
+    /// What comes of a phase whose time is up; `None` if nothing does.
+    pub(super) fn end_in_time(&self, word: Word) -> Option<Late> {
+        let verdict = match word.phase() {
+            Phase::Delayed => Verdict::Restart,
+            Phase::Deferred => Verdict::TryNext,
+            Phase::Serving | Phase::Deferring => {
+                // Told of once.
+                self.set_due(u64::MAX);
+                return Some(Late::Keeper);
+            }
+            Phase::Free | Phase::Ruled | Phase::Waiting => return None,
+        };
+        self.set_due(u64::MAX);
+        let next = word.next(Phase::Waiting, word.keeper(), Some(verdict));
+        self.change(word, next).then_some(Late::Case)
+    }
+
+    /// What `word` says was ruled.
+    fn verdict(&self, word: Word) -> Option<Verdict> {
+        match word.verdict() {
+            Some(Verdict::RestartAfter(_)) => {
+                // Relaxed: written before the word was changed, which has been seen.
+                Some(Verdict::RestartAfter(self.delay.load(Ordering::Relaxed)))
+            }
+            verdict => verdict,
+        }
+    }
+
+    /// Puts down what of `verdict` the word has no room for.
+    fn set_delay(&self, verdict: Verdict) {
+        if let Verdict::RestartAfter(ticks) = verdict {
+            self.delay.store(ticks, Ordering::Relaxed);
+        }
+    }
+
+    /// Changes the word, unless somebody else has.
+    #[inline]
+    fn change(&self, from: Word, to: Word) -> bool {
+        // Release: what was written into the record is there for who takes the case next. Relaxed
+        // otherwise: nothing is read then.
+        self.word.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+}
+
+/// A case that one keeper has in hand. It is no guard: a case whose keeper dies stays open.
+#[derive(Clone, Copy)]
+pub(crate) struct OpenCase<'d> {
+    slot: &'d Slot,
+    word: Word,
+}
+
+impl<'d> OpenCase<'d> {
+    /// The record of the case.
+    ///
+    /// # Safety
+    /// The caller is the keeper that has the case in hand, or found it [left](Docket::left_by) by
+    /// one that is frozen; and no other reference that it got from this is used any more.
+    pub(crate) unsafe fn record(&self) -> &'d mut Report {
+        // SAFETY: by the contract, nobody else has it: see `Sync`.
+        unsafe { &mut *self.slot.record.get() }
+    }
+
+    /// Says that the record is of this task from now on.
+    pub(crate) fn begin(&self, task: TaskId) {
+        self.slot.killed.store(false, Ordering::Relaxed);
+        // Release pairs with the Acquire in `Slot::task`, if the keeper dies.
+        self.slot.task.store(pack_task(task), Ordering::Release);
+    }
+
+    /// Whom the record is of; `None` if its keeper died before it was of anybody.
+    pub(crate) fn task(&self) -> Option<TaskId> {
+        self.slot.task()
+    }
+
+    /// Whether somebody wants the task to end, whatever is ruled.
+    pub(crate) fn is_killed(&self) -> bool {
+        self.slot.killed.load(Ordering::Relaxed)
+    }
+
+    /// What has been ruled, if it has.
+    pub(crate) fn verdict(&self) -> Option<Verdict> {
+        self.slot.verdict(self.word)
+    }
+
+    /// Sets when the keeper must have ruled: so many ticks from now.
+    #[inline]
+    pub(crate) fn rule_by(&self, due: u64) {
+        self.slot.set_due(due);
+    }
+
+    /// Takes a token out: its slot and generation. `None` if too many cases are left to others.
+    pub(crate) fn begin_deferring(&mut self, docket: &Docket) -> Option<(usize, u32)> {
+        if !self.word.is(Phase::Serving) || !docket.may_defer() {
+            return None;
+        }
+        *self = self.move_to(Phase::Deferring, self.word.keeper(), None)?;
+        Some((docket.number_of(self.slot), self.word.generation()))
+    }
+
+    /// The same case, after a token has been taken out.
+    pub(crate) fn with_token(self) -> Self {
+        Self { word: self.slot.word(), ..self }
+    }
+
+    /// Leaves the case to whoever has the token, until `due`. If that has ruled already, says what.
+    pub(crate) fn defer(self, due: u64) -> Result<(), Verdict> {
+        self.slot.set_due(due);
+        // The token keeps its generation.
+        let deferred = self.word.in_phase(Phase::Deferred);
+        if self.slot.change(self.word, deferred) {
+            return Ok(());
+        }
+        Err(self.slot.verdict(self.slot.word()).unwrap_or(Verdict::TryNext))
+    }
+
+    /// Leaves the case alone until it is to be restarted.
+    pub(crate) fn restart_at(self, due: u64) {
+        self.slot.set_due(due);
+        self.move_to(Phase::Delayed, self.word.keeper(), None);
+    }
+
+    /// Notes what is ruled: from now on whoever has the case carries that out. A token is void. `None`
+    /// if the case is another's by now.
+    #[must_use]
+    pub(crate) fn rule(self, verdict: Verdict) -> Option<Self> {
+        // An answer to a token may have come meanwhile; the policy's own word goes before it.
+        let word = self.slot.word();
+        if word.generation() != self.word.generation() {
+            return None;
+        }
+        self.slot.set_delay(verdict);
+        self.slot.set_due(u64::MAX);
+        Self { word, ..self }.move_to(Phase::Ruled, word.keeper(), Some(verdict))
+    }
+
+    /// Gives the case to `keeper`, which is to carry out what was ruled, or to rule.
+    pub(crate) fn pass_to(self, keeper: KeeperId, verdict: Option<Verdict>) -> bool {
+        self.move_to(Phase::Waiting, keeper, verdict).is_some()
+    }
+
+    /// The case is over.
+    pub(crate) fn close(self) {
+        // First, so that the next case does not begin with it. Whoever finds the case like this
+        // closes it again.
+        self.slot.task.store(NO_TASK, Ordering::SeqCst);
+        self.move_to(Phase::Free, self.word.keeper(), None);
+    }
+
+    #[inline]
+    fn move_to(self, phase: Phase, keeper: KeeperId, verdict: Option<Verdict>) -> Option<Self> {
+        let next = self.word.next(phase, keeper, verdict);
+        self.slot.change(self.word, next).then_some(Self { slot: self.slot, word: next })
+    }
+}
