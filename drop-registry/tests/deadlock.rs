@@ -143,7 +143,7 @@ fn tasks_that_lock_in_one_order_are_never_taken_for_deadlocked_at_any_instructio
     static CHANGED: Condvar<Hosted> = Condvar::new();
     let mut waited = 0;
     for seed in 0..2 {
-        let mut machine = Machine::new();
+        let machine = Machine::new();
         let mut tasks: Vec<_> = (0..3)
             .map(|task| {
                 machine.spawn(move || {

@@ -26,7 +26,7 @@ fn a_destroyed_semaphore_whose_permits_were_forgotten_is_not_listed_any_more() {
 fn a_semaphore_whose_permit_another_task_has_is_not_destroyed() {
     let destroyed_after = |take: fn(&'static Semaphore<Hosted>)| {
         does_not_abort(|| {
-            let mut machine = Machine::new();
+            let machine = Machine::new();
             let semaphore: &'static mut Semaphore<Hosted> = Box::leak(Box::new(Semaphore::new(2)));
             let place = &raw mut *semaphore as usize;
             let holder = machine.spawn(move || take(semaphore));

@@ -12,7 +12,7 @@ pub(crate) fn instructions<O: Operation>(make: impl FnOnce() -> O + 'static) -> 
 }
 
 fn between_marks<O: Operation>(make: impl FnOnce() -> O + 'static) -> u64 {
-    let mut machine = Machine::new();
+    let machine = Machine::new();
     let task = machine.spawn(move || {
         let operation = &make();
         // What it works on is somewhere in memory, as it would be.

@@ -51,7 +51,7 @@ struct Row {
 fn main() {
     // `cargo bench` says `--bench`; anything else only wants to know that it runs.
     let rounds = if std::env::args().any(|argument| argument == "--bench") { 601 } else { 3 };
-    let mut machine = Machine::new();
+    let machine = Machine::new();
     // In a task, for `Hosted` is slower outside.
     let measured = machine.spawn(move || {
         let (kernel, hosted) = (measure::<Kernel>(rounds), measure::<Hosted>(rounds));

@@ -2,11 +2,11 @@
 #![expect(unsafe_code, reason = "runs and freezes tasks")]
 
 use core::arch::naked_asm;
-use core::cell::{Cell, UnsafeCell};
+use core::cell::{Cell, OnceCell, UnsafeCell};
 use core::fmt;
-use core::mem;
 use core::panic::AssertUnwindSafe;
 use core::ptr::NonNull;
+use core::sync::atomic::{Ordering, compiler_fence};
 use core::time::Duration;
 use std::boxed::Box;
 use std::panic::catch_unwind;
@@ -18,7 +18,7 @@ use task_model::{FaultInfo, FrozenTask, Gpr, RegisterFile, TaskId};
 use super::domain::domain;
 use super::parking;
 use super::signals::{self, Cpu, Trap};
-use super::stack::Stack;
+use super::stack::Stacks;
 use super::switch::Context;
 use super::timer::Timer;
 use crate::{CurrentLedger, Heap, HeapMemory, Ledger, Settled, TrackedHeap, reclaim, settle};
@@ -99,31 +99,42 @@ pub(super) fn stop_running(why: Stop) {
 type Entry = Box<dyn FnMut()>;
 
 struct Task {
-    id: TaskId,
-    stack: Stack,
-    entry: Box<Entry>,
+    number: u32,
+    /// Of its present life. A restart is done as soon as this is another, and not before.
+    generation: Cell<u32>,
+    /// Those of lives that are over stay mapped: something may point into them still.
+    stacks: Stacks,
+    entry: Box<UnsafeCell<Entry>>,
     /// Whether the entry can be run again.
     restartable: bool,
     /// Not freed with the machine: the word of a static lock may name it for ever.
     ledger: &'static Ledger,
     context: Box<UnsafeCell<Context>>,
     /// What `END` is while it runs.
-    end: Option<Stop>,
-    parked: bool,
-    alive: bool,
+    end: Cell<Option<Stop>>,
+    parked: Cell<bool>,
+    alive: Cell<bool>,
 }
 
 /// A machine of one CPU, which is the thread that made it; and its tasks, of which one runs when
 /// its owner says so.
+///
+/// It is shared, so that a task can be the one that stops, restarts and retires others: what that
+/// changes is in cells, and in an order that a task may be killed in the middle of. Nothing is moved
+/// or freed as long as the machine lives, since a task may be interrupted while it looks at it.
 pub struct Machine {
     cpu: Box<UnsafeCell<Cpu>>,
-    tasks: Vec<Task>,
-    /// Of lives that are over. They stay mapped: something may point into them still.
-    old_stacks: Vec<Stack>,
-    timer: Option<Timer>,
+    /// By number.
+    tasks: Box<[OnceCell<Task>]>,
+    /// The one that runs.
+    running: Cell<Option<TaskId>>,
+    timer: OnceCell<Timer>,
 }
 
 impl Machine {
+    /// How many tasks there can be in a machine's life, not counting restarts.
+    pub const MAX_TASKS: usize = 1024;
+
     /// A machine for this thread.
     ///
     /// # Panics
@@ -133,70 +144,84 @@ impl Machine {
         let cpu = Box::new(UnsafeCell::new(Cpu::new()));
         Cpu::attach(cpu.get());
         parking::clear();
-        Self { cpu, tasks: Vec::new(), old_stacks: Vec::new(), timer: None }
+        let tasks = (0..Self::MAX_TASKS).map(|_| OnceCell::new()).collect();
+        Self { cpu, tasks, running: Cell::new(None), timer: OnceCell::new() }
     }
 
     /// A task that will run `entry`. It does not run yet.
     ///
     /// If the task is killed, what `entry` owns is leaked, but for what its ledger lists.
-    pub fn spawn(&mut self, entry: impl FnOnce() + 'static) -> TaskId {
+    pub fn spawn(&self, entry: impl FnOnce() + 'static) -> TaskId {
         self.spawn_boxed(Box::new(entry))
     }
 
     /// As [`Machine::spawn`], for an entry that is boxed already.
-    pub fn spawn_boxed(&mut self, entry: Box<dyn FnOnce()>) -> TaskId {
+    pub fn spawn_boxed(&self, entry: Box<dyn FnOnce()>) -> TaskId {
         let mut entry = Some(entry);
         self.enter(Box::new(move || entry.take().expect("runs once")()), false)
     }
 
     /// A task that will run `entry`, and again from the beginning if it is
     /// [restarted](Machine::restart).
-    pub fn spawn_restartable(&mut self, entry: impl Fn() + 'static) -> TaskId {
+    pub fn spawn_restartable(&self, entry: impl Fn() + 'static) -> TaskId {
         self.enter(Box::new(entry), true)
     }
 
-    fn enter(&mut self, entry: Entry, restartable: bool) -> TaskId {
-        let id = TaskId::first(self.tasks.len() as u32);
+    fn enter(&self, entry: Entry, restartable: bool) -> TaskId {
+        assert!(!signals::in_task(), "a task may be killed, and the allocator with it");
+        let number = self.tasks().count();
+        let place = self.tasks.get(number).expect("room for another task");
         let ledger: &'static Ledger = Box::leak(Box::default());
-        parking::enter(self.tasks.len(), ledger);
-        let mut task = Task {
-            id,
-            stack: Stack::new(STACK_BYTES),
-            entry: Box::new(entry),
+        parking::enter(number, ledger);
+        let task = Task {
+            number: number as u32,
+            generation: Cell::new(0),
+            stacks: Stacks::new(STACK_BYTES),
+            entry: Box::new(UnsafeCell::new(entry)),
             restartable,
             ledger,
             context: Box::new(UnsafeCell::new(Context::new())),
-            end: None,
-            parked: false,
-            alive: true,
+            end: Cell::new(None),
+            parked: Cell::new(false),
+            alive: Cell::new(true),
         };
-        task.stand_at_entry();
-        self.tasks.push(task);
-        id
+        // SAFETY: it does not run, and nobody knows of it yet.
+        unsafe { task.stand_at_entry() };
+        let task = place.get_or_init(|| task);
+        task.id()
     }
 
     /// Ends this life of a task, and begins the next one in its place: from its entry, on another
     /// stack, with an empty ledger. Returns its new id; `None`, with nothing changed, if its entry
     /// can run only once.
     ///
+    /// A task that does this may be killed at any instruction of it. Unless the task that it is about
+    /// has its new id by then, nobody else sees anything of that, and it is to be done again.
+    ///
     /// # Panics
     /// If there is no such task.
     ///
     /// # Safety
-    /// What the task held has been settled, or it held nothing.
-    pub unsafe fn restart(&mut self, id: TaskId) -> Option<TaskId> {
+    /// It does not run, what it held has been settled, or it held nothing, and what
+    /// [`seize`](Self::seize) has returned of this life is used no more.
+    pub unsafe fn restart(&self, id: TaskId) -> Option<TaskId> {
         let task = self.task(id);
         if !task.restartable {
             return None;
         }
         // SAFETY: this life of the task ends here, and by the contract is settled.
         unsafe { task.ledger.reset() };
-        task.id = id.next_generation();
-        (task.end, task.parked, task.alive) = (None, false, true);
-        let (next, old_stack) = (task.id, mem::replace(&mut task.stack, Stack::new(STACK_BYTES)));
-        task.stand_at_entry();
+        task.stacks.renew();
+        // SAFETY: this function's contract.
+        unsafe { task.stand_at_entry() };
+        task.end.set(None);
+        task.parked.set(false);
+        task.alive.set(true);
         parking::enter(id.index as usize, task.ledger);
-        self.old_stacks.push(old_stack);
+        let next = id.next_generation();
+        // In this order, whoever looks: there is one thread, and it is interrupted by signals.
+        compiler_fence(Ordering::SeqCst);
+        task.generation.set(next.generation);
         Some(next)
     }
 
@@ -204,47 +229,57 @@ impl Machine {
     ///
     /// # Panics
     /// If there is no such task.
-    pub fn retire(&mut self, id: TaskId) {
-        self.task(id).alive = false;
+    pub fn retire(&self, id: TaskId) {
+        self.task(id).alive.set(false);
     }
 
     /// Runs a task until it stops; with a budget, for at most so many instructions. A task that is
     /// parked, and has not been unparked since, does not run.
     ///
     /// # Panics
-    /// If there is no such task, or it has ended.
-    pub fn run(&mut self, id: TaskId, budget: Option<u64>) -> Stop {
+    /// If there is no such task, or it has ended; and if a task calls this.
+    pub fn run(&self, id: TaskId, budget: Option<u64>) -> Stop {
+        assert!(!signals::in_task(), "tasks are run by the machine's owner");
         let asleep = self.is_asleep(id);
         let task = self.live(id);
         if asleep {
             return Stop::Parked;
         }
-        task.parked = false;
-        let (context, bounds) = (task.context.get(), task.stack.bounds());
+        task.parked.set(false);
+        let context = task.context.get();
         let outer = LEDGER.replace(task.ledger);
         END.set(task.end.take());
+        self.running.set(Some(id));
         // SAFETY: the machine is attached to this thread, and the task stands at its entry or
         // where it last stopped; its stack and ledger live as long as the machine.
         let trap = unsafe { Cpu::run(self.cpu.get(), context, budget) };
+        self.running.set(None);
         LEDGER.set(outer);
         let end = END.take();
         let stop = match trap {
             // It may have stopped between saying why it would stop and stopping.
             Trap::Budget => {
-                self.task(id).end = end;
+                task.end.set(end);
                 Stop::BudgetSpent
             }
             Trap::Call => end.unwrap_or(Stop::Yielded),
             Trap::Fault { vector, error_code, address } => {
-                let rip = self.registers(id).rip;
+                // SAFETY: it has stopped, and who looks at it as a keeper lets go of it before it runs.
+                let rip = unsafe { (*context).registers.rip };
+                let bounds = task.stacks.bounds();
                 Stop::Faulted(FaultInfo::from_trap(vector, error_code, address, rip, &bounds))
             }
         };
-        self.task(id).parked = stop == Stop::Parked;
+        task.parked.set(stop == Stop::Parked);
         if matches!(stop, Stop::Finished | Stop::Panicked) {
-            self.task(id).alive = false;
+            task.alive.set(false);
         }
         stop
+    }
+
+    /// The task that runs, of those that call this.
+    pub fn running(&self) -> Option<TaskId> {
+        self.running.get()
     }
 
     /// Runs a task until it stops, for at most about this much CPU time.
@@ -254,10 +289,11 @@ impl Machine {
     ///
     /// # Panics
     /// As [`Machine::run`].
-    pub fn run_slice(&mut self, id: TaskId, slice: Duration) -> Stop {
-        self.timer.get_or_insert_with(Timer::new).arm(slice);
+    pub fn run_slice(&self, id: TaskId, slice: Duration) -> Stop {
+        let timer = self.timer.get_or_init(Timer::new);
+        timer.arm(slice);
         let stop = self.run(id, None);
-        self.timer.iter().for_each(Timer::disarm);
+        timer.disarm();
         stop
     }
 
@@ -267,13 +303,13 @@ impl Machine {
     /// # Errors
     /// The first task that faults or panics, and how; or the first one alive, if all that are
     /// alive are parked.
-    pub fn run_all(&mut self) -> Result<(), (TaskId, Stop)> {
-        while self.tasks.iter().any(|task| task.alive) {
+    pub fn run_all(&self) -> Result<(), (TaskId, Stop)> {
+        while self.tasks().any(|task| task.alive.get()) {
             let mut first_asleep = None;
             let mut any_ran = false;
-            for index in 0..self.tasks.len() {
-                let id = self.tasks[index].id;
-                if !self.tasks[index].alive {
+            for task in self.tasks() {
+                let id = task.id();
+                if !task.alive.get() {
                     continue;
                 }
                 if self.is_asleep(id) {
@@ -304,7 +340,7 @@ impl Machine {
 
     /// The ledgers of all tasks that live.
     pub fn ledgers(&self) -> impl Iterator<Item = (TaskId, &Ledger)> {
-        self.tasks.iter().filter(|task| task.alive).map(|task| (task.id, task.ledger))
+        self.tasks().filter(|task| task.alive.get()).map(|task| (task.id(), task.ledger))
     }
 
     /// A task that does not run, as a keeper sees it, and its ledger.
@@ -316,34 +352,41 @@ impl Machine {
         unsafe { self.seize(id) }
     }
 
-    /// As [`Machine::frozen`], for as long as the caller says.
+    /// As [`Machine::frozen`], for as long as the caller says. Tasks may call it, of others.
     ///
     /// # Panics
-    /// If there is no such task.
+    /// If there is no such task, or it is the one that calls this.
     ///
     /// # Safety
     /// Until both are gone, the machine lives and does not run the task. Once they have been used
     /// for settling it, it is run no more, unless it has been [restarted](Machine::restart).
-    pub unsafe fn seize<'a>(&mut self, id: TaskId) -> (FrozenTask<'a>, &'a Ledger) {
+    pub unsafe fn seize<'a>(&self, id: TaskId) -> (FrozenTask<'a>, &'a Ledger) {
+        assert_ne!(self.running.get(), Some(id), "no task is frozen while it runs");
         let task = self.task(id);
         // SAFETY: the context is in a box, which lives as long as the machine: by the contract, for
         // `'a`. A task's registers are all in its context when it does not run.
         // The stack stays mapped as long as the machine lives.
         unsafe {
             let registers = NonNull::new_unchecked(&raw mut (*task.context.get()).registers);
-            (FrozenTask::new(id, registers, task.stack.bounds()), task.ledger)
+            (FrozenTask::new(id, registers, task.stacks.bounds()), task.ledger)
         }
+    }
+
+    /// Which life of the task with this number is the present one; `None` if there is no such task.
+    pub fn life(&self, number: usize) -> Option<TaskId> {
+        Some(self.tasks.get(number)?.get()?.id())
     }
 
     /// Whether the task has neither ended nor been killed.
     pub fn is_alive(&self, id: TaskId) -> bool {
-        self.tasks.get(id.index as usize).is_some_and(|task| task.id == id && task.alive)
+        self.find(id).is_some_and(|task| task.alive.get())
     }
 
     /// Whether the task is parked, and has not been unparked since.
     pub fn is_asleep(&self, id: TaskId) -> bool {
-        let task = self.tasks.get(id.index as usize).filter(|task| task.id == id && task.alive);
-        task.is_some_and(|task| task.parked && !parking::is_unparked(id.index as usize))
+        self.find(id).is_some_and(|task| {
+            task.alive.get() && task.parked.get() && !parking::is_unparked(id.index as usize)
+        })
     }
 
     /// Ends a task where it stands, and gives up all it holds. Returns what was done, in both
@@ -361,30 +404,45 @@ impl Machine {
             settle(&frozen, ledger, &domain(), |one| settled.push(one));
             reclaim(ledger, &domain(), |one| settled.push(one));
         }
-        self.task(id).alive = false;
+        self.task(id).alive.set(false);
         settled
     }
 
-    fn task(&mut self, id: TaskId) -> &mut Task {
-        let task = self.tasks.get_mut(id.index as usize).filter(|task| task.id == id);
-        task.unwrap_or_else(|| panic!("there is no task {id}"))
+    fn tasks(&self) -> impl Iterator<Item = &Task> {
+        self.tasks.iter().map_while(OnceCell::get)
     }
 
-    fn live(&mut self, id: TaskId) -> &mut Task {
+    fn find(&self, id: TaskId) -> Option<&Task> {
+        self.tasks.get(id.index as usize)?.get().filter(|task| task.id() == id)
+    }
+
+    fn task(&self, id: TaskId) -> &Task {
+        self.find(id).unwrap_or_else(|| panic!("there is no task {id}"))
+    }
+
+    fn live(&self, id: TaskId) -> &Task {
         let task = self.task(id);
-        assert!(task.alive, "task {id} has ended");
+        assert!(task.alive.get(), "task {id} has ended");
         task
     }
 }
 
 impl Task {
+    fn id(&self) -> TaskId {
+        TaskId { index: self.number, generation: self.generation.get() }
+    }
+
     /// Sets its registers to the beginning of its entry.
-    fn stand_at_entry(&mut self) {
+    ///
+    /// # Safety
+    /// It does not run, and nobody else uses its registers.
+    unsafe fn stand_at_entry(&self) {
         let mut context = Context::new();
-        context.registers[Gpr::Rdi] = (&raw mut *self.entry).expose_provenance() as u64;
-        context.registers[Gpr::Rsp] = self.stack.bounds().top();
+        context.registers[Gpr::Rdi] = self.entry.get().expose_provenance() as u64;
+        context.registers[Gpr::Rsp] = self.stacks.bounds().top();
         context.registers.rip = task_start as *const () as u64;
-        *self.context.get_mut() = context;
+        // SAFETY: this function's contract.
+        unsafe { *self.context.get() = context };
     }
 }
 
@@ -396,7 +454,7 @@ impl Drop for Machine {
 
 impl fmt::Debug for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Machine").field("tasks", &self.tasks.len()).finish_non_exhaustive()
+        f.debug_struct("Machine").field("tasks", &self.tasks().count()).finish_non_exhaustive()
     }
 }
 

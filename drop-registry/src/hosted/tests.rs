@@ -15,7 +15,7 @@ use crate::Mutex;
 
 /// Executes `body` as a task, which ends by a fault.
 fn fault_of(body: impl FnOnce() + 'static) -> FaultInfo {
-    let mut machine = Machine::new();
+    let machine = Machine::new();
     let task = machine.spawn(body);
     match machine.run(task, None) {
         Stop::Faulted(fault) => fault,
@@ -26,7 +26,7 @@ fn fault_of(body: impl FnOnce() + 'static) -> FaultInfo {
 #[test]
 fn tasks_take_turns() {
     static LOG: std::sync::Mutex<Vec<u32>> = std::sync::Mutex::new(Vec::new());
-    let mut machine = Machine::new();
+    let machine = Machine::new();
     for n in 1..=2 {
         machine.spawn(move || {
             LOG.lock().unwrap().push(n);
@@ -61,7 +61,7 @@ fn faults_say_what_the_machine_said() {
 #[test]
 fn a_slice_of_time_stops_a_task_that_never_stops_by_itself() {
     static TURNS: AtomicU64 = AtomicU64::new(0);
-    let mut machine = Machine::new();
+    let machine = Machine::new();
     let task = machine.spawn(|| {
         loop {
             TURNS.fetch_add(1, Ordering::Relaxed);
@@ -78,7 +78,7 @@ fn a_slice_of_time_stops_a_task_that_never_stops_by_itself() {
 
 #[test]
 fn tasks_that_are_stopped_while_they_allocate_do_not_hold_up_each_other() {
-    let mut machine = Machine::new();
+    let machine = Machine::new();
     let tasks = [1usize, 2].map(|n| {
         machine.spawn(move || {
             loop {
@@ -96,7 +96,7 @@ fn tasks_that_are_stopped_while_they_allocate_do_not_hold_up_each_other() {
 #[test]
 fn a_restarted_task_runs_its_entry_again_on_another_stack() {
     static STACKS: std::sync::Mutex<Vec<usize>> = std::sync::Mutex::new(Vec::new());
-    let mut machine = Machine::new();
+    let machine = Machine::new();
     let task = machine.spawn_restartable(|| {
         let here = 0u8;
         STACKS.lock().unwrap().push((&raw const here).addr());
@@ -149,7 +149,7 @@ fn a_budget_stops_a_task_after_exactly_so_many_instructions() {
 
 #[test]
 fn vector_registers_survive_the_switch() {
-    let mut machine = Machine::new();
+    let machine = Machine::new();
     for value in [0x1111u64, 0x2222] {
         machine.spawn(move || {
             let seen: u64;
@@ -200,7 +200,7 @@ fn addresses(machine: &Machine) -> BTreeSet<usize> {
 #[test]
 fn what_a_task_held_when_its_machine_went_is_no_later_task_s() {
     static LOCKS: [Mutex<(), Hosted>; 100] = [const { Mutex::new(()) }; 100];
-    let mut machine = Machine::new();
+    let machine = Machine::new();
     for lock in &LOCKS {
         let task = machine.spawn(move || {
             let _guard = lock.lock();
@@ -211,7 +211,7 @@ fn what_a_task_held_when_its_machine_went_is_no_later_task_s() {
     let owners = addresses(&machine);
     drop(machine);
     assert!(LOCKS.iter().all(Mutex::is_locked));
-    let mut machine = Machine::new();
+    let machine = Machine::new();
     for _ in &LOCKS {
         machine.spawn(|| ());
     }
@@ -221,7 +221,7 @@ fn what_a_task_held_when_its_machine_went_is_no_later_task_s() {
 
 #[test]
 fn a_panic_ends_its_task_alone() {
-    let mut machine = Machine::new();
+    let machine = Machine::new();
     let task = machine.spawn(|| std::panic::resume_unwind(Box::new(())));
     assert_eq!(machine.run(task, None), Stop::Panicked);
     assert!(!machine.is_alive(task));

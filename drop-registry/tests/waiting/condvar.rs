@@ -8,7 +8,7 @@ static POSTED: Condvar<Hosted> = Condvar::new();
 
 #[test]
 fn both_kinds_of_wait_sleep_until_they_are_notified_one_by_one() {
-    let mut machine = Machine::new();
+    let machine = Machine::new();
     let by_condition = machine.spawn(|| {
         POSTED.wait_until(&JOBS, |jobs| jobs.checked_sub(1).map(|left| *jobs = left)).unwrap();
     });

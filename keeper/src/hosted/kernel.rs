@@ -4,9 +4,9 @@ use core::cell::Cell;
 use core::time::Duration;
 use std::vec::Vec;
 
-use drop_registry::WaitForGraph;
-use drop_registry::hosted::{Stop, domain};
-use task_model::{TaskId, TaskState};
+use drop_registry::hosted::{Hosted, Stop, domain};
+use drop_registry::{Parker, WaitForGraph};
+use task_model::{FaultInfo, TaskId, TaskState};
 
 use super::tables::unwind_tables;
 use super::tasks::{Tasks, Turn};
@@ -23,8 +23,8 @@ const SLICE: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub struct Kernel {
     keepers: Keepers<Tasks>,
-    /// The keeper that was registered last.
-    last_keeper: Cell<KeeperId>,
+    /// For which keepers the owner serves, a bit for each: the others are tasks.
+    served: Cell<u32>,
     serving: Cell<bool>,
 }
 
@@ -57,7 +57,7 @@ impl Kernel {
         assert!(capacity.tasks <= Self::MAX_TASKS, "a kernel has no room for so many tasks");
         let keepers = Keepers::new(Tasks::new(), domain(), unwind_tables(), capacity);
         keepers.take_seat(KeeperId::ROOT).expect("nobody serves yet");
-        Self { keepers, last_keeper: Cell::new(KeeperId::ROOT), serving: Cell::new(false) }
+        Self { keepers, served: Cell::new(1 << KeeperId::ROOT.number()), serving: Cell::new(false) }
     }
 
     /// Sets the policy of tasks that name none.
@@ -68,7 +68,7 @@ impl Kernel {
     }
 
     /// Registers a keeper: see [`Keepers::register`]. The kernel's owner serves for it, as for the
-    /// root.
+    /// root; [`spawn_keeper`](Self::spawn_keeper) is for one that is a task.
     ///
     /// # Errors
     /// As [`Keepers::register`].
@@ -80,8 +80,33 @@ impl Kernel {
     ) -> Result<KeeperId, RegisterError> {
         let keeper = self.keepers.register(parent, policy, patience)?;
         self.keepers.take_seat(keeper)?;
-        self.last_keeper.set(keeper);
+        self.served.set(self.served.get() | 1 << keeper.number());
         Ok(keeper)
+    }
+
+    /// A task that serves `keeper`, which has been [registered](Keepers::register) and is nobody's yet:
+    /// for keepers that may die themselves. It gives `told` what the keeper reports, and sleeps when
+    /// there is nothing to serve. Its own deaths are its parent's to rule on.
+    ///
+    /// It cannot allocate memory: who is killed in the middle of that takes the allocator with it.
+    ///
+    /// # Panics
+    /// As [`Kernel::spawn`]; and if the task has too high a number to sleep.
+    pub fn spawn_keeper(
+        &'static self,
+        keeper: KeeperId,
+        told: impl Fn(Result<&Report, NoSuchTask>) + 'static,
+    ) -> TaskId {
+        let task = self.spawn(move || {
+            let mut seat = self.keepers.sit(keeper, self.tasks().running()).expect("a free seat");
+            loop {
+                if !seat.serve(&told) {
+                    Hosted::park();
+                }
+            }
+        });
+        assert!((task.index as usize) < Hosted::TASKS, "a keeper sleeps");
+        task
     }
 
     /// A task that will run `entry`, and again from its beginning if it is restarted. It does not
@@ -184,14 +209,29 @@ impl Kernel {
     fn turn(&self, task: TaskId, turn: Turn) -> Stop {
         let (stop, fault) = self.tasks().run(task, turn);
         if let Some(fault) = fault {
-            let posted = self.keepers.post(task, fault, self.tasks().now());
-            posted.expect("a frozen task does not fault again");
+            self.post(task, fault);
         }
         stop
     }
 
-    /// Has the keepers deal with all that was posted to them, and returns what they reported. Notices
-    /// of tasks that are gone meanwhile are passed over.
+    /// Freezes a task where it stands as if it had faulted, and tells its keeper. If the task cannot
+    /// run, nothing happens.
+    ///
+    /// # Panics
+    /// As [`Kernel::kill`]; and if nobody keeps the task.
+    pub fn fault(&self, task: TaskId, fault: impl FnOnce(u64) -> FaultInfo) {
+        if self.tasks().freeze(task) {
+            self.post(task, fault(self.tasks().instruction_pointer(task)));
+        }
+    }
+
+    fn post(&self, task: TaskId, fault: FaultInfo) {
+        let posted = self.keepers.post(task, fault, self.tasks().now());
+        posted.expect("a frozen task does not fault again");
+    }
+
+    /// Has the keepers for which the owner serves deal with all that was posted to them, and returns
+    /// what they reported. Notices of tasks that are gone meanwhile are passed over.
     pub fn serve(&self) -> Vec<Report> {
         let mut reports = Vec::new();
         while let Some(told) = self.serve_one() {
@@ -207,9 +247,10 @@ impl Kernel {
     /// If it is called by a policy.
     pub fn serve_one(&self) -> Option<Result<Report, NoSuchTask>> {
         assert!(!self.serving.replace(true), "a policy cannot serve");
-        self.keepers.tick(self.tasks().now(), |_| unreachable!("keepers are no tasks here"));
+        self.keepers.tick(self.tasks().now(), |late| self.fault(late, FaultInfo::overdue));
         let mut answer = None;
-        let all = || (0..=self.last_keeper.get().number()).map(KeeperId::from_number);
+        let served = |number: &u8| self.served.get() & 1 << number != 0;
+        let all = || (0..32).filter(served).map(KeeperId::from_number);
         // Each time from the root on: what keepers leave to those above is dealt with first.
         while answer.is_none()
             && all()

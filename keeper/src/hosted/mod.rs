@@ -69,6 +69,11 @@
 //! one task for so many instructions and no more. [`Kernel::kill`] ends a task wherever it has come
 //! to. [`Kernel::with_wait_for_graph`] says who waits for whom, and who waits for ever.
 //!
+//! # Keepers that die
+//! The kernel's owner serves for the root, and for keepers that are [registered](Kernel::register)
+//! with the kernel. One that is registered with its [keepers](Kernel::keepers) is served by a task of
+//! its own ([`Kernel::spawn_keeper`]), which is stepped, killed, restarted and kept like any other.
+//!
 //! # What is not as in a kernel
 //! - There is one CPU, the thread. Tasks that share a lock of `std`'s share it as one thread does.
 //! - A task that is ended in the middle of a library's function takes that with it: if it was the

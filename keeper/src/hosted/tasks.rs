@@ -1,14 +1,15 @@
 //! The tasks, as their keeper sees them.
 #![expect(unsafe_code, reason = "promises what `Platform` asks for")]
 
-use core::cell::{Cell, RefCell};
+use alloc::boxed::Box;
+use core::cell::{Cell, OnceCell};
 use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::time::Instant;
-use std::vec::Vec;
 
-use drop_registry::WaitForGraph;
-use drop_registry::hosted::{Machine, Stop};
+use drop_registry::hosted::{Hosted, Machine, Stop};
+use drop_registry::{Parker, WaitForGraph};
 use task_model::{FaultInfo, TaskId, TaskState};
 
 use super::Kernel;
@@ -18,9 +19,9 @@ use crate::{CannotRestart, NoSuchTask, Platform, Policy, Report, Stopped};
 ///
 /// One tick of its time is a nanosecond.
 pub struct Tasks {
-    machine: RefCell<Machine>,
+    machine: Machine,
     /// By task number.
-    records: RefCell<Vec<Record>>,
+    records: Box<[OnceCell<Record>]>,
     began: Instant,
     /// How much time has been let pass at once, in nanoseconds.
     passed: Cell<u64>,
@@ -29,10 +30,10 @@ pub struct Tasks {
 /// What a keeper has to know of a task, beside what the machine knows.
 #[derive(Debug)]
 struct Record {
-    id: TaskId,
-    state: TaskState,
     policy: Option<&'static dyn Policy>,
-    restarts: u32,
+    /// Its state, and of which life: a word, so that a keeper that dies over it has changed both or
+    /// neither. What it says of an earlier life says nothing of the present one, which is ready.
+    state: AtomicU64,
 }
 
 /// How long a task is run.
@@ -45,8 +46,8 @@ pub(super) enum Turn {
 impl Tasks {
     pub(super) fn new() -> Self {
         Self {
-            machine: RefCell::new(Machine::new()),
-            records: RefCell::default(),
+            machine: Machine::new(),
+            records: (0..Kernel::MAX_TASKS).map(|_| OnceCell::new()).collect(),
             began: Instant::now(),
             passed: Cell::new(0),
         }
@@ -55,11 +56,12 @@ impl Tasks {
     pub(super) fn spawn(
         &self,
         policy: Option<&'static dyn Policy>,
-        enter: impl FnOnce(&mut Machine) -> TaskId,
+        enter: impl FnOnce(&Machine) -> TaskId,
     ) -> TaskId {
-        let id = enter(&mut self.machine.borrow_mut());
-        let record = Record { id, state: TaskState::Ready, policy, restarts: 0 };
-        self.records.borrow_mut().push(record);
+        let id = enter(&self.machine);
+        let state = AtomicU64::new(pack(id, TaskState::Ready));
+        let record = self.records[id.index as usize].set(Record { policy, state });
+        record.expect("the machine's numbers are new");
         id
     }
 
@@ -69,14 +71,18 @@ impl Tasks {
     }
 
     pub(super) fn count(&self) -> usize {
-        self.records.borrow().len()
+        self.records.iter().map_while(OnceCell::get).count()
+    }
+
+    /// The task that calls this, if it is one.
+    pub(super) fn running(&self) -> Option<TaskId> {
+        self.machine.running()
     }
 
     /// The task with this number, if it can run.
     pub(super) fn ready(&self, number: usize) -> Option<TaskId> {
-        let (records, machine) = (self.records.borrow(), self.machine.borrow());
-        let record = records.get(number).filter(|it| it.state == TaskState::Ready)?;
-        (!machine.is_asleep(record.id)).then_some(record.id)
+        let id = self.machine.life(number)?;
+        (self.state(id) == TaskState::Ready && !self.machine.is_asleep(id)).then_some(id)
     }
 
     /// Calls `look` with the wait-for graph of all tasks that live. None of them runs meanwhile.
@@ -84,48 +90,68 @@ impl Tasks {
         &self,
         look: impl FnOnce(&WaitForGraph<'_, { Kernel::MAX_TASKS }>) -> T,
     ) -> T {
-        let machine = self.machine.borrow();
-        let graph = WaitForGraph::new(machine.ledgers());
+        let graph = WaitForGraph::new(self.machine.ledgers());
         look(&graph.expect("a kernel has no more tasks than that"))
     }
 
     /// Where the task is in its life; `Dead` if the id is stale.
     pub(super) fn state(&self, id: TaskId) -> TaskState {
-        self.with_record(id, |record| record.state).unwrap_or(TaskState::Dead)
+        let Some(record) = self.record(id) else { return TaskState::Dead };
+        // Relaxed, here and below: there is one thread.
+        let word = record.state.load(Ordering::Relaxed);
+        STATES.into_iter().find(|state| pack(id, *state) == word).unwrap_or(TaskState::Ready)
     }
 
-    fn with_record<T>(&self, id: TaskId, body: impl FnOnce(&mut Record) -> T) -> Option<T> {
-        let mut records = self.records.borrow_mut();
-        records.get_mut(id.index as usize).filter(|record| record.id == id).map(body)
+    /// What is known of the task, if this is its present life.
+    fn record(&self, id: TaskId) -> Option<&Record> {
+        let record = self.records.get(id.index as usize)?.get()?;
+        (self.machine.life(id.index as usize) == Some(id)).then_some(record)
     }
 
     /// Whether the policy of the task rules on it when it has finished.
     fn is_told_of_exits(&self, id: TaskId) -> bool {
-        let policy = self.with_record(id, |record| record.policy).flatten();
+        let policy = self.record(id).and_then(|record| record.policy);
         policy.is_some_and(|policy| policy.rules_on_exits())
     }
 
     fn become_state(&self, id: TaskId, state: TaskState) {
-        self.with_record(id, |record| record.state = state);
+        if let Some(record) = self.record(id) {
+            record.state.store(pack(id, state), Ordering::Relaxed);
+        }
+    }
+
+    /// Freezes a task that could go on, as if it had faulted. Returns whether it could.
+    pub(super) fn freeze(&self, id: TaskId) -> bool {
+        let could = self.state(id) == TaskState::Ready;
+        if could {
+            self.become_state(id, TaskState::Frozen);
+        }
+        could
+    }
+
+    /// The instruction that a task, which does not run, is to execute next.
+    pub(super) fn instruction_pointer(&self, id: TaskId) -> u64 {
+        // SAFETY: it is gone before anybody runs the task.
+        unsafe { self.machine.seize(id) }.0.registers().rip
     }
 
     /// Runs a task that is ready. If it has come to its end by that, and there is something for its
     /// keeper in it, it is frozen, and this says what.
     pub(super) fn run(&self, id: TaskId, turn: Turn) -> (Stop, Option<FaultInfo>) {
-        let mut machine = self.machine.borrow_mut();
+        let machine = &self.machine;
         let stop = match turn {
             Turn::Instructions(count) => machine.run(id, Some(count)),
             Turn::Slice(time) => machine.run_slice(id, time),
         };
-        let rip = machine.registers(id).rip;
         let fault = match stop {
             Stop::BudgetSpent | Stop::Yielded | Stop::Parked => return (stop, None),
             Stop::Faulted(fault) => Some(fault),
-            Stop::Panicked => Some(FaultInfo::panicked(rip)),
-            Stop::Finished if machine.frozen(id).1.is_empty() => {
-                self.is_told_of_exits(id).then(|| FaultInfo::exited(rip))
+            Stop::Panicked => Some(FaultInfo::panicked(self.instruction_pointer(id))),
+            // SAFETY: it is gone before anybody runs the task.
+            Stop::Finished if unsafe { machine.seize(id) }.1.is_empty() => {
+                self.is_told_of_exits(id).then(|| FaultInfo::exited(self.instruction_pointer(id)))
             }
-            Stop::Finished => Some(FaultInfo::left_holding(rip)),
+            Stop::Finished => Some(FaultInfo::left_holding(self.instruction_pointer(id))),
         };
         let state = if fault.is_some() { TaskState::Frozen } else { TaskState::Dead };
         self.become_state(id, state);
@@ -133,32 +159,38 @@ impl Tasks {
     }
 }
 
+/// In no order.
+const STATES: [TaskState; 4] =
+    [TaskState::Ready, TaskState::Frozen, TaskState::Held, TaskState::Dead];
+
+fn pack(id: TaskId, state: TaskState) -> u64 {
+    u64::from(id.generation) << 32 | state as u64
+}
+
 // SAFETY: only `run` executes a task, and only one that is `Ready`; `seize` makes it another, and
-// `resume` and `restart` alone make it ready again. There is one thread, and `seize` is called on the machine
-// owner's side of it: while a task runs, `run` has the machine borrowed, so that a task that called
-// it would panic. Then a task's registers are all in its context, and the ledger is that which
-// `Current` gives it. The keeper gives one `Stopped` back before it seizes the next task. Stacks are
+// `resume` and `restart` alone make it ready again. There is one thread, so a task that calls `seize`,
+// as a keeper does, is the one that runs, and the machine refuses to freeze that. All others'
+// registers are in their contexts, and the ledger is that which `Current` gives them. The keepers see
+// to it that one `Stopped` of a task is used at a time. Stacks are
 // never unmapped or used again before the machine is gone, and `Machine::restart` resets the ledger.
+// Each of these is one store of a word, after all that it stands on; so has `restart` happened, or not.
 unsafe impl Platform for Tasks {
     fn now(&self) -> u64 {
         (self.began.elapsed().as_nanos() as u64).saturating_add(self.passed.get())
     }
 
     fn seize(&self, id: TaskId) -> Result<Stopped<'_>, NoSuchTask> {
-        let mut machine = self.machine.borrow_mut();
-        let found = self.with_record(id, |record| {
-            match record.state {
-                TaskState::Dead => return None,
-                TaskState::Held => {}
-                _ => record.state = TaskState::Frozen,
-            }
-            Some((record.policy, record.restarts))
-        });
-        let (policy, restarts) = found.flatten().ok_or(NoSuchTask(id))?;
+        let record = self.record(id).ok_or(NoSuchTask(id))?;
+        match self.state(id) {
+            TaskState::Dead => return Err(NoSuchTask(id)),
+            TaskState::Held => {}
+            _ => self.become_state(id, TaskState::Frozen),
+        }
         // SAFETY: the machine lives as long as `self` is borrowed, and it does not run a task that
         // is frozen or held.
-        let (task, ledger) = unsafe { machine.seize(id) };
-        Ok(Stopped { task, ledger, policy, restarts })
+        let (task, ledger) = unsafe { self.machine.seize(id) };
+        // Each life but the first began with a restart.
+        Ok(Stopped { task, ledger, policy: record.policy, restarts: id.generation })
     }
 
     fn resume(&self, stopped: Stopped<'_>) {
@@ -167,29 +199,23 @@ unsafe impl Platform for Tasks {
 
     fn retire(&self, stopped: Stopped<'_>) {
         let id = stopped.task.id();
-        self.machine.borrow_mut().retire(id);
+        self.machine.retire(id);
         self.become_state(id, TaskState::Dead);
     }
 
     fn restart<'a>(&'a self, stopped: Stopped<'a>) -> Result<TaskId, CannotRestart<'a>> {
-        let id = stopped.task.id();
-        // SAFETY: the keeper has settled what it held.
-        let next = unsafe { self.machine.borrow_mut().restart(id) };
-        let Some(next) = next else { return Err(CannotRestart(stopped)) };
-        self.with_record(id, |record| {
-            record.id = next;
-            record.state = TaskState::Ready;
-            record.restarts += 1;
-        });
-        Ok(next)
+        // SAFETY: the keeper has settled what it held, and gives it back.
+        unsafe { self.machine.restart(stopped.task.id()) }.ok_or(CannotRestart(stopped))
     }
 
     fn hold(&self, stopped: Stopped<'_>) {
         self.become_state(stopped.task.id(), TaskState::Held);
     }
 
-    fn wake(&self, _: TaskId) {
-        // No keeper is a task: the kernel's owner serves when it likes.
+    fn wake(&self, keeper: TaskId) {
+        if (keeper.index as usize) < Hosted::TASKS {
+            Hosted::unpark(keeper.index as usize);
+        }
     }
 
     fn panic(&self, report: &Report) -> ! {
@@ -199,6 +225,6 @@ unsafe impl Platform for Tasks {
 
 impl fmt::Debug for Tasks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Tasks").field(&self.records).finish()
+        f.debug_list().entries(self.records.iter().map_while(OnceCell::get)).finish()
     }
 }

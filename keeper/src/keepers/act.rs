@@ -191,10 +191,22 @@ impl<P: Platform> Keepers<P> {
     /// If the task served a keeper, it does so no more: what is posted for that goes to the next
     /// one up, until it is served again.
     fn leave_seat_of(&self, task: TaskId) {
-        let Some(keeper) = self.served_by(task) else { return };
+        if let Some(keeper) = self.served_by(task) {
+            self.leave(keeper);
+        }
+    }
+
+    /// Leaves a seat to whoever is above. If its task is not dead, but leaves it in the middle of a
+    /// case, since a policy has panicked and its frames have been unwound, that goes with it.
+    pub(super) fn leave(&self, keeper: KeeperId) {
+        let above = self.chain.parent(keeper).unwrap_or(KeeperId::ROOT);
+        for open in self.docket.left_by(keeper) {
+            self.leave_case(open, above);
+        }
         self.chain.vacate(keeper);
         let heir = self.chain.route(keeper);
         self.announce_all(heir);
+        self.wake(heir);
     }
 
     /// Closes a case, and wakes those who wait for room for one.

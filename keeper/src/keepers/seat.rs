@@ -42,7 +42,7 @@ impl<'k, P: Platform> Seat<'k, P> {
 
 impl<P: Platform> Drop for Seat<'_, P> {
     fn drop(&mut self) {
-        self.keepers.chain.vacate(self.keeper);
+        self.keepers.leave(self.keeper);
     }
 }
 
@@ -281,24 +281,29 @@ impl<P: Platform> Keepers<P> {
         self.docket.announce();
         for open in self.docket.left_by(dead) {
             any = true;
-            if open.task().is_none() {
-                // Its notice is posted still.
-                self.close(open);
-                continue;
-            }
-            // SAFETY: the keeper that had it is frozen, and the case is given to nobody else before
-            // `pass_to`: `dead` is kept by one keeper alone.
-            let report = unsafe { open.record() };
-            report.inherited();
-            if let Ok(stopped) = self.platform.seize(report.task) {
+            if let Some(task) = open.task()
+                && let Ok(stopped) = self.platform.seize(task)
+            {
                 // SAFETY: the settler is stopped for good: it is not resumed once it has lost a case
                 // (`Refusal::CaseLost`). It was the last to have the case.
                 unsafe { take_over(&keeper_task.task, stopped.ledger, &self.domain) };
             }
-            open.pass_to(heir, open.verdict());
+            self.leave_case(open, heir);
         }
         self.docket.announce();
         any
+    }
+
+    /// Gives the case of a keeper that does no more about it to `heir`.
+    pub(super) fn leave_case(&self, open: OpenCase<'_>, heir: KeeperId) {
+        if open.task().is_none() {
+            // Its notice is posted still.
+            return self.close(open);
+        }
+        // SAFETY: the keeper that had it is frozen, or has come out of it, and the case is given to
+        // nobody else before `pass_to`: one keeper alone inherits from another.
+        unsafe { open.record() }.inherited();
+        open.pass_to(heir, open.verdict());
     }
 }
 

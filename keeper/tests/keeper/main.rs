@@ -7,6 +7,7 @@ mod deaths;
 mod ends;
 mod fault_path;
 mod faults;
+mod keeper_tasks;
 mod landing_pads;
 mod rulings;
 mod verdicts;
