@@ -8,8 +8,15 @@ use clap::Parser;
 
 /// Build the fuzzer and run its targets, for a while or for a number of runs.
 ///
-/// Exits 0 if no target failed, 1 if one did or something went wrong, and 2 on a mistake in the
-/// command line.
+/// A run is one input, given to the target's function under the address sanitizer. Inputs that
+/// reach something new are kept and built upon, also by later invocations; inputs that fail end the
+/// target, and are kept for `--replay`.
+///
+/// Runs of all invocations are added up for as long as the fuzzer stays the same, byte for byte.
+/// Thus `--total 100000000` may be interrupted, and goes on when it is given again.
+///
+/// Exits 0 if no target failed, 1 if one did or something went wrong or was interrupted, and 2 on a
+/// mistake in the command line.
 #[derive(Debug, Parser)]
 #[command(name = "fuzz-targets", bin_name = "cargo fuzz-targets", version)]
 pub(crate) struct Cli {
@@ -18,7 +25,7 @@ pub(crate) struct Cli {
     pub(crate) targets: Vec<String>,
 
     /// List the targets and run none
-    #[arg(long, conflicts_with_all = ["seconds", "runs", "replay", "jobs"])]
+    #[arg(long, conflicts_with_all = ["seconds", "runs", "total", "replay", "jobs"])]
     pub(crate) list: bool,
 
     /// How long each target runs [default: 10]
@@ -29,12 +36,16 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "N", conflicts_with = "seconds")]
     runs: Option<NonZeroU64>,
 
+    /// How many inputs each target runs, former invocations of the same fuzzer included
+    #[arg(long, value_name = "N", conflicts_with_all = ["seconds", "runs"])]
+    total: Option<NonZeroU64>,
+
     /// How many processes run side by side [default: one per CPU]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
 
     /// Run the one TARGET on the input in FILE, and show what happens
-    #[arg(long, value_name = "FILE", requires = "targets", conflicts_with_all = ["seconds", "runs", "jobs"])]
+    #[arg(long, value_name = "FILE", requires = "targets", conflicts_with_all = ["seconds", "runs", "total", "jobs"])]
     pub(crate) replay: Option<PathBuf>,
 }
 
@@ -45,14 +56,17 @@ pub(crate) enum Effort {
     Seconds(u64),
     /// So many runs.
     Runs(u64),
+    /// So many runs, less those that this fuzzer has made before.
+    Total(u64),
 }
 
 impl Cli {
     /// How much to do with each target.
     pub(crate) fn effort(&self) -> Effort {
-        match (self.runs, self.seconds) {
+        match (self.runs, self.total) {
             (Some(runs), _) => Effort::Runs(runs.get()),
-            (None, seconds) => Effort::Seconds(seconds.map_or(10, NonZeroU64::get)),
+            (_, Some(runs)) => Effort::Total(runs.get()),
+            (None, None) => Effort::Seconds(self.seconds.map_or(10, NonZeroU64::get)),
         }
     }
 
@@ -79,7 +93,9 @@ mod tests {
         assert_eq!(effort(&["f"]).unwrap(), Effort::Seconds(10));
         assert_eq!(effort(&["f", "walk", "--seconds", "3"]).unwrap(), Effort::Seconds(3));
         assert_eq!(effort(&["f", "--runs", "100000000"]).unwrap(), Effort::Runs(100_000_000));
+        assert_eq!(effort(&["f", "--total", "5"]).unwrap(), Effort::Total(5));
         assert!(effort(&["f", "--runs", "1", "--seconds", "1"]).is_err());
+        assert!(effort(&["f", "--runs", "1", "--total", "1"]).is_err());
         assert!(effort(&["f", "--runs", "0"]).is_err());
     }
 

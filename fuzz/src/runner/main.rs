@@ -7,6 +7,7 @@
 //! | `places` | where inputs are kept |
 //! | `job` | one process of it, and what it says |
 //! | `fuzz` | the jobs of one target, side by side |
+//! | `tally` | how many runs were made, in all invocations |
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +16,7 @@ mod cli;
 mod fuzz;
 mod job;
 mod places;
+mod tally;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::cli::Cli;
 use crate::fuzz::Fuzz;
+use crate::tally::{Fingerprint, Tally};
 
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
@@ -61,10 +64,12 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
         signal_hook::flag::register(signal, Arc::clone(&cancelled))
             .context("cannot listen for signals")?;
     }
+    let fingerprint = Fingerprint::of(&fuzzer)?;
     let mut found_nothing = true;
     for target in targets {
+        let mut tally = Tally::open(places.tally(target.name), fingerprint);
         let fuzz = Fuzz { fuzzer: &fuzzer, target, places: &places, effort: cli.effort() };
-        found_nothing &= fuzz.run(cli.jobs(), &cancelled)?;
+        found_nothing &= fuzz.run(cli.jobs(), &mut tally, &cancelled)?;
         // Relaxed: the flag carries nothing but itself.
         if cancelled.load(Ordering::Relaxed) {
             bail!("interrupted");

@@ -47,6 +47,11 @@ impl Places {
         self.target_directory.join("corpus").join(target)
     }
 
+    /// How many runs were made.
+    pub(crate) fn tally(&self, target: &str) -> PathBuf {
+        self.target_directory.join("tally").join(target)
+    }
+
     /// Inputs that failed.
     pub(crate) fn failures(&self, target: &str) -> PathBuf {
         self.target_directory.join("failures").join(target)
