@@ -12,9 +12,10 @@ use super::stack::Stack;
 /// The most frames that are looked at: deeper ones show nothing new.
 const LIMIT: usize = 8;
 
-/// The most reads that one frame can cost: seventeen registers and the CFA, by expressions of at
-/// most 128 operations, and one more read for each slot.
-const READS_PER_FRAME: usize = 18 * 129;
+/// The most reads that one frame can cost: the CFA and the return address by expressions of at most
+/// 128 operations, and sixteen registers by expressions that are evaluated twice, the first time to
+/// see whether their base has been restored; and one more read for each slot.
+const READS_PER_FRAME: usize = (2 + 2 * 16) * 129;
 
 /// What a walk found.
 #[derive(Debug, PartialEq, Eq)]
