@@ -95,7 +95,8 @@ pub(crate) fn start() {
         image::text(),
     )
     .expect("the linker made the unwind tables")
-    .with_language_tables(section(image::gcc_except_table()));
+    .with_language_tables(section(image::gcc_except_table()))
+    .with_code(section(image::text()));
     let size = tables.compiled_size().expect("the text has less than 4 GiB");
     info!("unwind tables: {size}");
     let memory = Box::leak(Box::new(CompiledMemory::new(&size)));

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`boot`], [`command_line`] | from the PVH loader to [`kernel_main`], and what it was told |
 //! | [`image`] | where the linked image's parts lie: code, unwind tables, windows |
-//! | [`memory`], [`stacks`], [`heap`] | page protection, guarded stacks, the global allocator |
+//! | [`memory`], [`stacks`], [`stack_layout`], [`heap`] | page protection, guarded stacks, the global allocator |
 //! | [`cpu`], [`descriptors`] | the per-CPU block behind GS, and GDT, TSS and IDT |
 //! | [`traps`] | every way out of a task: save all registers, dispatch, restore |
 //! | [`tasks`] | the task table and the scheduler |
@@ -37,6 +37,7 @@ mod memory_functions;
 mod panic;
 mod scenarios;
 mod serial;
+mod stack_layout;
 mod stacks;
 mod tasks;
 mod timer;

@@ -1,9 +1,4 @@
-//! Stacks: a fixed pool, each with an unmapped guard page below it.
-//!
-//! ```text
-//!  REGION                                                        + SLOT_SIZE
-//!    │ guard (unmapped) │ SIZE bytes, 4 KiB pages, grows down ◄─ │ guard │ …
-//! ```
+//! Stacks: a fixed pool, each with an unmapped guard page below it, where `stack_layout` says.
 #![expect(unsafe_code, reason = "maps the memory of the stacks")]
 
 use core::cell::UnsafeCell;
@@ -12,19 +7,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use task_model::StackBounds;
 
 use crate::memory;
-
-/// Where the stacks are mapped: far from all that the identity map covers.
-const REGION: u64 = 0x40_0000_0000;
+use crate::stack_layout;
+pub(crate) use crate::stack_layout::{COUNT, SIZE};
 
 const PAGE: u64 = 4096;
-
-/// The usable size of every stack.
-pub(crate) const SIZE: u64 = 64 * 1024;
-
-const SLOT_SIZE: u64 = PAGE + SIZE;
-
-/// A stack for each task, one for each trap stack, and some that may stay quarantined.
-pub(crate) const COUNT: usize = 56;
 
 #[repr(C, align(4096))]
 struct Memory(UnsafeCell<[[u8; SIZE as usize]; COUNT]>);
@@ -46,11 +32,7 @@ pub(crate) struct Stack(usize);
 impl Stack {
     /// Where it lies.
     pub(crate) const fn bounds(&self) -> StackBounds {
-        let base = REGION + self.0 as u64 * SLOT_SIZE + PAGE;
-        match StackBounds::new(base, base + SIZE, PAGE) {
-            Some(bounds) => bounds,
-            None => unreachable!(),
-        }
+        stack_layout::bounds(self.0)
     }
 }
 

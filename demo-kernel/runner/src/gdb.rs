@@ -1,7 +1,7 @@
 //! A client for the debugger's port of QEMU: the few packets that single-stepping takes
 //! (GDB manual, appendix E, "Remote Serial Protocol").
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
@@ -122,7 +122,7 @@ impl Gdb {
 
     fn resume(&mut self, how: &str) -> anyhow::Result<bool> {
         // A machine that has ended is gone, and its port with it.
-        let Ok(reply) = self.command(how) else { return Ok(false) };
+        let Some(reply) = self.exchange(how)? else { return Ok(false) };
         match reply.first() {
             Some(b'T' | b'S') => Ok(true),
             Some(b'W' | b'X') => Ok(false),
@@ -163,6 +163,23 @@ impl Gdb {
 
     /// Sends a packet and returns the contents of the answer.
     fn command(&mut self, command: &str) -> anyhow::Result<Vec<u8>> {
+        self.exchange(command)?.context("QEMU has closed the debugger's port")
+    }
+
+    /// Sends a packet and returns the contents of the answer, or `None` if QEMU is gone. That it is
+    /// silent is an error: then nobody knows what becomes of the machine.
+    fn exchange(&mut self, command: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        match self.try_exchange(command) {
+            Ok(reply) => Ok(Some(reply)),
+            Err(error) if matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof) => {
+                Ok(None)
+            }
+            Err(error) => Err(error).with_context(|| format!("QEMU does not answer {command}")),
+        }
+    }
+
+    fn try_exchange(&mut self, command: &str) -> io::Result<Vec<u8>> {
         let sum = command.bytes().fold(0u8, u8::wrapping_add);
         self.stream.write_all(format!("${command}#{sum:02x}").as_bytes())?;
         loop {
@@ -180,7 +197,9 @@ impl Gdb {
             }
             let mut buffer = [0; 4096];
             let read = self.stream.read(&mut buffer)?;
-            ensure!(read > 0, "QEMU has closed the debugger's port");
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             self.received.extend_from_slice(&buffer[..read]);
         }
     }
@@ -196,6 +215,21 @@ fn decode(digits: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn connected() -> (Gdb, UnixStream) {
+        let (stream, qemu) = UnixStream::pair().unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        (Gdb { stream, received: vec![], timers: true }, qemu)
+    }
+
+    #[test]
+    fn a_machine_that_is_gone_has_ended_and_one_that_is_silent_has_not() {
+        let (mut gdb, qemu) = connected();
+        assert!(gdb.run().is_err());
+        drop(qemu);
+        assert!(!gdb.run().unwrap());
+        assert!(gdb.registers().is_err(), "nothing else can be the answer to this");
+    }
 
     #[test]
     fn digits_come_in_pairs() {

@@ -74,6 +74,14 @@ impl Image {
         self.range(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_X != 0)
     }
 
+    /// Its code; empty if that cannot be read.
+    pub fn code(&self) -> &'static [u8] {
+        self.mapped(|header| {
+            let flags = header.p_flags & (libc::PF_R | libc::PF_W | libc::PF_X);
+            header.p_type == libc::PT_LOAD && flags == libc::PF_R | libc::PF_X
+        })
+    }
+
     /// The addresses of its constants: those that the linker made read-only, and those that the
     /// loader did once it had relocated them.
     pub fn constants(&self) -> impl Iterator<Item = Range<u64>> {
@@ -101,11 +109,17 @@ impl Image {
 
     /// The read-only segment that contains `address`; empty if none does.
     pub fn read_only_around(&self, address: u64) -> &'static [u8] {
-        let segment = self.range(|header| {
+        self.mapped(|header| {
             header.p_type == libc::PT_LOAD
                 && header.p_flags & (libc::PF_X | libc::PF_W) == 0
                 && self.range_of(header).contains(&address)
-        });
+        })
+    }
+
+    /// The first segment that `is_it`, which must be one that nobody writes to; empty if there is
+    /// none.
+    fn mapped(&self, is_it: impl Fn(&libc::Elf64_Phdr) -> bool) -> &'static [u8] {
+        let segment = self.range(is_it);
         if segment.is_empty() {
             return &[];
         }

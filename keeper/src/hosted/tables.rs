@@ -31,5 +31,5 @@ fn tables_of(image: &Image) -> Result<UnwindTables<'static>, TablesError> {
     // Linkers put them beside the others, before or after; no header tells where.
     let language_tables = loaded(image.read_only_around(header.address));
     let tables = UnwindTables::new(header, eh_frame, image.text())?;
-    Ok(tables.with_language_tables(language_tables))
+    Ok(tables.with_language_tables(language_tables).with_code(loaded(image.code())))
 }

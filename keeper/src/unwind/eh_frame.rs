@@ -61,6 +61,10 @@ impl RuleSource for EhFrameRules<'_> {
     fn text_contains(&self, address: u64) -> bool {
         self.tables.text_contains(address)
     }
+
+    fn may_follow_call(&self, return_address: u64) -> bool {
+        self.tables.may_follow_call(return_address)
+    }
 }
 
 /// gimli, in fixed storage.

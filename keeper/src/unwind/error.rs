@@ -26,6 +26,8 @@ pub enum WalkError {
     UndefinedRegister(Gpr),
     /// This return address does not lie in the text of the image, or of any.
     ReturnAddressNotInText(u64),
+    /// No call comes before this return address.
+    NotAfterCall(u64),
     /// There are more frames than the walk's limit.
     TooDeep,
 }
@@ -46,6 +48,9 @@ impl fmt::Display for WalkError {
             Self::UndefinedRegister(register) => write!(f, "{register:?} is needed and unknown"),
             Self::ReturnAddressNotInText(address) => {
                 write!(f, "the return address {address:#x} is not in the text")
+            }
+            Self::NotAfterCall(address) => {
+                write!(f, "no call comes before the return address {address:#x}")
             }
             Self::TooDeep => f.write_str("more frames than the walk's limit"),
         }

@@ -39,12 +39,14 @@
 //!
 //! Nor do they know of inline assembly that pushes, such as `pushfq; pop rax`, by which kernels read
 //! the flags: between the two instructions the stack pointer is a word lower than the tables say.
-//! A walk that begins there is refused if what it takes for the return address is none; if that
-//! word happens to be an address in the text, the walk is wrong. The walker sees no code and cannot
-//! tell. Assembly that is to be walked writes `.cfi_adjust_cfa_offset`.
+//! A walk that begins there takes another word for the return address, and has to see that it is
+//! none: it is not in the text, or, if the tables [have the code](UnwindTables::with_code), no call
+//! comes before it. So such a walk is refused. Assembly that is to be walked writes
+//! `.cfi_adjust_cfa_offset`.
 //!
 //! [`StackMemory`]: task_model::StackMemory
 
+mod call;
 mod compact;
 mod compile;
 mod eh_frame;

@@ -146,6 +146,11 @@ impl FrameAddress {
         }
     }
 
+    #[inline]
+    pub(super) const fn is_return_address(self) -> bool {
+        matches!(self, Self::ReturnAddress(_))
+    }
+
     /// The address to look up: in the instruction that the frame was executing.
     #[inline]
     pub const fn lookup_address(self) -> u64 {

@@ -24,6 +24,12 @@ pub trait RuleSource {
 
     /// Whether `address` lies in the text of the image, or of one of them.
     fn text_contains(&self, address: u64) -> bool;
+
+    /// Whether a call may come right before `return_address`: always, if the code is not known.
+    fn may_follow_call(&self, return_address: u64) -> bool {
+        let _ = return_address;
+        true
+    }
 }
 
 /// How to get from a frame to its caller: one row of the tables (DWARF 5, section 6.4.1).

@@ -46,6 +46,11 @@ pub struct Step {
 /// registers. And functions that call `__builtin_eh_return` have slots for RAX and RDX, which are
 /// for the exception's landing and do not hold what the caller had: those two stay unknown.
 ///
+/// The tables do not know of inline assembly that pushes, so the return address of a frame that
+/// stands at an instruction pointer may be another word. If the source
+/// [has the code](super::UnwindTables::with_code), there must be a call before that address, or it
+/// must be in a signal frame, which handlers return to without having been called from there.
+///
 /// The CFA has to be a multiple of 8, not of 16: the kernels that compile with an 8-byte stack
 /// alignment are as right as those that do not.
 ///
@@ -119,8 +124,9 @@ pub(super) fn find_call(
     let return_address = memory.read_u64(cfa.wrapping_sub(8)).ok()?;
     let (function, saved) = (rule.function(), rule.saved_registers());
     let call = Call { cfa, return_address, saved };
-    source
-        .text_contains(FrameAddress::ReturnAddress(return_address).lookup_address())
+    let is_in_text =
+        source.text_contains(FrameAddress::ReturnAddress(return_address).lookup_address());
+    (is_in_text && (frame.address.is_return_address() || source.may_follow_call(return_address)))
         .then_some((function, call))
 }
 
@@ -145,12 +151,18 @@ pub(super) fn step_by_any_rules(
         None => source.rules_at(address)?,
     };
     let step = step_by(&rules, frame, memory)?;
-    match step.caller {
-        Some(caller) if !source.text_contains(caller.address.lookup_address()) => {
-            Err(WalkError::ReturnAddressNotInText(caller.address.address()))
-        }
-        _ => Ok(step),
+    let Some(caller) = step.caller else { return Ok(step) };
+    if !source.text_contains(caller.address.lookup_address()) {
+        return Err(WalkError::ReturnAddressNotInText(caller.address.address()));
     }
+    if !frame.address.is_return_address()
+        && let FrameAddress::ReturnAddress(target) = caller.address
+        && !source.may_follow_call(target)
+        && !source.rules_at(caller.address.lookup_address()).is_ok_and(|rules| rules.signal_frame)
+    {
+        return Err(WalkError::NotAfterCall(target));
+    }
+    Ok(step)
 }
 
 /// [`step`] by these rules, wherever the return address may lie.
@@ -206,7 +218,7 @@ fn step_by(
 ///
 /// The call pushed its return address and not one instruction ran since, so the address is the
 /// word at the stack pointer. If instead a jump or a corrupted return led here, that word is
-/// anything; then it is most likely not an address in the text.
+/// anything; then it is most likely not an address in the text, or no call comes before it.
 ///
 /// # Errors
 /// If there is no such word, or it is no return address.
@@ -220,6 +232,9 @@ pub(super) fn step_from_nowhere(
     let address = FrameAddress::ReturnAddress(target);
     if !source.text_contains(address.lookup_address()) {
         return Err(WalkError::ReturnAddressNotInText(target));
+    }
+    if !source.may_follow_call(target) {
+        return Err(WalkError::NotAfterCall(target));
     }
     // The word was in the stack, so its end is at most the top: no overflow.
     let cfa = sp + 8;

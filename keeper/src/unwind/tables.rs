@@ -6,6 +6,7 @@
 
 use core::ops::Range;
 
+use super::call::ends_with_call;
 use super::compact::CompactRows;
 use super::{CompactRule, TablesError};
 
@@ -32,6 +33,7 @@ pub struct UnwindTables<'a> {
     text_size: u64,
     compact: CompactRows<'a>,
     language_tables: Option<LoadedSection<'a>>,
+    code: Option<LoadedSection<'a>>,
 }
 
 const HEADER_SIZE: usize = 12;
@@ -54,6 +56,7 @@ impl<'a> UnwindTables<'a> {
         text_size: 0,
         compact: CompactRows::NONE,
         language_tables: None,
+        code: None,
     };
 
     /// Checks an image's tables.
@@ -85,6 +88,7 @@ impl<'a> UnwindTables<'a> {
             text_size: text.end - text.start,
             compact: CompactRows::NONE,
             language_tables: None,
+            code: None,
         };
         let mut previous = i32::MIN;
         for (n, row) in rows.iter().enumerate() {
@@ -104,6 +108,24 @@ impl<'a> UnwindTables<'a> {
     #[must_use]
     pub const fn with_language_tables(self, section: LoadedSection<'a>) -> Self {
         Self { language_tables: Some(section), ..self }
+    }
+
+    /// Adds the image's code, all of its text, so that a walk can see whether a call comes before
+    /// what it takes for the return address of an interrupted function.
+    ///
+    /// The code must not change for as long as these tables live: a kernel that patches its own
+    /// does without this.
+    #[must_use]
+    pub const fn with_code(self, code: LoadedSection<'a>) -> Self {
+        Self { code: Some(code), ..self }
+    }
+
+    /// Whether a call may come right before `return_address`: always, if the code is not known, and
+    /// never at an address outside of it.
+    pub(super) fn may_follow_call(&self, return_address: u64) -> bool {
+        let Some(code) = self.code else { return true };
+        let end = usize::try_from(return_address.wrapping_sub(code.address)).ok();
+        end.and_then(|end| code.bytes.get(..end)).is_some_and(ends_with_call)
     }
 
     /// Where the `.eh_frame` is that this `.eh_frame_hdr` was made for.

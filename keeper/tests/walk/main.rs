@@ -3,6 +3,7 @@
 
 mod allocation;
 mod assembled;
+mod calls;
 mod corrupted;
 mod errors;
 mod gcc_shapes;

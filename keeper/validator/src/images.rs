@@ -123,6 +123,12 @@ impl RuleSource for ImagesIn<'_> {
     fn text_contains(&self, address: u64) -> bool {
         self.0.0.iter().any(|image| image.text.contains(&address))
     }
+
+    fn may_follow_call(&self, return_address: u64) -> bool {
+        let call = return_address.wrapping_sub(1);
+        let image = self.0.0.iter().find(|image| image.text.contains(&call));
+        image.is_none_or(|image| image.rules[self.1 as usize].may_follow_call(return_address))
+    }
 }
 
 /// A section of bytes that stay for as long as the process does.

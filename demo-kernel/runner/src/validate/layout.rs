@@ -9,13 +9,7 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use task_model::StackBounds;
 use validator::{Image, Images, leaked};
 
-use super::plant;
-
-/// The kernel's stacks, as its module `stacks` has them.
-const STACKS: u64 = 0x40_0000_0000;
-const GUARD: u64 = 4096;
-const STACK_SIZE: u64 = 64 * 1024;
-const STACK_COUNT: u64 = 56;
+use super::{plant, stack_layout};
 
 /// What a fault goes through.
 const LANDMARKS: [(&str, &str); 3] = [
@@ -65,7 +59,8 @@ impl Layout {
             eh_frame = plant::wrong_register(eh_frame, symbol(function)?)?;
         }
         let range = text.address..text.address + text.bytes.len() as u64;
-        let tables = UnwindTables::new(section(".eh_frame_hdr")?, eh_frame, range.clone())?;
+        let tables =
+            UnwindTables::new(section(".eh_frame_hdr")?, eh_frame, range.clone())?.with_code(text);
         let mut image = Image::new("kernel".to_owned(), tables, range, 0)?;
         image.name_functions(&file);
         let mut images = Images::default();
@@ -92,24 +87,25 @@ impl Layout {
 }
 
 /// The number of the stack that `address` is in or at the top of, and its bounds.
-pub(super) fn stack_of(address: u64) -> Option<(u64, StackBounds)> {
-    let slot = GUARD + STACK_SIZE;
-    let number = address.checked_sub(STACKS + 1)? / slot;
-    let base = STACKS + number * slot + GUARD;
-    let bounds = StackBounds::new(base, base + STACK_SIZE, GUARD)?;
-    (number < STACK_COUNT).then_some((number, bounds))
+pub(super) fn stack_of(address: u64) -> Option<(usize, StackBounds)> {
+    let number = address.checked_sub(stack_layout::REGION + 1)? / stack_layout::SLOT_SIZE;
+    let number = usize::try_from(number).ok().filter(|number| *number < stack_layout::COUNT)?;
+    Some((number, stack_layout::bounds(number)))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::stack_layout::{COUNT, REGION, SIZE, bounds};
     use super::*;
 
     #[test]
     fn the_top_of_a_stack_belongs_to_it() {
-        let (first, bounds) = stack_of(STACKS + GUARD + STACK_SIZE).unwrap();
-        assert_eq!((first, bounds.top()), (0, STACKS + GUARD + STACK_SIZE));
-        assert_eq!(stack_of(bounds.top() + 1).unwrap().0, 1);
-        assert_eq!(stack_of(STACKS), None);
-        assert_eq!(stack_of(STACKS + 56 * (GUARD + STACK_SIZE) + 1), None);
+        let first = bounds(0);
+        assert_eq!(first.size(), SIZE);
+        assert_eq!(stack_of(first.top()), Some((0, first)));
+        assert_eq!(stack_of(first.top() + 1).unwrap().0, 1);
+        assert_eq!(stack_of(REGION), None);
+        assert!(stack_of(bounds(COUNT - 1).top()).is_some());
+        assert_eq!(stack_of(bounds(COUNT - 1).top() + 1), None);
     }
 }

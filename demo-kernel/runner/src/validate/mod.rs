@@ -16,6 +16,8 @@
 mod layout;
 mod memory;
 mod plant;
+#[path = "../../../src/stack_layout.rs"]
+mod stack_layout;
 mod stepper;
 
 use std::collections::{HashMap, HashSet};

@@ -35,7 +35,7 @@ pub(super) struct Stepper {
     layout: Layout,
     registers: RegisterFile,
     /// By the number of the stack.
-    shadows: HashMap<u64, Shadow>,
+    shadows: HashMap<usize, Shadow>,
     /// Whether the dispatcher has just returned to the stub.
     dispatched: bool,
     /// In a stub that is about to return: the registers that it is to restore.
@@ -212,7 +212,7 @@ impl Stepper {
 
     /// The stub on `stack` has put the dispatcher's answer, which was in RAX, to where the tables
     /// look for the interrupted registers: those at `area` are meant from here on.
-    fn interruption_moves(&mut self, area: u64, stack: u64) -> anyhow::Result<()> {
+    fn interruption_moves(&mut self, area: u64, stack: usize) -> anyhow::Result<()> {
         let resumes = self.saved_registers(area)?;
         let (next, bounds) = stack_of(resumes.rsp()).context("no stack")?;
         if resumes.rip == self.layout.task_start && resumes.rsp() == bounds.top() {

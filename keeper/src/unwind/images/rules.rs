@@ -60,6 +60,16 @@ impl RuleSource for ImageRules<'_, '_> {
     fn text_contains(&self, address: u64) -> bool {
         self.rules.text_contains(address) || in_another(self.slots, address)
     }
+
+    fn may_follow_call(&self, return_address: u64) -> bool {
+        // In the image that the call's last byte is in.
+        let call = return_address.wrapping_sub(1);
+        if self.rules.text_contains(call) {
+            return self.rules.may_follow_call(return_address);
+        }
+        read_at(self.slots, call)
+            .is_none_or(|reading| reading.tables().may_follow_call(return_address))
+    }
 }
 
 #[cold]

@@ -73,7 +73,8 @@ fn image(path: &str, base: u64, memory: &File) -> anyhow::Result<Option<Image>> 
     let end = segment.context("no segment has the .eh_frame")?.end;
     let code = loads().find(|segment| segment.p_flags(ENDIAN).contains(PF_X));
     let text = range(code.context("no segment has code")?);
-    let tables = UnwindTables::new(index, section(eh_frame..end)?, text.clone())?;
+    let tables = UnwindTables::new(index, section(eh_frame..end)?, text.clone())?
+        .with_code(section(text.clone())?);
 
     let name = path.rsplit('/').next().unwrap_or(path).to_owned();
     let mut image = Image::new(name, tables, text, bias)?;
