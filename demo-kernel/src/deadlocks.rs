@@ -5,8 +5,8 @@ use heapless::Vec;
 use log::warn;
 use spin::Once;
 use task_model::TaskId;
-use x86_64::instructions::interrupts::without_interrupts;
 
+use crate::interrupts::without_interrupts;
 use crate::tasks::{self, Class, Spawn};
 use crate::tracked::Mutex;
 

@@ -5,6 +5,7 @@
 //! | [`boot`], [`command_line`] | from the PVH loader to [`kernel_main`], and what it was told |
 //! | [`image`] | where the linked image's parts lie: code, unwind tables, windows |
 //! | [`memory`], [`stacks`], [`stack_layout`], [`heap`] | page protection, guarded stacks, the global allocator |
+//! | [`interrupts`] | interrupts off for a while |
 //! | [`cpu`], [`descriptors`] | the per-CPU block behind GS, and GDT, TSS and IDT |
 //! | [`traps`] | every way out of a task: save all registers, dispatch, restore |
 //! | [`tasks`] | the task table and the scheduler |
@@ -31,6 +32,7 @@ mod descriptors;
 mod exit;
 mod heap;
 mod image;
+mod interrupts;
 mod keeping;
 mod memory;
 mod memory_functions;

@@ -11,9 +11,9 @@ use core::fmt;
 use log::{LevelFilter, Log, Metadata, Record};
 use uart_16550::backend::PioBackend;
 use uart_16550::{Config, Uart16550};
-use x86_64::instructions::interrupts::without_interrupts;
 
 use crate::bounded_text::BoundedText;
+use crate::interrupts::without_interrupts;
 
 const COM1: u16 = 0x3f8;
 

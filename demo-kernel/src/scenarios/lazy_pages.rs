@@ -3,7 +3,7 @@
 
 use core::cell::UnsafeCell;
 
-use x86_64::instructions::interrupts::without_interrupts;
+use crate::interrupts::without_interrupts;
 
 use crate::memory;
 

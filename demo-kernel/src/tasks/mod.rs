@@ -14,8 +14,8 @@ use core::fmt;
 use drop_registry::Ledger;
 use keeper::{KeeperId, Stopped};
 use task_model::{FaultInfo, TaskId, TaskState};
-use x86_64::instructions::interrupts::without_interrupts;
 
+use crate::interrupts::without_interrupts;
 use crate::{cpu, keeping, timer, traps};
 
 pub(crate) use park_and_sleep::{park, sleep_ticks, unpark};

@@ -5,11 +5,11 @@ use core::fmt;
 
 use keeper::{KeeperId, Policy};
 use task_model::{Gpr, RegisterFile, TaskId, TaskState};
-use x86_64::instructions::interrupts::without_interrupts;
 use x86_64::registers::rflags::RFlags;
 
 use super::task::Life;
 use super::{Class, TaskError, exit_current, table, with_task};
+use crate::interrupts::without_interrupts;
 use crate::{cpu, descriptors, keeping, stacks};
 
 /// Why a task could not be spawned.

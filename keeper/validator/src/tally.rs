@@ -157,6 +157,7 @@ fn kind_of(reason: WalkError) -> &'static str {
         WalkError::BelowStackPointer(_) => "slot below the stack pointer",
         WalkError::UndefinedRegister(_) => "needs an unknown register",
         WalkError::ReturnAddressNotInText(_) => "return address not in the text",
+        WalkError::NotAfterCall(_) => "no call before the return address",
         WalkError::TooDeep => "too deep",
         _ => "another reason",
     }
