@@ -10,7 +10,7 @@ use core::slice;
 
 use crossbeam_queue::ArrayQueue;
 use drop_registry::{Domain, WindowTable};
-use keeper::unwind::{CompiledMemory, LoadedSection, UnwindTables};
+use keeper::unwind::{CompiledMemory, Images, LoadedSection, UnwindTables};
 use keeper::{
     CannotRestart, Capacity, KeeperId, Keepers, NoSuchTask, Platform, Policy, PostError,
     RegisterError, Report, Stopped, Verdict, policy,
@@ -224,6 +224,11 @@ impl Drop for LogLines {
     fn drop(&mut self) {
         info!("{}", self.0);
     }
+}
+
+/// The images whose frames the keepers can name, if there are keepers.
+pub(crate) fn images() -> Option<&'static Images<'static>> {
+    KEEPERS.get().map(Keepers::images)
 }
 
 /// The keeper that this task serves.

@@ -5,6 +5,7 @@
 //! | [`boot`], [`command_line`] | from the PVH loader to [`kernel_main`], and what it was told |
 //! | [`image`] | where the linked image's parts lie: code, unwind tables, windows |
 //! | [`memory`], [`stacks`], [`stack_layout`], [`heap`] | page protection, guarded stacks, the global allocator |
+//! | [`modules`] | images that are loaded once the kernel runs |
 //! | [`interrupts`] | interrupts off for a while |
 //! | [`cpu`], [`descriptors`] | the per-CPU block behind GS, and GDT, TSS and IDT |
 //! | [`traps`] | every way out of a task: save all registers, dispatch, restore |
@@ -36,6 +37,7 @@ mod interrupts;
 mod keeping;
 mod memory;
 mod memory_functions;
+mod modules;
 mod panic;
 mod scenarios;
 mod serial;
@@ -56,6 +58,7 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     command_line::read(start_info);
     memory::protect_image();
     stacks::map_all();
+    modules::map_all();
     descriptors::load();
     timer::start();
     scenarios::spawn_selected();

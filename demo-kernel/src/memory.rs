@@ -16,7 +16,8 @@ use x86_64::{PhysAddr, VirtAddr};
 
 use crate::image;
 
-/// Tables that mapping the stacks may need: one of level 3, one of level 2, a few of level 1.
+/// Tables that mapping the stacks and a module may need: one of level 3, one of level 2, a few of
+/// level 1.
 const TABLES: usize = 8;
 
 #[repr(transparent)]
@@ -89,12 +90,31 @@ pub(crate) fn protect_image() {
 /// # Safety
 /// Whoever uses the page must be the only user of the memory behind it.
 pub(crate) unsafe fn map_data_page(address: u64, frame: PhysAddr) {
+    let flags = PageTableFlags::PRESENT | PageTableFlags::WRITABLE | PageTableFlags::NO_EXECUTE;
+    // SAFETY: this function's contract.
+    unsafe { map_page(address, frame, flags) };
+}
+
+/// As [`map_data_page`], for code and constants: the page cannot be written through this mapping.
+///
+/// # Panics
+/// As [`map_data_page`].
+///
+/// # Safety
+/// Whoever writes the memory by another mapping does so before anybody reads it by this one.
+pub(crate) unsafe fn map_code_page(address: u64, frame: PhysAddr) {
+    // SAFETY: this function's contract.
+    unsafe { map_page(address, frame, PageTableFlags::PRESENT) };
+}
+
+/// # Safety
+/// That the memory has two mappings does no harm.
+unsafe fn map_page(address: u64, frame: PhysAddr, flags: PageTableFlags) {
     let page = Page::<Size4KiB>::containing_address(VirtAddr::new(address));
     let frame = PhysFrame::containing_address(frame);
-    let flags = PageTableFlags::PRESENT | PageTableFlags::WRITABLE | PageTableFlags::NO_EXECUTE;
     // SAFETY: the alias is harmless by this function's contract.
     let change = with_tables(|tables| unsafe {
         tables.map_to(page, frame, flags, &mut TablePool).map(|flush| flush.flush())
     });
-    change.expect("the stack region is free, and tables suffice");
+    change.expect("the region is free, and tables suffice");
 }

@@ -4,7 +4,6 @@
 use core::cell::UnsafeCell;
 
 use crate::interrupts::without_interrupts;
-
 use crate::memory;
 
 /// Beside the stacks, in the same tables.

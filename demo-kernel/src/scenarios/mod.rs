@@ -19,6 +19,7 @@ mod kernel_claims;
 mod killed_in_empty_loop;
 mod lazy_pages;
 mod lock_before_tasking;
+mod module_faults;
 mod no_keeper;
 mod page_fault_holding_lock;
 mod refcount_held;
@@ -76,6 +77,7 @@ const SCENARIOS: &[Scenario] = &[
     keeper_dies_ruling::SCENARIO,
     keeper_overdue::SCENARIO,
     costs::SCENARIO,
+    module_faults::SCENARIO,
     no_keeper::SCENARIO,
     kernel_claims::SCENARIO,
 ];
