@@ -1,5 +1,4 @@
 //! Interrupts off for a while.
-#![expect(unsafe_code, reason = "reads the flags")]
 
 use core::arch::naked_asm;
 
