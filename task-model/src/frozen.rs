@@ -41,6 +41,8 @@ impl<'a> FrozenTask<'a> {
         // Where the stack ends before its first whole word does, there is none.
         let misalignment = stack.base().wrapping_neg() % 8;
         let words = stack.size().saturating_sub(misalignment) / 8;
+        // No stack is larger, and the number of a misaligned address is: see `word_below`.
+        let words = if words < MOST_WORDS { words } else { MOST_WORDS };
         let first_word = stack.base().wrapping_add(misalignment);
         Self { id, registers, stack, first_word, words, record: PhantomData }
     }
@@ -82,6 +84,21 @@ impl<'a> FrozenTask<'a> {
         Ok(core::ptr::with_exposed_provenance_mut(address as usize))
     }
 
+    /// The word that begins so many words below `address`, if it is one of the stack's.
+    ///
+    /// It is [`word`](Self::word) of another address, but where several words below one address are
+    /// asked for, each costs one subtraction and one comparison.
+    #[inline]
+    fn word_below(&self, address: u64, words: u8) -> Result<*mut u64, ReadError> {
+        // Of a misaligned address, this is 2⁶¹ or more, and stays far above `MOST_WORDS` below.
+        let end = address.wrapping_sub(self.first_word).rotate_right(3);
+        let n = end.wrapping_sub(words.into());
+        if n >= self.words {
+            return Err(refusal(&self.stack, address.wrapping_sub(8 * u64::from(words))));
+        }
+        Ok(core::ptr::with_exposed_provenance_mut((self.first_word + 8 * n) as usize))
+    }
+
     /// Writes eight bytes of the task's stack.
     ///
     /// # Errors
@@ -108,7 +125,17 @@ impl StackMemory for FrozenTask<'_> {
         // SAFETY: as in `write_u64`; volatile because the task's own code wrote it.
         Ok(unsafe { word.read_volatile() })
     }
+
+    #[inline]
+    fn read_u64_below(&self, address: u64, words: u8) -> Result<u64, ReadError> {
+        let word = self.word_below(address, words)?;
+        // SAFETY: as in `read_u64`: `word_below` found it inside the mapped stack and aligned.
+        Ok(unsafe { word.read_volatile() })
+    }
 }
+
+/// The most words of a stack: half of what there are addresses for.
+const MOST_WORDS: u64 = 1 << 60;
 
 /// Why there is no word of this stack at `address`.
 #[cold]
@@ -139,6 +166,12 @@ mod tests {
         assert_eq!(frozen.read_u64(base - 8), Err(ReadError::OutOfStack(base - 8)));
         assert_eq!(frozen.read_u64(base + 4), Err(ReadError::Misaligned(base + 4)));
         assert_eq!(frozen.read_u64(base + 60), Err(ReadError::OutOfStack(base + 60)));
+        assert_eq!(frozen.read_u64_below(base + 64, 1), Ok(7));
+        assert_eq!(frozen.read_u64_below(base + 64, 8), Ok(7));
+        assert_eq!(frozen.read_u64_below(base + 64, 0), Err(ReadError::OutOfStack(base + 64)));
+        assert_eq!(frozen.read_u64_below(base + 64, 9), Err(ReadError::OutOfStack(base - 8)));
+        assert_eq!(frozen.read_u64_below(base + 60, 1), Err(ReadError::Misaligned(base + 52)));
+        assert_eq!(frozen.read_u64_below(base, 255), Err(ReadError::OutOfStack(base - 2040)));
         assert_eq!(frozen.write_u64(base + 8, 9), Ok(()));
         assert_eq!(frozen.read_u64(base + 8), Ok(9));
         frozen.registers_mut().rip = 42;

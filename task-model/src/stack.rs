@@ -86,6 +86,15 @@ pub trait StackMemory {
     /// # Errors
     /// If they do not all lie in the mapped part of the stack, or `address` is misaligned.
     fn read_u64(&self, address: u64) -> Result<u64, ReadError>;
+
+    /// The word that begins so many words below `address`: of a frame, by its end.
+    ///
+    /// # Errors
+    /// As [`read_u64`](Self::read_u64).
+    #[inline]
+    fn read_u64_below(&self, address: u64, words: u8) -> Result<u64, ReadError> {
+        self.read_u64(address.wrapping_sub(8 * u64::from(words)))
+    }
 }
 
 #[cfg(test)]

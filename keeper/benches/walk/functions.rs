@@ -4,7 +4,8 @@ use std::hint::black_box;
 use std::ptr::NonNull;
 use std::time::Instant;
 
-use keeper::unwind::{CompiledMemory, EhFrameRules, LoadedSection, UnwindTables, Walk};
+use drop_registry::hosted::{Machine, Stop, yield_now};
+use keeper::unwind::{CompiledMemory, EhFrameRules, LoadedSection, RuleSource, UnwindTables, Walk};
 use task_model::{FrozenTask, Gpr, RegisterFile, StackBounds, TaskId};
 
 use crate::measure::median;
@@ -84,48 +85,99 @@ fn random_stack(functions: u64, seed: &mut u64) -> (Vec<u64>, RegisterFile) {
     (words, registers)
 }
 
-/// Nanoseconds of a frame, by `tables`: the median over stacks that differ.
-fn per_frame(tables: UnwindTables<'_>, functions: u64, stacks: usize) -> f64 {
-    let mut rules = EhFrameRules::new(tables);
+/// What `f` makes of a task with such a stack.
+fn on_random_stack<R>(functions: u64, seed: &mut u64, f: impl FnOnce(&FrozenTask<'_>) -> R) -> R {
+    let (mut words, mut registers) = random_stack(functions, seed);
+    let range = words.as_mut_ptr_range();
+    let (base, top) =
+        (range.start.expose_provenance() as u64, range.end.expose_provenance() as u64);
+    registers[Gpr::Rsp] = base;
+    let bounds = StackBounds::new(base, top, 0).unwrap();
+    // SAFETY: the "task" is these words and registers, which nobody else uses.
+    let task = unsafe { FrozenTask::new(TaskId::first(0), NonNull::from(&mut registers), bounds) };
+    f(&task)
+}
+
+/// Walks so many frames.
+fn walk(task: &FrozenTask<'_>, rules: &mut impl RuleSource, frames: usize) {
+    let walk = Walk::new(task.registers(), task, rules).max_frames(frames);
+    assert_eq!(black_box(walk).count(), frames);
+}
+
+/// Nanoseconds of a frame: the median over stacks that differ.
+fn nanoseconds(rules: &mut impl RuleSource, functions: u64, stacks: usize) -> f64 {
     let mut seed = 1;
     let times = (0..stacks).map(|_| {
-        let (mut words, mut registers) = random_stack(functions, &mut seed);
-        let range = words.as_mut_ptr_range();
-        let (base, top) =
-            (range.start.expose_provenance() as u64, range.end.expose_provenance() as u64);
-        registers[Gpr::Rsp] = base;
-        let bounds = StackBounds::new(base, top, 0).unwrap();
-        // SAFETY: the "task" is these words and registers, which nobody else uses.
-        let task =
-            unsafe { FrozenTask::new(TaskId::first(0), NonNull::from(&mut registers), bounds) };
-        let start = Instant::now();
-        let walk = Walk::new(task.registers(), &task, &mut rules).max_frames(FRAMES);
-        let frames = black_box(walk).count();
-        let time = start.elapsed().as_nanos() as f64;
-        assert_eq!(frames, FRAMES);
-        time / FRAMES as f64
+        on_random_stack(functions, &mut seed, |task| {
+            let start = Instant::now();
+            walk(task, rules, FRAMES);
+            start.elapsed().as_nanos() as f64 / FRAMES as f64
+        })
     });
     median(times.collect())
 }
 
+/// Instructions of a frame: counted by single steps, not timed.
+fn instructions(tables: UnwindTables<'static>, functions: u64) -> f64 {
+    let steps = |frames| {
+        let mut machine = Machine::new();
+        let task = machine.spawn(move || {
+            let mut rules = EhFrameRules::new(tables);
+            on_random_stack(functions, &mut 1, |task| {
+                // Once before it counts: lazy binding.
+                walk(task, &mut rules, frames);
+                yield_now();
+                walk(task, &mut rules, frames);
+                yield_now();
+            });
+        });
+        assert_eq!(machine.run(task, None), Stop::Yielded);
+        let mut steps = 0;
+        while machine.run(task, Some(1)) == Stop::BudgetSpent {
+            steps += 1;
+        }
+        assert_eq!(machine.run(task, None), Stop::Finished);
+        steps
+    };
+    // Without what is only at its beginning and end.
+    f64::from(steps(COUNTED + 1) - steps(1)) / COUNTED as f64
+}
+
+/// The frames whose instructions are counted.
+const COUNTED: usize = 64;
+
 /// Prints the table.
 pub(crate) fn measure(thorough: bool) {
+    println!("\n{:>10} {:>25} {:>25}", "", "compiled", ".eh_frame");
     println!(
-        "\n{:>10} {:>14} {:>14} {:>14}",
-        "functions", "compiled ns", ".eh_frame ns", "bytes each"
+        "{:>10} {:>12} {:>12} {:>12} {:>12} {:>14}",
+        "functions", "ns", "instructions", "ns", "instructions", "bytes each"
     );
+    let mut first = None;
     for functions in [1_000, 10_000, 100_000, 1_000_000] {
         if !thorough && functions > 10_000 {
             break;
         }
-        let image = Synthetic::new(functions);
+        // For ever, as the counted walks are in a task that asks for that.
+        let image = Box::leak(Box::new(Synthetic::new(functions)));
         let size = image.tables().compiled_size().unwrap();
-        let mut memory = CompiledMemory::new(&size);
-        let compiled = per_frame(image.tables().compile(&mut memory).unwrap(), functions, 401);
-        let uncompiled = per_frame(image.tables(), functions, 101);
+        let memory = Box::leak(Box::new(CompiledMemory::new(&size)));
+        let tables = [image.tables().compile(memory).unwrap(), image.tables()];
+        let [compiled, uncompiled] = tables
+            .map(EhFrameRules::new)
+            .each_mut()
+            .map(|rules| nanoseconds(rules, functions, 101));
+        let counted = tables.map(|tables| instructions(tables, functions));
         println!(
-            "{functions:>10} {compiled:>14.1} {uncompiled:>14.1} {:>14.1}",
+            "{functions:>10} {compiled:>12.1} {:>12.0} {uncompiled:>12.1} {:>12.0} {:>14.1}",
+            counted[0],
+            counted[1],
             size.bytes() as f64 / functions as f64
         );
+        let (fewest, cost) = *first.get_or_insert((functions, counted));
+        let logarithm = (functions as f64).ln() / (fewest as f64).ln();
+        for (now, then) in counted.into_iter().zip(cost) {
+            assert!(now <= then * logarithm, "a frame costs more than a logarithm");
+        }
     }
 }

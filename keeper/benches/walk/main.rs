@@ -9,13 +9,15 @@
 //! in nanoseconds per frame, the median over many rounds. It fails unless everybody finds the same
 //! addresses. Ours recovers all registers that the tables give, through checked reads, and says how
 //! the walk ended; framehop recovers three registers; those that walk from inside do it with their
-//! own frames on top, which are counted as frames. `uncompiled` is ours without compiled tables.
+//! own frames on top, which are counted as frames. `uncompiled` is ours without compiled tables,
+//! `images` ours with those of all images of the process.
 //!
 //! *steady* is one walk after the other. *one-shot* is a walk after something else has filled the
 //! caches of its core, *from-memory* after something has filled those that cores share, too: then
 //! most of the time is that of fetching the stack itself, as `frame-pointers` shows. Whoever asks for
 //! "one walk after evicting the caches" may mean either, so both are printed. At the end, a
-//! table: how the cost of a frame grows with the number of functions.
+//! table: how the cost of a frame grows with the number of functions. It fails if the instructions grow
+//! faster than a logarithm; time grows with the caches that the tables do not fit into.
 #![expect(unsafe_code, reason = "a stack of its own, and walkers that are not Rust")]
 
 mod functions;
@@ -27,7 +29,9 @@ use keeper::hosted::unwind_tables;
 use keeper::unwind::{CompiledMemory, UnwindTables};
 
 use measure::Mode;
-use peers::{FramePointers, Framehop, Gimli, Libgcc, Ours, Sections, Trace, Unwinding, Walker};
+use peers::{
+    FramePointers, Framehop, Gimli, Libgcc, Ours, OursInImages, Sections, Trace, Unwinding, Walker,
+};
 use stack::{Deep, FRAMES};
 
 fn main() {
@@ -47,8 +51,9 @@ fn compiled() -> UnwindTables<'static> {
 
 fn compare(stack: &Deep<'_>, thorough: bool) {
     let sections = Sections::of_this_program();
-    let mut walkers: [(&str, Box<dyn Walker>); 8] = [
-        ("ours", Box::new(Ours::new(compiled()))),
+    let tables = compiled();
+    let mut walkers: [(&str, Box<dyn Walker>); 9] = [
+        ("ours", Box::new(Ours::new(tables))),
         ("framehop-warm", Box::new(Framehop::new(&sections, false))),
         ("framehop-cold", Box::new(Framehop::new(&sections, true))),
         ("gimli", Box::new(Gimli::new(&sections))),
@@ -56,6 +61,7 @@ fn compare(stack: &Deep<'_>, thorough: bool) {
         ("libgcc", Box::new(Libgcc::new())),
         ("frame-pointers", Box::new(FramePointers)),
         ("uncompiled", Box::new(Ours::new(unwind_tables()))),
+        ("images", Box::new(OursInImages::new(tables))),
     ];
     expect_the_same(stack, &mut walkers);
     for mode in Mode::ALL {

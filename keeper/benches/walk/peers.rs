@@ -11,7 +11,8 @@ use gimli::{
     BaseAddresses, CfaRule, EhFrame, EhFrameHdr, EndianSlice, LittleEndian, ParsedEhFrameHdr,
     RegisterRule, UnwindContext, UnwindSection,
 };
-use keeper::unwind::{EhFrameRules, UnwindTables, Walk, WalkEnd};
+use keeper::hosted::library_tables;
+use keeper::unwind::{EhFrameRules, ImageRules, Images, UnwindTables, Walk, WalkEnd};
 use task_model::{Gpr, StackMemory};
 
 use crate::stack::{Deep, FRAMES};
@@ -77,6 +78,31 @@ impl Ours {
 impl Walker for Ours {
     fn walk(&mut self, stack: &Deep<'_>, trace: &mut Trace) {
         let mut walk = Walk::new(stack.task.registers(), &stack.task, &mut self.0);
+        for frame in &mut walk {
+            trace.note(frame.address.address());
+        }
+        assert_eq!(walk.end(), Some(WalkEnd::Complete));
+    }
+}
+
+/// This crate's, through all images of this process.
+pub(crate) struct OursInImages(&'static Images<'static>);
+
+impl OursInImages {
+    pub(crate) fn new(tables: UnwindTables<'static>) -> Self {
+        let images = Box::leak(Box::new(Images::new()));
+        for library in library_tables() {
+            images.add(library).unwrap();
+        }
+        images.add(tables).unwrap();
+        Self(images)
+    }
+}
+
+impl Walker for OursInImages {
+    fn walk(&mut self, stack: &Deep<'_>, trace: &mut Trace) {
+        let mut rules = ImageRules::new(self.0);
+        let mut walk = Walk::new(stack.task.registers(), &stack.task, &mut rules);
         for frame in &mut walk {
             trace.note(frame.address.address());
         }

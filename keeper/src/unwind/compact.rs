@@ -26,30 +26,32 @@ pub struct CompactRow {
     start: u32,
     /// Bits 0-23: how far into its function it begins. 24-27: the CFA's register. 28-31: [`Kind`].
     packed: u32,
-    /// The CFA is the register plus eight times this; but for [`Kind::RbpFrame`].
-    words: u16,
-    /// For each of [`CALLEE_SAVED`]: 0, the register is live; or it is at the CFA minus eight times
-    /// this.
-    saved: SavedRegisters,
+    frame: FrameShape,
 }
 
-/// Where a function has saved the registers that it must give back.
+/// A frame, in words. Eight bytes, which are copied as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SavedRegisters([u8; CALLEE_SAVED.len()]);
+#[repr(C)]
+pub(super) struct FrameShape {
+    /// The CFA is the register plus so many; but for [`Kind::RbpFrame`].
+    size: u16,
+    /// For each of [`CALLEE_SAVED`]: 0, the register is live; or it is so many below the CFA.
+    saved: [u8; CALLEE_SAVED.len()],
+}
 
-impl SavedRegisters {
-    const NONE: Self = Self([0; CALLEE_SAVED.len()]);
+impl FrameShape {
+    const EMPTY: Self = Self { size: 0, saved: [0; CALLEE_SAVED.len()] };
 
-    /// How far below the CFA the slot of [`CALLEE_SAVED`]`[n]` is, in bytes; 0 if it is not said to
+    /// How far below the CFA the slot of [`CALLEE_SAVED`]`[n]` is, in words; 0 if it is not said to
     /// be saved.
     #[inline]
-    pub(super) const fn distance(self, n: usize) -> u64 {
-        self.0[n] as u64 * 8
+    pub(super) const fn saved(self, n: usize) -> u8 {
+        self.saved[n]
     }
 
     /// How far below the CFA the lowest slot is, in words; the return address has one.
     fn depth(self) -> u8 {
-        self.0.into_iter().fold(1, u8::max)
+        self.saved.into_iter().fold(1, u8::max)
     }
 }
 
@@ -64,7 +66,7 @@ enum Kind {
     /// In this and the next two, the return address is just below the CFA, and the registers are
     /// where the row says. Here the CFA is relative to RSP, and all slots are above it.
     RspFrame = 0,
-    /// The CFA is RBP plus [`RBP_FRAME`], and `words` is how far below it the lowest slot is.
+    /// The CFA is RBP plus [`RBP_FRAME`], and `size` is how far below it the lowest slot is.
     RbpFrame = 1,
     /// Neither.
     OtherFrame = 2,
@@ -86,7 +88,7 @@ impl CompactRow {
     pub const EMPTY: Self = Self::other(0, Kind::Gap);
 
     const fn other(start: u32, kind: Kind) -> Self {
-        Self { start, packed: (kind as u32) << 28, words: 0, saved: SavedRegisters::NONE }
+        Self { start, packed: (kind as u32) << 28, frame: FrameShape::EMPTY }
     }
 
     /// A row that says that no function is here.
@@ -121,12 +123,12 @@ impl CompactRow {
         let CfaRule::RegisterAndOffset(register, offset) = rules.cfa else { return None };
         let mut row = row(Kind::OtherFrame);
         row.packed |= (register as u32) << 24;
-        row.words = words(offset)?.try_into().ok()?;
+        row.frame.size = words(offset)?.try_into().ok()?;
         for gpr in Gpr::ALL {
             let rule = rules.registers[gpr as usize];
             match CALLEE_SAVED.iter().position(|saved| *saved == gpr) {
                 Some(n) => {
-                    row.saved.0[n] = match rule {
+                    row.frame.saved[n] = match rule {
                         RegisterRule::Unspecified | RegisterRule::SameValue => 0,
                         RegisterRule::Offset(offset) if offset < 0 => {
                             words(offset.checked_neg()?)?.try_into().ok()?
@@ -138,12 +140,12 @@ impl CompactRow {
                 None => return None,
             }
         }
-        let depth = u16::from(row.saved.depth());
+        let depth = u16::from(row.frame.depth());
         match register {
-            Gpr::Rsp if depth <= row.words => row.set_kind(Kind::RspFrame),
-            Gpr::Rbp if u64::from(row.words) * 8 == RBP_FRAME => {
+            Gpr::Rsp if depth <= row.frame.size => row.set_kind(Kind::RspFrame),
+            Gpr::Rbp if u64::from(row.frame.size) * 8 == RBP_FRAME => {
                 row.set_kind(Kind::RbpFrame);
-                row.words = depth;
+                row.frame.size = depth;
             }
             _ => {}
         }
@@ -162,8 +164,7 @@ impl CompactRow {
     pub(super) fn says_the_same(&self, other: &Self) -> bool {
         let has_rules = self.packed >> 28 <= Kind::Entry as u32;
         self.packed >> 24 == other.packed >> 24
-            && self.words == other.words
-            && self.saved == other.saved
+            && self.frame == other.frame
             && (!has_rules || self.function() == other.function())
     }
 
@@ -188,7 +189,8 @@ fn words(offset: i64) -> Option<u64> {
     offset.is_multiple_of(8).then_some(offset / 8)
 }
 
-/// The rows of one image and the index into them; empty if it has not been compiled.
+/// The rows of one image and the index into them; empty if it has not been compiled. The last row is
+/// a gap, at the end of the text or before.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CompactRows<'a> {
     pub(super) rows: &'a [CompactRow],
@@ -199,18 +201,20 @@ pub(super) struct CompactRows<'a> {
 impl<'a> CompactRows<'a> {
     pub(super) const NONE: Self = Self { rows: &[], buckets: &[] };
 
-    /// The row for `offset`, a distance from the start of the text.
+    /// The row for `offset`, a distance from the start of the text; none behind its last function.
     ///
     /// Looks at no more rows than a bucket has bytes. The processor guesses where that ends and
     /// goes on with the row; if it were searched by halves, it would have to wait.
     #[inline]
     pub(super) fn find(&self, offset: u64) -> Option<&'a CompactRow> {
         let mut n = *self.buckets.get(usize::try_from(offset / BUCKET_SIZE).ok()?)? as usize;
-        let mut row = self.rows.get(n)?;
-        while let Some(next) = self.rows.get(n + 1)
-            && u64::from(next.start) <= offset
-        {
-            (n, row) = (n + 1, next);
+        // What has no next row is the gap behind all others.
+        let mut next = self.rows.get(n + 1)?;
+        let mut row = &self.rows[n];
+        while u64::from(next.start) <= offset {
+            n += 1;
+            row = next;
+            next = self.rows.get(n + 1)?;
         }
         Some(row)
     }
@@ -250,31 +254,31 @@ impl<'a> CompactRule<'a> {
     /// bytes.
     #[inline]
     pub(super) fn size(&self) -> Option<u64> {
-        self.row.is(Kind::RspFrame).then_some(u64::from(self.row.words) * 8)
+        self.row.is(Kind::RspFrame).then_some(u64::from(self.row.frame.size) * 8)
     }
 
     /// If the CFA is RBP plus [`RBP_FRAME`]: how far below it the lowest slot is, in bytes.
     #[inline]
     pub(super) fn depth_below_rbp_frame(&self) -> Option<u64> {
-        self.row.is(Kind::RbpFrame).then_some(u64::from(self.row.words) * 8)
+        self.row.is(Kind::RbpFrame).then_some(u64::from(self.row.frame.size) * 8)
     }
 
     /// What is to be added to [`cfa_register`](Self::cfa_register), in bytes.
     pub const fn cfa_offset(&self) -> u64 {
-        if self.row.is(Kind::RbpFrame) { RBP_FRAME } else { self.row.words as u64 * 8 }
+        if self.row.is(Kind::RbpFrame) { RBP_FRAME } else { self.row.frame.size as u64 * 8 }
     }
 
     #[inline]
-    pub(super) const fn saved_registers(&self) -> SavedRegisters {
-        self.row.saved
+    pub(super) const fn frame(&self) -> FrameShape {
+        self.row.frame
     }
 
     /// The six registers that a function must give back, each with its slot's distance below the
     /// CFA in bytes, or `None` if the row does not say that it was saved.
     pub fn saved(&self) -> impl Iterator<Item = (Gpr, Option<u64>)> + use<> {
-        let saved = self.row.saved;
+        let frame = self.row.frame;
         CALLEE_SAVED.into_iter().enumerate().map(move |(n, gpr)| {
-            let distance = saved.distance(n);
+            let distance = u64::from(frame.saved(n)) * 8;
             (gpr, (distance != 0).then_some(distance))
         })
     }

@@ -198,7 +198,6 @@ fn for_each_row(tables: &UnwindTables<'_>, text_size: u32, mut each: impl FnMut(
             covered = function_end;
         }
     }
-    if covered < text_size {
-        emit(CompactRow::gap(covered));
-    }
+    // An end for all searches. If it is that of the text, it holds for no address.
+    emit(CompactRow::gap(covered));
 }

@@ -46,8 +46,8 @@ impl UnwindRegisters {
 
     /// Makes these registers, of which all [`preserved`](Self::preserved) are known, those of a
     /// caller whose stack pointer is `sp`: of [`CALLEE_SAVED`], those that are in a slot are what
-    /// `slot` gives for their place there, unknown if that is an error; the others stay what they
-    /// are. What need not be preserved becomes unknown.
+    /// `slot` gives for their place there; the others stay what they are. What need not be preserved
+    /// becomes unknown, and so does everything if a slot is an error.
     ///
     /// In place: a register that is in no slot costs no more than the question.
     #[inline]
@@ -62,7 +62,10 @@ impl UnwindRegisters {
             match slot(n) {
                 None => {}
                 Some(Ok(value)) => self.values[gpr as usize] = value,
-                Some(Err(_)) => self.known &= !(1 << gpr as u32),
+                Some(Err(_)) => {
+                    *self = Self::UNKNOWN;
+                    return;
+                }
             }
         }
     }

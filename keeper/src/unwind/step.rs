@@ -2,7 +2,7 @@
 
 use task_model::{Gpr, StackMemory};
 
-use super::compact::{RBP_FRAME, SavedRegisters};
+use super::compact::{FrameShape, RBP_FRAME};
 use super::expression::ExpressionError;
 use super::registers::is_callee_saved;
 use super::{
@@ -72,61 +72,103 @@ pub fn step(
 /// A call as nearly all are, between two frames of compiled code.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call {
-    pub(super) cfa: u64,
+    cfa: u64,
     return_address: u64,
-    saved: SavedRegisters,
+    /// Where the function that was called has saved registers.
+    frame: FrameShape,
 }
 
 impl Call {
+    /// One past the highest byte of the frame that it made.
+    #[inline]
+    pub(super) const fn cfa(&self) -> u64 {
+        self.cfa
+    }
+
+    /// Where it returns to.
+    #[inline]
+    pub(super) const fn return_address(&self) -> u64 {
+        self.return_address
+    }
+
     /// Makes `frame`, the one that was called, the one that called.
     #[inline]
     pub(super) fn undo(&self, frame: &mut FrameState, memory: &(impl StackMemory + ?Sized)) {
-        frame.registers.set_preserved(self.cfa, |n| match self.saved.distance(n) {
+        frame.registers.set_preserved(self.cfa, |n| match self.frame.saved(n) {
             0 => None,
-            // It can be read, as `find_call` has seen.
-            distance => Some(memory.read_u64(self.cfa.wrapping_sub(distance))),
+            // It can be read, as was seen when the call was found.
+            words => Some(memory.read_u64_below(self.cfa, words)),
         });
         frame.address = FrameAddress::ReturnAddress(self.return_address);
     }
+
+    /// The call that made the frame which made this one: `caller`, after [`undo`](Self::undo).
+    #[inline]
+    pub(super) fn find_next(
+        &self,
+        caller: &FrameState,
+        memory: &(impl StackMemory + ?Sized),
+        source: &mut impl RuleSource,
+    ) -> Option<(u64, Self)> {
+        let address = FrameAddress::ReturnAddress(self.return_address).lookup_address();
+        let rbp = caller.registers.preserved()?.rbp();
+        // The stack pointer is above that of the frame that was called, so it is in the stack, too.
+        find_call_at(address, self.cfa, rbp, memory, source)
+    }
 }
 
-/// The call that made `frame`, and the function that was called, if a compact rule tells of it, the
-/// CFA is relative to RSP or RBP, all registers that functions give back are known, all slots lie
-/// in the frame, and the return address in the text.
-///
-/// This is the hot path of a walk, and the reason for each of its few comparisons. If anything is
-/// otherwise, it is for [`step_by_any_rules`] to say what.
-#[inline]
+/// The call that made `frame`, and the function that was called, if that is simple: see
+/// [`find_call_at`].
 pub(super) fn find_call(
     frame: &FrameState,
     memory: &(impl StackMemory + ?Sized),
     source: &mut impl RuleSource,
 ) -> Option<(u64, Call)> {
-    let rule = source.compact_rule_at(frame.address.lookup_address())?;
     let live = frame.registers.preserved()?;
+    if live.rsp() < memory.bounds().base() {
+        return None;
+    }
+    let address = frame.address.lookup_address();
+    let found = find_call_at(address, live.rsp(), live.rbp(), memory, source)?;
+    let return_address = found.1.return_address;
+    (frame.address.is_return_address() || source.may_follow_call(return_address)).then_some(found)
+}
+
+/// The call that made a frame with these registers, all registers that functions give back being
+/// known, and the function that was called, if a compact rule tells of it, the CFA is relative to
+/// RSP or RBP, all slots lie in the frame, and the return address in the text. RSP is not below the
+/// stack.
+///
+/// This is the hot path of a walk, and the reason for each of its few comparisons. If anything is
+/// otherwise, it is for [`step_by_any_rules`] to say what.
+#[inline]
+fn find_call_at(
+    address: u64,
+    rsp: u64,
+    rbp: u64,
+    memory: &(impl StackMemory + ?Sized),
+    source: &mut impl RuleSource,
+) -> Option<(u64, Call)> {
+    let rule = source.compact_rule_at(address)?;
     // Which register it is, is guessed by the processor's branch predictor rather than waited for.
     let cfa = if let Some(size) = rule.size() {
-        live.rsp().checked_add(size)?
+        rsp.checked_add(size)?
     } else if let Some(depth) = rule.depth_below_rbp_frame() {
-        let cfa = live.rbp().wrapping_add(RBP_FRAME);
-        if cfa.checked_sub(depth)? < live.rsp() {
+        let cfa = rbp.wrapping_add(RBP_FRAME);
+        if cfa.checked_sub(depth)? < rsp {
             return None;
         }
         cfa
     } else {
         return None;
     };
-    // Every slot lies at or above RSP and below the CFA. So if RSP is not below the stack, and the
-    // highest slot is an aligned word of it, so are they all.
-    if live.rsp() < memory.bounds().base() {
-        return None;
-    }
+    // Every slot lies at or above RSP and below the CFA. So if the highest is an aligned word of the
+    // stack, they all are.
     let return_address = memory.read_u64(cfa.wrapping_sub(8)).ok()?;
-    let (function, saved) = (rule.function(), rule.saved_registers());
-    let call = Call { cfa, return_address, saved };
-    let is_in_text =
-        source.text_contains(FrameAddress::ReturnAddress(return_address).lookup_address());
-    (is_in_text && (frame.address.is_return_address() || source.may_follow_call(return_address)))
+    let function = rule.function();
+    let call = Call { cfa, return_address, frame: rule.frame() };
+    source
+        .text_contains(FrameAddress::ReturnAddress(return_address).lookup_address())
         .then_some((function, call))
 }
 

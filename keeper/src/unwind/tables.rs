@@ -186,9 +186,7 @@ impl<'a> UnwindTables<'a> {
     /// The rule at `address`, if it is in the text and these tables have a compact one.
     #[inline]
     pub(super) fn compact_rule_at(&self, address: u64) -> Option<CompactRule<'a>> {
-        if !self.text_contains(address) {
-            return None;
-        }
+        // An address outside of the text is in no bucket, or in a gap.
         let row = self.compact.find(address.wrapping_sub(self.text_start))?;
         CompactRule::new(row, self.text_start)
     }

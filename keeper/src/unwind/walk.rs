@@ -61,14 +61,17 @@ impl fmt::Display for WalkEnd {
     }
 }
 
-/// How to get from a frame to its caller.
+/// Which frame comes next.
 #[derive(Debug)]
-enum Caller {
-    Unknown,
-    /// By the usual way, in place.
-    ByCall(Call),
-    /// By this state.
-    Is(FrameState),
+enum Next {
+    /// The innermost.
+    Stopped,
+    /// Who made this call, which made the last frame.
+    Caller(Call),
+    /// This, found in this way.
+    Found(FrameState, FrameOrigin),
+    /// None.
+    Nothing,
 }
 
 /// A walk of a frozen task's frames, innermost first.
@@ -96,10 +99,7 @@ pub struct Walk<'w, M: ?Sized, S> {
     source: &'w mut S,
     /// The frame that was given out last; before the first, that.
     last: FrameState,
-    /// How to get from it to its caller, if there is one.
-    caller: Caller,
-    /// How the frame to be given out next was found, if there is one.
-    next: Option<FrameOrigin>,
+    next: Next,
     frames_left: usize,
     fetch_failed: bool,
     end: Option<WalkEnd>,
@@ -112,8 +112,7 @@ impl<'w, M: StackMemory + ?Sized, S: RuleSource> Walk<'w, M, S> {
             memory,
             source,
             last: FrameState::from(registers),
-            caller: Caller::Unknown,
-            next: Some(FrameOrigin::Stopped),
+            next: Next::Stopped,
             frames_left: MAX_FRAMES,
             fetch_failed: false,
             end: None,
@@ -153,32 +152,60 @@ impl<M: StackMemory + ?Sized, S: RuleSource> Iterator for Walk<'_, M, S> {
 
     #[inline]
     fn next(&mut self) -> Option<Frame> {
-        let origin = self.next.take()?;
-        let Some(frames_left) = self.frames_left.checked_sub(1) else {
-            self.end = Some(WalkEnd::Partial(WalkError::TooDeep));
-            return None;
+        let (Next::Caller(last_call), Some(frames_left)) =
+            (&mut self.next, self.frames_left.checked_sub(1))
+        else {
+            return self.next_otherwise();
         };
+        let call = *last_call;
         self.frames_left = frames_left;
-        match &self.caller {
-            Caller::ByCall(call) => call.undo(&mut self.last, self.memory),
-            Caller::Is(state) => self.last = *state,
-            Caller::Unknown => {}
-        }
-        let Some((function, call)) = find_call(&self.last, self.memory, self.source) else {
-            return Some(self.end_of_last(origin));
+        call.undo(&mut self.last, self.memory);
+        let Some((function, next)) = call.find_next(&self.last, self.memory, self.source) else {
+            return Some(self.end_of_last(FrameOrigin::Caller));
         };
-        let mut frame = self.last_frame(origin);
-        frame.cfa = Some(call.cfa);
-        frame.function = Some(function);
-        self.caller = Caller::ByCall(call);
-        self.next = Some(FrameOrigin::Caller);
-        Some(frame)
+        *last_call = next;
+        Some(Frame {
+            address: FrameAddress::ReturnAddress(call.return_address()),
+            origin: FrameOrigin::Caller,
+            sp: call.cfa(),
+            cfa: Some(next.cfa()),
+            function: Some(function),
+            signal_frame: false,
+        })
     }
 }
 
 impl<M: StackMemory + ?Sized, S: RuleSource> Walk<'_, M, S> {
+    /// [`next`](Self::next) for a frame that is not a call's caller, or is one too many.
+    #[cold]
+    #[inline(never)]
+    fn next_otherwise(&mut self) -> Option<Frame> {
+        if let Next::Nothing = self.next {
+            return None;
+        }
+        let Some(frames_left) = self.frames_left.checked_sub(1) else {
+            self.end_with(WalkEnd::Partial(WalkError::TooDeep));
+            return None;
+        };
+        self.frames_left = frames_left;
+        let origin = match &self.next {
+            Next::Found(state, origin) => {
+                self.last = *state;
+                *origin
+            }
+            _ => FrameOrigin::Stopped,
+        };
+        let Some((function, call)) = find_call(&self.last, self.memory, self.source) else {
+            return Some(self.end_of_last(origin));
+        };
+        let mut frame = self.last_frame(origin);
+        frame.cfa = Some(call.cfa());
+        frame.function = Some(function);
+        self.next = Next::Caller(call);
+        Some(frame)
+    }
+
     /// The last frame, without an end.
-    #[inline]
     fn last_frame(&self, origin: FrameOrigin) -> Frame {
         Frame {
             address: self.last.address,
@@ -204,27 +231,27 @@ impl<M: StackMemory + ?Sized, S: RuleSource> Walk<'_, M, S> {
                 let origin =
                     if signal_frame { FrameOrigin::Interrupted } else { FrameOrigin::Caller };
                 match caller {
-                    Some(caller) => self.go_on_with(caller, origin),
-                    None => self.end = Some(WalkEnd::Complete),
+                    Some(caller) => self.next = Next::Found(caller, origin),
+                    None => self.end_with(WalkEnd::Complete),
                 }
             }
             Err(WalkError::NoFde(_)) if self.fetch_failed && origin == FrameOrigin::Stopped => {
                 match step_from_nowhere(&self.last, self.memory, self.source) {
                     Ok((cfa, caller)) => {
                         frame.cfa = Some(cfa);
-                        self.go_on_with(caller, FrameOrigin::TopOfStack);
+                        self.next = Next::Found(caller, FrameOrigin::TopOfStack);
                     }
-                    Err(error) => self.end = Some(WalkEnd::Partial(error)),
+                    Err(error) => self.end_with(WalkEnd::Partial(error)),
                 }
             }
-            Err(error) => self.end = Some(WalkEnd::Partial(error)),
+            Err(error) => self.end_with(WalkEnd::Partial(error)),
         }
         frame
     }
 
-    fn go_on_with(&mut self, caller: FrameState, origin: FrameOrigin) {
-        self.caller = Caller::Is(caller);
-        self.next = Some(origin);
+    fn end_with(&mut self, end: WalkEnd) {
+        self.end = Some(end);
+        self.next = Next::Nothing;
     }
 }
 
