@@ -59,6 +59,11 @@ impl Bystanders {
         self.0.iter().any(|one| one.in_turn)
     }
 
+    /// The first of them, if it has not finished.
+    pub(crate) fn first(&self, machine: &Machine) -> Option<TaskId> {
+        self.0.first().map(|one| one.task).filter(|task| machine.is_alive(*task))
+    }
+
     /// How many have not finished.
     pub(crate) fn unfinished(&self, machine: &Machine) -> usize {
         self.0.iter().filter(|one| machine.is_alive(one.task)).count()

@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::fmt;
 use std::ops::BitOrAssign;
 
+use drop_registry::TrackedHeap;
 use drop_registry::hosted::{Hosted, Machine, Stop, yield_now};
-use drop_registry::{Outcome, Settled, TrackedHeap};
 
 use crate::bystanders::{Bystanders, PATIENCE};
 
@@ -46,6 +46,14 @@ pub(crate) trait World {
     /// has come to its end, if it was not killed.
     fn at_death(&mut self) {}
 
+    /// Whether the first of the bystanders dies with the victim, and in which order.
+    fn companion(&self) -> Option<Companion> {
+        None
+    }
+
+    /// Looks at the resources right before the companion is killed and settled.
+    fn at_companion_death(&mut self) {}
+
     /// What the resources show of themselves, as far as a settlement depends on it and it does not
     /// stand in the first words of what the victim holds: who waits.
     fn state(&self) -> String {
@@ -54,6 +62,15 @@ pub(crate) trait World {
 
     /// Looks at the resources after the settlement.
     fn audit(&mut self, audit: &mut Audit<'_>);
+}
+
+/// When somebody dies who dies with the victim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Companion {
+    /// Right before it.
+    First,
+    /// Right after it has been settled.
+    Last,
 }
 
 /// What can be wrong, as bits.
@@ -133,11 +150,10 @@ impl<'m> Audit<'m> {
     pub(crate) fn new(
         machine: &'m mut Machine,
         bystanders: &'m mut Bystanders,
-        settled: Option<&[Settled]>,
+        victim_lives: bool,
+        quarantine_reported: bool,
     ) -> Self {
-        let quarantine_reported =
-            settled.is_some_and(|all| all.iter().any(|one| one.outcome == Outcome::Quarantined));
-        let (victim_lives, findings) = (settled.is_none(), Findings::default());
+        let findings = Findings::default();
         Self { machine, bystanders, victim_lives, quarantine_reported, findings }
     }
 

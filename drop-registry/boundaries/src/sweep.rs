@@ -3,13 +3,13 @@
 use std::fmt;
 
 use anyhow::{Result, bail};
-use drop_registry::Settled;
 use drop_registry::hosted::{Machine, Stop};
+use drop_registry::{Outcome, Settled};
 use task_model::TaskId;
 
 use crate::bystanders::Bystanders;
 use crate::fork::{Children, Tally};
-use crate::operation::{Audit, Findings, Mark, Operation, World, take_mark};
+use crate::operation::{Audit, Companion, Findings, Mark, Operation, World, take_mark};
 
 /// What befalls the victim before an instruction.
 #[derive(Debug, Clone, Copy, Default)]
@@ -91,6 +91,8 @@ pub(crate) struct Run {
     pub(crate) machine: Machine,
     pub(crate) victim: TaskId,
     pub(crate) bystanders: Bystanders,
+    /// What was settled of whoever died with the victim.
+    companions: Vec<Settled>,
 }
 
 impl Run {
@@ -100,7 +102,7 @@ impl Run {
         let mut machine = Machine::new();
         let victim = machine.spawn_boxed(world.victim());
         let bystanders = Bystanders::spawn(&mut machine, world.bystanders());
-        let mut run = Self { world, machine, victim, bystanders };
+        let mut run = Self { world, machine, victim, bystanders, companions: Vec::new() };
         run.bystanders_take_turns()?;
         loop {
             match (run.machine.run(run.victim, None), take_mark()) {
@@ -138,19 +140,37 @@ impl Run {
         self.bystanders.take_turns(&mut self.machine).map(drop)
     }
 
+    /// Kills whoever dies with the victim.
+    fn companion_dies(&mut self) {
+        if let Some(companion) = self.bystanders.first(&self.machine) {
+            self.world.at_companion_death();
+            self.companions = self.machine.kill(companion);
+        }
+    }
+
     /// Kills the victim where it stands, and lets the others go on for a moment: but for those that
     /// have stopped somewhere in the middle, where the settlement finds them.
     pub(crate) fn die(&mut self) -> Result<()> {
+        let companion = self.world.companion();
+        if companion == Some(Companion::First) {
+            self.companion_dies();
+        }
         self.world.at_death();
-        if self.world.bystanders_run_before_settlement() && !self.bystanders.in_turn() {
+        if companion.is_none()
+            && self.world.bystanders_run_before_settlement()
+            && !self.bystanders.in_turn()
+        {
             self.bystanders_take_turns()?;
         }
         Ok(())
     }
 
     /// Takes the processor from the victim until none of the others can go on. It goes on as one of
-    /// them then.
+    /// them then: alone, if somebody was to die with it.
     fn preempt(&mut self) -> Result<()> {
+        if self.world.companion().is_some() {
+            self.companion_dies();
+        }
         self.bystanders.run_out(&mut self.machine)?;
         self.bystanders.join(self.victim);
         self.bystanders.run_out(&mut self.machine)?;
@@ -162,10 +182,16 @@ impl Run {
     /// Looks at what is left after the settlement. Whoever lives must have come to their end then.
     /// `None` if the victim is one of these.
     pub(crate) fn audit(&mut self, settled: Option<&[Settled]>) -> Findings {
+        if settled.is_some() && self.world.companion() == Some(Companion::Last) {
+            self.companion_dies();
+        }
         if self.bystanders.finish_turns(&mut self.machine).is_err() {
             return Findings::CRASHED;
         }
-        let mut audit = Audit::new(&mut self.machine, &mut self.bystanders, settled);
+        let mut told = settled.iter().copied().flatten().chain(&self.companions);
+        let quarantined = told.any(|one| one.outcome == Outcome::Quarantined);
+        let (machine, bystanders) = (&mut self.machine, &mut self.bystanders);
+        let mut audit = Audit::new(machine, bystanders, settled.is_none(), quarantined);
         self.world.audit(&mut audit);
         audit.finish_bystanders();
         audit.findings()

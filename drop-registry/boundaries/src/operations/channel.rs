@@ -10,7 +10,7 @@ use drop_registry::{Channel, DropAfterTear, Park, Shared, TrackedBox, TrackedHea
 use super::mutex::Turns;
 use super::tasks::nobody_waits;
 use super::{Waits, leak};
-use crate::operation::{Audit, Findings, Operation, World, begin, each_on, end};
+use crate::operation::{Audit, Companion, Findings, Operation, World, begin, each_on, end};
 
 const CAPACITY: usize = 2;
 
@@ -69,6 +69,40 @@ macro_rules! operations {
             Operation {
                 name: concat!($channel, " receive, two wait for an item"),
                 world: || boxes::<$R>(0, receive_waiting, &[receive_late, send_9]),
+            },
+            Operation {
+                name: concat!($channel, " send, waits for room, its receiver dies first"),
+                world: || {
+                    dying::<$R>(
+                        2,
+                        send_waiting,
+                        Companion::First,
+                        &[receives_and_dies, receive_late],
+                    )
+                },
+            },
+            Operation {
+                name: concat!($channel, " send, waits for room, its receiver dies next"),
+                world: || {
+                    dying::<$R>(
+                        2,
+                        send_waiting,
+                        Companion::Last,
+                        &[receives_and_dies, receive_late],
+                    )
+                },
+            },
+            Operation {
+                name: concat!($channel, " receive, waits for an item, its sender dies first"),
+                world: || {
+                    dying::<$R>(0, receive_waiting, Companion::First, &[sends_and_dies, send_9])
+                },
+            },
+            Operation {
+                name: concat!($channel, " receive, waits for an item, its sender dies next"),
+                world: || {
+                    dying::<$R>(0, receive_waiting, Companion::Last, &[sends_and_dies, send_9])
+                },
             },
             Operation {
                 name: concat!($channel, " send, others wait for an item"),
@@ -212,6 +246,17 @@ fn receive_late<R: Waits>(site: &'static Site<R>) {
     site.receive();
 }
 
+/// For a bystander that need not come to its end.
+fn sends_and_dies<R: Waits>(site: &'static Site<R>) {
+    yield_now();
+    let _ = site.channel.send(site.item(7));
+}
+
+fn receives_and_dies<R: Waits>(site: &'static Site<R>) {
+    yield_now();
+    drop(site.channel.recv());
+}
+
 /// For a bystander that waits before the victim begins.
 fn receives<R: Waits>(site: &'static Site<R>) {
     site.receive();
@@ -234,6 +279,7 @@ struct Boxed<R: Waits> {
     filled: u64,
     operation: Use<R>,
     others: &'static [Use<R>],
+    companion: Option<Companion>,
     interleaved: bool,
     heap_before: usize,
     len_at_death: usize,
@@ -242,6 +288,16 @@ struct Boxed<R: Waits> {
 /// A channel with the items 1 to `filled`. The victim's item, if it sends one, is 5.
 fn boxes<R: Waits>(filled: u64, operation: Use<R>, others: &'static [Use<R>]) -> Box<dyn World> {
     Box::new(boxed(filled, operation, others))
+}
+
+/// With somebody on the other side that dies with the victim.
+fn dying<R: Waits>(
+    filled: u64,
+    operation: Use<R>,
+    companion: Companion,
+    others: &'static [Use<R>],
+) -> Box<dyn World> {
+    Box::new(Boxed { companion: Some(companion), ..boxed(filled, operation, others) })
 }
 
 /// A channel that somebody else uses between the victim's instructions.
@@ -257,7 +313,8 @@ fn boxed<R: Waits>(filled: u64, operation: Use<R>, others: &'static [Use<R>]) ->
         sending: AtomicU64::new(0),
         receiving: AtomicU64::new(0),
     });
-    Boxed { site, filled, operation, others, interleaved: false, heap_before, len_at_death: 0 }
+    let (companion, interleaved, len_at_death) = (None, false, 0);
+    Boxed { site, filled, operation, others, companion, interleaved, heap_before, len_at_death }
 }
 
 impl<R: Waits> World for Boxed<R> {
@@ -277,6 +334,10 @@ impl<R: Waits> World for Boxed<R> {
 
     fn interleaved(&self) -> bool {
         self.interleaved
+    }
+
+    fn companion(&self) -> Option<Companion> {
+        self.companion
     }
 
     fn at_death(&mut self) {

@@ -8,7 +8,7 @@ use drop_registry::{Condvar, LockError, LockResult, MutexGuard, Park};
 use super::mutex::{Lock, Turns};
 use super::tasks::{NOBODY, TaskMark, me, nobody_waits, owner};
 use super::{Waits, leak};
-use crate::operation::{Audit, Findings, Operation, World, begin, each_on, end};
+use crate::operation::{Audit, Companion, Findings, Operation, World, begin, each_on, end};
 
 /// The operations with one wait strategy of the lock.
 macro_rules! operations {
@@ -25,6 +25,14 @@ macro_rules! operations {
             Operation {
                 name: concat!($condvar, " wait_until, one of two is notified"),
                 world: || among::<$R>(0, takes, &[takes, posts_later]),
+            },
+            Operation {
+                name: concat!($condvar, " wait_until, its notifier dies first"),
+                world: || dying::<$R>(Companion::First, &[posts_and_dies, takes]),
+            },
+            Operation {
+                name: concat!($condvar, " wait_until, its notifier dies next"),
+                world: || dying::<$R>(Companion::Last, &[posts_and_dies, takes]),
             },
             Operation {
                 name: concat!($condvar, " wait, notified"),
@@ -59,6 +67,8 @@ struct Site<R: Waits> {
     posted: Condvar<Hosted>,
     /// How often somebody was told of a death.
     told: Cell<u64>,
+    /// Who dies with the victim.
+    companion: Cell<TaskMark>,
     /// Whether whoever is told of a death notifies the others, as users of plain `wait` have to.
     told_notify: bool,
 }
@@ -130,11 +140,18 @@ fn posts_later<R: Waits>(site: &Site<R>) {
     posts(site);
 }
 
+fn posts_and_dies<R: Waits>(site: &Site<R>) {
+    site.companion.set(me());
+    posts_later(site);
+}
+
 struct Among<R: Waits> {
     site: &'static Site<R>,
     operation: Use<R>,
     others: &'static [Use<R>],
+    companion: Option<Companion>,
     victim: &'static Cell<TaskMark>,
+    /// Whether whoever died owned the lock.
     owned_at_death: bool,
 }
 
@@ -143,24 +160,31 @@ fn of<R: Waits>(
     operation: Use<R>,
     others: &'static [Use<R>],
     told_notify: bool,
-) -> Box<dyn World> {
-    let (jobs, posted, told) = (Lock::new(jobs), Condvar::new(), Cell::new(0));
-    Box::new(Among {
-        site: leak(Site { jobs, posted, told, told_notify }),
+) -> Among<R> {
+    let (jobs, posted) = (Lock::new(jobs), Condvar::new());
+    let (told, companion) = (Cell::new(0), Cell::new(NOBODY));
+    Among {
+        site: leak(Site { jobs, posted, told, companion, told_notify }),
         operation,
         others,
+        companion: None,
         victim: leak(Cell::new(NOBODY)),
         owned_at_death: false,
-    })
+    }
 }
 
 fn among<R: Waits>(jobs: u64, operation: Use<R>, others: &'static [Use<R>]) -> Box<dyn World> {
-    of(jobs, operation, others, false)
+    Box::new(of(jobs, operation, others, false))
+}
+
+/// With a notifier that dies with the victim.
+fn dying<R: Waits>(companion: Companion, others: &'static [Use<R>]) -> Box<dyn World> {
+    Box::new(Among { companion: Some(companion), ..of(0, takes, others, false) })
 }
 
 /// With tasks that use plain `wait`.
 fn plain<R: Waits>(jobs: u64, operation: Use<R>, others: &'static [Use<R>]) -> Box<dyn World> {
-    of(jobs, operation, others, true)
+    Box::new(of(jobs, operation, others, true))
 }
 
 impl<R: Waits> World for Among<R> {
@@ -179,7 +203,15 @@ impl<R: Waits> World for Among<R> {
     }
 
     fn at_death(&mut self) {
-        self.owned_at_death = owner(&self.site.jobs) == self.victim.get();
+        self.owned_at_death |= owner(&self.site.jobs) == self.victim.get();
+    }
+
+    fn companion(&self) -> Option<Companion> {
+        self.companion
+    }
+
+    fn at_companion_death(&mut self) {
+        self.owned_at_death |= owner(&self.site.jobs) == self.site.companion.get();
     }
 
     fn audit(&mut self, audit: &mut Audit<'_>) {

@@ -7,6 +7,7 @@ mod condvar;
 mod ledger;
 mod lock_api;
 mod mutex;
+mod obligation;
 mod once;
 mod repair_mutex;
 mod rollback_mutex;
@@ -48,6 +49,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
         channel::OPERATIONS,
         channel::PARKING,
         tracked_box::OPERATIONS,
+        obligation::OPERATIONS,
         arena_heap::OPERATIONS,
         ledger::OPERATIONS,
         composites::OPERATIONS,

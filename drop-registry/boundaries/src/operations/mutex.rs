@@ -7,7 +7,7 @@ use drop_registry::{LockError, Mutex, Park, RelaxStrategy};
 
 use super::tasks::{NOBODY, TaskMark, me, nobody_waits, owner};
 use super::{Waits, leak};
-use crate::operation::{Audit, Findings, Operation, World, begin, each_on, end, marked};
+use crate::operation::{Audit, Companion, Findings, Operation, World, begin, each_on, end, marked};
 
 /// Waits by letting the other tasks of the machine run.
 #[derive(Debug)]
@@ -53,6 +53,14 @@ macro_rules! operations {
             Operation {
                 name: concat!($lock, " lock, held by another, others wait"),
                 world: || among::<$R>(locks, &[holds, waits, waits]),
+            },
+            Operation {
+                name: concat!($lock, " lock, its holder dies first"),
+                world: || among_the_dying::<$R>(Companion::First, &[dies, waits]),
+            },
+            Operation {
+                name: concat!($lock, " lock, its holder dies next"),
+                world: || among_the_dying::<$R>(Companion::Last, &[dies, waits]),
             },
             Operation {
                 name: concat!($lock, " try_lock, held by another"),
@@ -215,6 +223,8 @@ struct Site<R: Waits> {
     violated: Cell<bool>,
     /// How often somebody was told of a death.
     told: Cell<u64>,
+    /// Who dies with the victim.
+    companion: Cell<TaskMark>,
 }
 
 /// What one of several tasks does.
@@ -227,6 +237,7 @@ impl<R: Waits> Site<R> {
             inside: Cell::default(),
             violated: Cell::new(false),
             told: Cell::new(0),
+            companion: Cell::new(NOBODY),
         }
     }
 
@@ -279,6 +290,12 @@ fn holds<R: Waits>(site: &Site<R>) {
     site.locks(3);
 }
 
+/// Holds it, and dies with the victim.
+fn dies<R: Waits>(site: &Site<R>) {
+    site.companion.set(me());
+    site.locks(3);
+}
+
 fn waits<R: Waits>(site: &Site<R>) {
     site.locks(1);
 }
@@ -314,32 +331,45 @@ struct Among<R: Waits> {
     others: &'static [Use<R>],
     /// Whether the value is given up by it.
     gives_up: bool,
+    companion: Option<Companion>,
     victim: &'static Cell<TaskMark>,
+    /// Whether whoever died owned it.
     owned_at_death: bool,
 }
 
-fn among<R: Waits>(operation: Use<R>, others: &'static [Use<R>]) -> Box<dyn World> {
-    Box::new(Among {
+fn of<R: Waits>(operation: Use<R>, others: &'static [Use<R>]) -> Among<R> {
+    Among {
         site: leak(Site::new()),
         operation,
         others,
         gives_up: false,
+        companion: None,
         victim: leak(Cell::default()),
         owned_at_death: false,
-    })
+    }
+}
+
+fn among<R: Waits>(operation: Use<R>, others: &'static [Use<R>]) -> Box<dyn World> {
+    Box::new(of(operation, others))
+}
+
+fn among_the_dying<R: Waits>(companion: Companion, others: &'static [Use<R>]) -> Box<dyn World> {
+    Box::new(Among { companion: Some(companion), ..of(locks, others) })
 }
 
 fn torn_among<R: Waits>(others: &'static [Use<R>]) -> Box<dyn World> {
-    let site = leak(Site::<R>::new());
-    kill_holder(&site.lock);
-    Box::new(Among {
-        site,
-        operation: gives_up,
-        others,
-        gives_up: true,
-        victim: leak(Cell::default()),
-        owned_at_death: false,
-    })
+    let among = Among { gives_up: true, ..of(gives_up, others) };
+    kill_holder(&among.site.lock);
+    Box::new(among)
+}
+
+impl<R: Waits> Among<R> {
+    fn note_death_of(&mut self, task: TaskMark) {
+        self.owned_at_death |= owner(&self.site.lock) == task;
+        if self.site.inside.get() == task {
+            self.site.inside.set(NOBODY);
+        }
+    }
 }
 
 impl<R: Waits> World for Among<R> {
@@ -355,12 +385,16 @@ impl<R: Waits> World for Among<R> {
         each_on(self.site, self.others)
     }
 
+    fn companion(&self) -> Option<Companion> {
+        self.companion
+    }
+
+    fn at_companion_death(&mut self) {
+        self.note_death_of(self.site.companion.get());
+    }
+
     fn at_death(&mut self) {
-        let victim = self.victim.get();
-        self.owned_at_death = owner(&self.site.lock) == victim;
-        if self.site.inside.get() == victim {
-            self.site.inside.set(NOBODY);
-        }
+        self.note_death_of(self.victim.get());
     }
 
     fn audit(&mut self, audit: &mut Audit<'_>) {

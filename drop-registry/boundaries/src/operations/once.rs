@@ -8,7 +8,7 @@ use drop_registry::{Lazy, Once, Park, WaitError};
 
 use super::mutex::{self, Answer, Turns, next_answer};
 use super::{Waits, leak};
-use crate::operation::{Audit, Findings, Operation, World, each_on, marked};
+use crate::operation::{Audit, Companion, Findings, Operation, World, each_on, marked};
 
 /// Several words, written one by one, so that a value that is not whole shows.
 type Value = [u64; 12];
@@ -37,6 +37,14 @@ macro_rules! operations {
             Operation {
                 name: concat!($once, " call_once, another makes it, a third waits"),
                 world: || with_others::<$R>(make, &[makes_it, wants_it]),
+            },
+            Operation {
+                name: concat!($once, " call_once, its maker dies first"),
+                world: || dying::<$R>(Companion::First, &[makes_it_and_dies, wants_it]),
+            },
+            Operation {
+                name: concat!($once, " call_once, its maker dies next"),
+                world: || dying::<$R>(Companion::Last, &[makes_it_and_dies, wants_it]),
             },
             Operation {
                 name: concat!($once, " call_once, others wait"),
@@ -144,6 +152,12 @@ fn force<R: Waits>(site: &'static Site<R>) {
 
 /// For another one: makes it first, and takes a while.
 fn makes_it<R: Waits>(site: &'static Site<R>) {
+    makes_it_and_dies(site);
+    site.served.fetch_add(1, Relaxed);
+}
+
+/// For another one, which need not come to its end.
+fn makes_it_and_dies<R: Waits>(site: &'static Site<R>) {
     let made = site.once.call_once(|| {
         for _ in 0..3 {
             yield_now();
@@ -151,7 +165,6 @@ fn makes_it<R: Waits>(site: &'static Site<R>) {
         value(OTHER)
     });
     site.got(made.expect("it comes first"));
-    site.served.fetch_add(1, Relaxed);
 }
 
 /// For another one: comes while it is made.
@@ -181,11 +194,16 @@ struct Maker<R: Waits> {
     ask: Ask<R>,
     operation: Use<R>,
     others: &'static [Use<R>],
+    companion: Option<Companion>,
     there_at_death: bool,
     lock_held_at_death: bool,
 }
 
 fn world<R: Waits>(ask: Ask<R>, operation: Use<R>, others: &'static [Use<R>]) -> Box<dyn World> {
+    Box::new(maker(ask, operation, others))
+}
+
+fn maker<R: Waits>(ask: Ask<R>, operation: Use<R>, others: &'static [Use<R>]) -> Maker<R> {
     let site = leak(Site {
         once: Once::new(),
         lazy: Lazy::new(|| value(VICTIM)),
@@ -194,8 +212,15 @@ fn world<R: Waits>(ask: Ask<R>, operation: Use<R>, others: &'static [Use<R>]) ->
         wrong: AtomicBool::new(false),
         first: AtomicU64::new(0),
     });
-    let (there_at_death, lock_held_at_death) = (false, false);
-    Box::new(Maker { site, ask, operation, others, there_at_death, lock_held_at_death })
+    Maker {
+        site,
+        ask,
+        operation,
+        others,
+        companion: None,
+        there_at_death: false,
+        lock_held_at_death: false,
+    }
 }
 
 fn alone<R: Waits>(operation: Use<R>) -> Box<dyn World> {
@@ -206,6 +231,11 @@ fn with_others<R: Waits>(operation: Use<R>, others: &'static [Use<R>]) -> Box<dy
     world(Ask::ONCE, operation, others)
 }
 
+/// With a maker that dies with the victim.
+fn dying<R: Waits>(companion: Companion, others: &'static [Use<R>]) -> Box<dyn World> {
+    Box::new(Maker { companion: Some(companion), ..maker(Ask::ONCE, make, others) })
+}
+
 impl<R: Waits> World for Maker<R> {
     fn victim(&self) -> Box<dyn FnOnce()> {
         marked(self.site, self.operation)
@@ -213,6 +243,10 @@ impl<R: Waits> World for Maker<R> {
 
     fn bystanders(&self) -> Vec<Box<dyn FnOnce()>> {
         each_on(self.site, self.others)
+    }
+
+    fn companion(&self) -> Option<Companion> {
+        self.companion
     }
 
     fn bystanders_run_before_settlement(&self) -> bool {
@@ -235,7 +269,7 @@ impl<R: Waits> World for Maker<R> {
             audit.require(by_another || self.there_at_death, Findings::TORN);
             site.got(value);
         }
-        let others = self.others.len() as u64;
+        let others = (self.others.len() - usize::from(self.companion.is_some())) as u64;
         audit.finish_bystanders();
         audit.require(site.served.load(Relaxed) == others, Findings::STUCK);
         let force = self.ask.force;

@@ -7,7 +7,7 @@ use drop_registry::hosted::{Hosted, yield_now};
 
 use super::leak;
 use super::tasks::{NOBODY, TaskMark, me, nobody_waits};
-use crate::operation::{Audit, Findings, Operation, World, begin, each_on, end};
+use crate::operation::{Audit, Companion, Findings, Operation, World, begin, each_on, end};
 
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: "semaphore acquire, release", world: || among(1, acquires, &[]) },
@@ -17,6 +17,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation {
         name: "semaphore acquire, empty, others wait",
         world: || among(1, acquires, &[holds, waits, waits]),
+    },
+    Operation {
+        name: "semaphore acquire, empty, who has the permit dies first",
+        world: || among_the_dying(Companion::First, &[dies, waits]),
+    },
+    Operation {
+        name: "semaphore acquire, empty, who has the permit dies next",
+        world: || among_the_dying(Companion::Last, &[dies, waits]),
     },
     Operation { name: "semaphore try_acquire, empty", world: || among(1, tries, &[holds]) },
     Operation {
@@ -40,8 +48,12 @@ struct Site {
     least: Cell<u64>,
     most: Cell<u64>,
     victim: Cell<TaskMark>,
+    /// Who dies with it.
+    companion: Cell<TaskMark>,
     /// How many permits the others have.
     with_others: Cell<u64>,
+    /// Whether the companion has one.
+    companion_has: Cell<bool>,
 }
 
 /// What one of several tasks does.
@@ -50,6 +62,13 @@ type Use = fn(&Site);
 impl Site {
     fn has_permit(&self, turns: usize) {
         if me() == self.victim.get() {
+            return;
+        }
+        if me() == self.companion.get() {
+            // What it has is not counted, once it is dead.
+            self.companion_has.set(true);
+            (0..turns).for_each(|_| yield_now());
+            self.companion_has.set(false);
             return;
         }
         self.with_others.set(self.with_others.get() + 1);
@@ -112,6 +131,12 @@ fn holds(site: &Site) {
     site.acquires(3);
 }
 
+/// Has the permit, and dies with the victim.
+fn dies(site: &Site) {
+    site.companion.set(me());
+    holds(site);
+}
+
 fn waits(site: &Site) {
     site.acquires(1);
 }
@@ -138,6 +163,11 @@ struct Among {
     others: &'static [Use],
     /// Whether the operation adds permits.
     adds: bool,
+    companion: Option<Companion>,
+}
+
+fn among_the_dying(companion: Companion, others: &'static [Use]) -> Box<dyn World> {
+    Box::new(Among { companion: Some(companion), ..of(1, acquires, others) })
 }
 
 fn adding(others: &'static [Use]) -> Box<dyn World> {
@@ -154,16 +184,19 @@ fn of(permits: u64, operation: Use, others: &'static [Use]) -> Among {
         least: Cell::new(permits),
         most: Cell::new(permits),
         victim: Cell::new(NOBODY),
+        companion: Cell::new(NOBODY),
         with_others: Cell::new(0),
+        companion_has: Cell::new(false),
     });
-    Among { site, operation, others, adds: false }
+    Among { site, operation, others, adds: false, companion: None }
 }
 
 impl Among {
     /// Requires that each permit is with the semaphore or with one of the others.
     fn require_all_permits(&self, audit: &mut Audit<'_>, added: u64) {
         let site = self.site;
-        let there = site.semaphore.available() + site.with_others.get();
+        let with_others = site.with_others.get() + u64::from(site.companion_has.get());
+        let there = site.semaphore.available() + with_others;
         audit.require(there <= site.most.get() + added, Findings::DOUBLED);
         audit.require(there >= site.least.get() + added, Findings::LEAKED);
     }
@@ -180,6 +213,14 @@ impl World for Among {
 
     fn bystanders(&self) -> Vec<Box<dyn FnOnce()>> {
         each_on(self.site, self.others)
+    }
+
+    fn companion(&self) -> Option<Companion> {
+        self.companion
+    }
+
+    fn at_companion_death(&mut self) {
+        self.site.companion_has.set(false);
     }
 
     fn at_death(&mut self) {

@@ -7,8 +7,8 @@ use drop_registry::hosted::Hosted;
 use drop_registry::{HandOver, Obligation, Slot, TrackedBox, TrackedHeap};
 
 use super::leak;
+use super::obligation::Flag;
 use super::shared::{Drops, Handle, Value};
-use super::tracked_box::Flag;
 use crate::operation::{Audit, Findings, Operation, World, begin, end};
 
 /// A slot that tasks take turns at.

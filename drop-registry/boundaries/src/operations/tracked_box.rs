@@ -1,9 +1,9 @@
-//! The tracked box, and an obligation.
+//! The tracked box.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use drop_registry::hosted::Hosted;
-use drop_registry::{Obligation, TrackedBox, TrackedHeap, Undo};
+use drop_registry::{TrackedBox, TrackedHeap};
 
 use super::leak;
 use super::shared::{Drops, Value};
@@ -14,7 +14,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: "box of a droppable value, new", world: || boxed(create) },
     Operation { name: "box of a droppable value, drop", world: || boxed(destroy) },
     Operation { name: "box dropped out of order", world: || boxed(out_of_order) },
-    Operation { name: "obligation new, drop", world: owed },
 ];
 
 struct Boxed {
@@ -68,42 +67,5 @@ impl World for Boxed {
         let begun = self.drops.begun.load(Ordering::Relaxed);
         audit.require(begun <= 1, Findings::DOUBLED);
         audit.require_heap(self.heap_before);
-    }
-}
-
-/// A flag that is raised for a while.
-#[derive(Debug, Default)]
-pub(super) struct Flag(pub(super) AtomicU64);
-
-#[expect(unsafe_code, reason = "promises that undoing twice is undoing once")]
-// SAFETY: one store.
-unsafe impl Undo for Flag {
-    fn undo(&self) {
-        self.0.store(0, Ordering::Relaxed);
-    }
-}
-
-struct Owed {
-    flag: &'static Flag,
-}
-
-fn owed() -> Box<dyn World> {
-    Box::new(Owed { flag: leak(Flag::default()) })
-}
-
-impl World for Owed {
-    fn victim(&self) -> Box<dyn FnOnce()> {
-        let flag = self.flag;
-        Box::new(move || {
-            begin();
-            let owed = Obligation::<_, Hosted>::new(flag);
-            flag.0.store(1, Ordering::Relaxed);
-            drop(owed);
-            end();
-        })
-    }
-
-    fn audit(&mut self, audit: &mut Audit<'_>) {
-        audit.require(self.flag.0.load(Ordering::Relaxed) == 0, Findings::LEAKED);
     }
 }

@@ -7,7 +7,7 @@ use drop_registry::{LedgerFull, Parker, WaitQueue};
 
 use super::leak;
 use super::scattered::Scattered;
-use crate::operation::{Audit, Findings, Operation, World, each_on, marked};
+use crate::operation::{Audit, Companion, Findings, Operation, World, each_on, marked};
 
 /// The operations on queues of this many words.
 macro_rules! operations {
@@ -28,6 +28,14 @@ macro_rules! operations {
             Operation {
                 name: concat!($queue, " wait, all are woken"),
                 world: || among::<$L, $WORDS>(0, takes, &[takes, gives_two_later]),
+            },
+            Operation {
+                name: concat!($queue, " wait, its waker dies first"),
+                world: || dying::<$L, $WORDS>(Companion::First, &[gives_twice_later, takes]),
+            },
+            Operation {
+                name: concat!($queue, " wait, its waker dies next"),
+                world: || dying::<$L, $WORDS>(Companion::Last, &[gives_twice_later, takes]),
             },
             Operation {
                 name: concat!($queue, " wait refused, another waits"),
@@ -106,6 +114,11 @@ fn gives_later<L: Parker, const WORDS: usize>(site: &Site<L, WORDS>) {
     gives(site);
 }
 
+fn gives_twice_later<L: Parker, const WORDS: usize>(site: &Site<L, WORDS>) {
+    yield_now();
+    gives_twice(site);
+}
+
 fn gives_two_later<L: Parker, const WORDS: usize>(site: &Site<L, WORDS>) {
     yield_now();
     gives_two(site);
@@ -115,6 +128,7 @@ struct Among<L: Parker + 'static, const WORDS: usize> {
     site: &'static Site<L, WORDS>,
     operation: Use<L, WORDS>,
     others: &'static [Use<L, WORDS>],
+    companion: Option<Companion>,
 }
 
 fn among<L: Parker + 'static, const WORDS: usize>(
@@ -123,7 +137,16 @@ fn among<L: Parker + 'static, const WORDS: usize>(
     others: &'static [Use<L, WORDS>],
 ) -> Box<dyn World> {
     let site = leak(Site { ready: AtomicU64::new(ready), queue: WaitQueue::new() });
-    Box::new(Among { site, operation, others })
+    Box::new(Among { site, operation, others, companion: None })
+}
+
+/// With a waker that dies with the victim.
+fn dying<L: Parker + 'static, const WORDS: usize>(
+    companion: Companion,
+    others: &'static [Use<L, WORDS>],
+) -> Box<dyn World> {
+    let site = leak(Site { ready: AtomicU64::new(0), queue: WaitQueue::new() });
+    Box::new(Among { site, operation: takes, others, companion: Some(companion) })
 }
 
 impl<L: Parker + 'static, const WORDS: usize> World for Among<L, WORDS> {
@@ -133,6 +156,10 @@ impl<L: Parker + 'static, const WORDS: usize> World for Among<L, WORDS> {
 
     fn bystanders(&self) -> Vec<Box<dyn FnOnce()>> {
         each_on(self.site, self.others)
+    }
+
+    fn companion(&self) -> Option<Companion> {
+        self.companion
     }
 
     fn audit(&mut self, audit: &mut Audit<'_>) {
