@@ -35,6 +35,9 @@ use crate::sweep::{Fate, Sweep};
 struct Arguments {
     /// Only the operations whose names contain one of these.
     names: Vec<String>,
+    /// Take names for whole ones.
+    #[arg(long, requires = "names")]
+    exact: bool,
     /// List the operations and stop.
     #[arg(long)]
     list: bool,
@@ -44,6 +47,9 @@ struct Arguments {
     /// Do not kill: take the processor away before the instruction, until no other task can go on.
     #[arg(long, conflicts_with = "settler")]
     preempt: bool,
+    /// Stop at the first finding.
+    #[arg(long)]
+    first: bool,
     /// How many boundaries are looked at side by side.
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     jobs: usize,
@@ -63,11 +69,16 @@ fn main() -> Result<ExitCode> {
         println!("planted: {bug:?}");
         drop_registry::planted::plant(*bug);
     }
+    let is_named = |operation: &Operation, name: &String| {
+        if arguments.exact {
+            operation.name == name
+        } else {
+            operation.name.contains(name.as_str())
+        }
+    };
+    let names = &arguments.names;
     let chosen: Vec<&Operation> = operations::all()
-        .filter(|operation| {
-            let names = &arguments.names;
-            names.is_empty() || names.iter().any(|name| operation.name.contains(name.as_str()))
-        })
+        .filter(|it| names.is_empty() || names.iter().any(|name| is_named(it, name)))
         .collect();
     if chosen.is_empty() {
         bail!("no operation has such a name; --list shows all");
@@ -79,18 +90,22 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let fate = if arguments.preempt { Fate::Preempted } else { Fate::Killed };
-    let mut total = Sweep { fate, ..Sweep::default() };
+    let mut total = Sweep::new(fate, arguments.first);
     for operation in chosen {
+        let empty = Sweep::new(fate, arguments.first);
         let sweep = if arguments.settler {
-            settler::sweep(operation, arguments.jobs)?
+            settler::sweep(operation, arguments.jobs, empty)?
         } else {
-            sweep::sweep(operation, arguments.jobs, fate)?
+            sweep::sweep(operation, arguments.jobs, empty)?
         };
         println!("{:<52} {sweep}", operation.name);
         for (boundary, findings) in sweep.failures.iter().take(5) {
             println!("    {boundary}: {findings}");
         }
         total.add(sweep);
+        if total.is_enough() {
+            break;
+        }
     }
     println!("boundaries {total}");
     Ok(if total.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -22,8 +22,7 @@ use crate::sweep::{Run, Sweep};
 
 /// Kills before each instruction of the operation, and at each of these before each instruction
 /// of the settlement.
-pub(crate) fn sweep(operation: &Operation, jobs: usize) -> Result<Sweep> {
-    let mut sweep = Sweep::default();
+pub(crate) fn sweep(operation: &Operation, jobs: usize, mut sweep: Sweep) -> Result<Sweep> {
     let tally = Tally::new()?;
     let mut run = Run::start(operation)?;
     let mut children = Children::new(jobs);
@@ -31,12 +30,13 @@ pub(crate) fn sweep(operation: &Operation, jobs: usize) -> Result<Sweep> {
     let mut k = 0u64;
     loop {
         if seen.insert(state(&mut run)) {
-            let done = children.spawn(k, || settle_and_die(&mut run, &tally))?;
+            let is_enough = |findings| sweep.is_enough_of(findings);
+            let done = children.spawn(k, || settle_and_die(&mut run, &tally, is_enough))?;
             if let Some((boundary, findings)) = done {
                 sweep.note(boundary, findings);
             }
         }
-        if !run.step()? {
+        if sweep.is_enough() || !run.step()? {
             break;
         }
         k += 1;
@@ -104,8 +104,9 @@ impl Corpse {
     }
 }
 
-/// Lets a task settle the victim, and kills it before each of its instructions.
-fn settle_and_die(run: &mut Run, tally: &Tally) -> Findings {
+/// Lets a task settle the victim, and kills it before each of its instructions, until what was found
+/// is enough.
+fn settle_and_die(run: &mut Run, tally: &Tally, is_enough: impl Fn(Findings) -> bool) -> Findings {
     if run.die().is_err() {
         return Findings::CRASHED;
     }
@@ -129,7 +130,7 @@ fn settle_and_die(run: &mut Run, tally: &Tally) -> Findings {
     }
     let mut children = Children::new(1);
     let mut findings = Findings::default();
-    loop {
+    while !is_enough(findings) {
         tally.executed();
         let done = children.spawn((), || {
             let mut settled = begin_again(run, settler, corpse);

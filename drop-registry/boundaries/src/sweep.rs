@@ -22,10 +22,12 @@ pub(crate) enum Fate {
 }
 
 /// What came of that at every boundary.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Sweep {
     /// What befell the victim.
-    pub(crate) fate: Fate,
+    fate: Fate,
+    /// Whether one finding is enough.
+    first: bool,
     /// How many instructions the operation executes, counted in a run in which nothing befalls it.
     pub(crate) executed: u64,
     /// Before how many of them it was killed or preempted, and audited.
@@ -37,6 +39,21 @@ pub(crate) struct Sweep {
 }
 
 impl Sweep {
+    /// Nothing yet.
+    pub(crate) const fn new(fate: Fate, first: bool) -> Self {
+        Self { fate, first, executed: 0, befallen: 0, quarantined: 0, failures: Vec::new() }
+    }
+
+    /// Whether there is no need to go on.
+    pub(crate) fn is_enough(&self) -> bool {
+        self.first && !self.failures.is_empty()
+    }
+
+    /// Whether findings of which `findings` are all so far are enough.
+    pub(crate) const fn is_enough_of(&self, findings: Findings) -> bool {
+        self.first && !findings.is_clean()
+    }
+
     pub(crate) fn note(&mut self, boundary: impl fmt::Display, findings: Findings) {
         self.befallen += 1;
         self.quarantined += u64::from(findings.contains(Findings::QUARANTINED));
@@ -198,9 +215,9 @@ impl Run {
     }
 }
 
-/// How many instructions the operation executes if nobody is killed. In a child, so that the
-/// sweep finds the world as this did.
-fn count(operation: &Operation) -> Result<u64> {
+/// How many instructions the operation executes if nobody is killed; or what is wrong even then. In
+/// a child, so that the sweep finds the world as this did.
+fn count(operation: &Operation) -> Result<std::result::Result<u64, Findings>> {
     let tally = Tally::new()?;
     let mut children = Children::new(1);
     children.spawn((), || {
@@ -214,10 +231,8 @@ fn count(operation: &Operation) -> Result<u64> {
         };
         if run_to_the_end().is_ok() { Findings::default() } else { Findings::CRASHED }
     })?;
-    match children.wait()? {
-        Some(((), findings)) if findings.is_clean() => Ok(tally.read().0),
-        _ => bail!("{}: it does not come to its end even if nobody is killed", operation.name),
-    }
+    let Some(((), findings)) = children.wait()? else { bail!("{}: not run", operation.name) };
+    Ok(if findings.is_clean() { Ok(tally.read().0) } else { Err(findings) })
 }
 
 fn killed(run: &mut Run) -> Findings {
@@ -233,9 +248,16 @@ fn preempted(run: &mut Run) -> Findings {
 }
 
 /// Lets the fate befall the victim before every instruction, and audits.
-pub(crate) fn sweep(operation: &Operation, jobs: usize, fate: Fate) -> Result<Sweep> {
-    let mut sweep = Sweep { fate, executed: count(operation)?, ..Sweep::default() };
-    let befall = match fate {
+pub(crate) fn sweep(operation: &Operation, jobs: usize, mut sweep: Sweep) -> Result<Sweep> {
+    match count(operation)? {
+        Ok(executed) => sweep.executed = executed,
+        Err(findings) => {
+            sweep.executed = 1;
+            sweep.note("with nobody killed", findings);
+            return Ok(sweep);
+        }
+    }
+    let befall = match sweep.fate {
         Fate::Killed => killed,
         Fate::Preempted => preempted,
     };
@@ -246,7 +268,7 @@ pub(crate) fn sweep(operation: &Operation, jobs: usize, fate: Fate) -> Result<Sw
         if let Some((boundary, findings)) = children.spawn(k, || befall(&mut run))? {
             sweep.note(boundary, findings);
         }
-        if !run.step()? {
+        if sweep.is_enough() || !run.step()? {
             break;
         }
         k += 1;
