@@ -34,6 +34,13 @@ pub(crate) enum Operation {
     Clone(usize, usize),
     DropShare(usize),
     Put(usize, usize),
+    /// Sends a share, or receives one, if there is room, or one.
+    Send(usize),
+    Receive(usize),
+    /// Adds to one of the repair mutex's two numbers, then to the other.
+    Add,
+    /// Asks for what is made once.
+    Once,
     Oblige,
     Meet,
 }
@@ -80,7 +87,11 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => handle.clone().prop_map(Op::Make),
         2 => (handle.clone(), handle.clone()).prop_map(|(from, to)| Op::Clone(from, to)),
         3 => handle.clone().prop_map(Op::DropShare),
-        2 => (handle, slot).prop_map(|(from, slot)| Op::Put(from, slot)),
+        2 => (handle.clone(), slot).prop_map(|(from, slot)| Op::Put(from, slot)),
+        2 => handle.clone().prop_map(Op::Send),
+        2 => handle.prop_map(Op::Receive),
+        2 => Just(Op::Add),
+        1 => Just(Op::Once),
         1 => Just(Op::Oblige),
         1 => Just(Op::Meet),
     ]

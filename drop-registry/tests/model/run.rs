@@ -1,7 +1,6 @@
 //! One run of a program, and the books at its end.
 
-use std::cell::Cell;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::Ordering::Relaxed;
 
 use drop_registry::hosted::{Hosted, Machine, Stop};
 use drop_registry::{Outcome, ResourceKind, Shared, TrackedHeap, WindowTable};
@@ -10,7 +9,7 @@ use task_model::TaskId;
 
 use crate::program::{Event, MUTEXES, Program};
 use crate::task;
-use crate::world::{Counted, PERMITS, Told, World};
+use crate::world::{Counted, PERMITS, SHARED, Told, World};
 
 /// How many turns everybody gets at the end before somebody counts as stuck.
 const PATIENCE: usize = 2000;
@@ -179,28 +178,39 @@ impl Run {
         let world = self.world;
         let mutexes = world.spinning.iter().map(|lock| lock.is_locked());
         let locked = mutexes.chain([world.sleeping.is_locked(), world.rwlock.is_write_locked()]);
-        let none_locked = !locked.into_iter().any(|it| it) && !world.accounts.is_locked();
+        let none_locked = !locked.into_iter().any(|it| it)
+            && !world.accounts.is_locked()
+            && !world.mended.is_locked();
         world.require(none_locked, "a lock is held by nobody");
         world.require(world.rwlock.reader_count() == 0, "readers are counted that there are not");
         world.require(world.permits.available() == PERMITS, "the permits do not add up");
         for flag in &world.flags {
-            world.require(!flag.0.load(Ordering::Relaxed), "an obligation was not met");
+            world.require(!flag.0.load(Relaxed), "an obligation was not met");
         }
         let accounts = *world.accounts.lock().expect("nobody holds it");
         world.require(accounts[0] == accounts[1], "half a transfer was not taken back");
-        let (begun, done) = (world.transfers_begun.get(), world.transfers_done.get());
+        let (begun, done) =
+            (world.transfers_begun.load(Relaxed), world.transfers_done.load(Relaxed));
         world.require((done..=begun).contains(&accounts[0]), "a transfer was lost, or made up");
         // A box whose task died while it was made has no value yet.
-        let (boxes, dropped) = (world.boxes_begun.get(), world.drops.of_boxes.get());
+        let (boxes, dropped) =
+            (world.boxes_begun.load(Relaxed), world.drops.of_boxes.load(Relaxed));
         world.require(dropped <= boxes, "a boxed value was dropped twice");
         let lost = self.quarantined.boxes + self.kills;
         world.require(dropped + lost >= boxes, "a boxed value was never dropped");
+        let sums = *world.mended.lock().expect("nobody holds it");
+        world.require(sums[0] == sums[1], "the keeper has not mended what was torn");
+        let made = world.once.get().copied();
+        world.require(made.is_some() || world.made.get().is_none(), "what was made is gone");
+        world.require(world.made.get().is_none_or(|it| made == Some(it)), "it was made again");
+        while world.channel.try_recv().is_ok() {}
+        world.require(world.channel.is_empty(), "an item is in the channel, and not received");
         let first = world.slots[0].share().expect("room in the ledger").expect("never emptied");
         let second = world.slots[1].share().expect("room in the ledger");
         let same = second.is_some_and(|second| std::ptr::eq(&*first, &*second));
         let expected = 2 + u64::from(same);
         world.require(Shared::count(&first) == expected, "the shares do not add up");
-        let kept = world.drops.of_shared[0].get() == 0;
+        let kept = world.drops.of_shared[0].load(Relaxed) == 0;
         world.require(kept, "a value was dropped that a slot shares");
         self.check()
     }
@@ -214,17 +224,17 @@ fn balance_heap(
     quarantined: Quarantine,
     kills: u64,
 ) -> Result<(), TestCaseError> {
-    let (drops, begun) = (world.drops, world.shared_begun.get());
+    let (drops, begun) = (world.drops, world.shared_begun.load(Relaxed).min(SHARED as u64));
     drop(world);
     let require = |holds: bool, otherwise: &'static str| {
         if holds { Ok(()) } else { Err(TestCaseError::fail(otherwise)) }
     };
-    let of_shared = drops.of_shared.each_ref().map(Cell::get);
+    let of_shared = drops.of_shared.each_ref().map(|drops| drops.load(Relaxed));
     require(of_shared.iter().all(|drops| *drops <= 1), "a shared value was dropped twice")?;
     require(of_shared[0] == 1, "the value of the slots was not dropped")?;
     let dropped: u64 = of_shared.iter().sum();
     let lost = quarantined.shared + kills;
-    require(dropped + lost >= begun as u64, "a shared value was never dropped")?;
+    require(dropped + lost >= begun, "a shared value was never dropped")?;
     let taken = (Hosted::heap().bytes_taken() - before) as u64;
     let expected = quarantined.boxes * BOX_BYTES + quarantined.shared * SHARED_BYTES;
     require(taken == expected, "memory was lost, or given back twice")

@@ -4,11 +4,13 @@
 //! A task can be killed at any instruction, so nothing here allocates by the global allocator.
 
 use std::cell::Cell;
+use std::sync::atomic::Ordering::Relaxed;
 
 use drop_registry::hosted::{Hosted, yield_now};
 use drop_registry::{
     Exclusive, LockError, LockResult, MutexGuard, Obligation, OwnerDied, Park, Permit, ReadError,
-    ReadGuard, Shared, TrackedBox, TryLockError, TryLockResult, TryReadError, WriteGuard,
+    ReadGuard, Shared, TrackedBox, TryLockError, TryLockResult, TryReadError, TrySendError,
+    WriteGuard,
 };
 
 use crate::program::{HANDLES, MUTEXES, Operation};
@@ -93,17 +95,17 @@ impl Task {
             }
             Op::Box(n) => {
                 if self.boxes[n].is_none() {
-                    self.world.boxes_begun.set(self.world.boxes_begun.get() + 1);
+                    self.world.boxes_begun.fetch_add(1, Relaxed);
                     let value = Counted(&self.world.drops.of_boxes);
                     self.boxes[n] = TrackedBox::new_droppable(value).ok();
                 }
             }
             Op::Make(n) => {
-                let begun = self.world.shared_begun.get();
-                if let (None, Some(drops)) =
-                    (&self.shares[n], self.world.drops.of_shared.get(begun))
-                {
-                    self.world.shared_begun.set(begun + 1);
+                if self.shares[n].is_some() {
+                    return;
+                }
+                let number = self.world.shared_begun.fetch_add(1, Relaxed) as usize;
+                if let Some(drops) = self.world.drops.of_shared.get(number) {
                     self.shares[n] = Shared::new_droppable(Counted(drops)).ok();
                 }
             }
@@ -124,17 +126,33 @@ impl Task {
                     self.shares[from] = self.world.slots[slot].put(share).err();
                 }
             }
+            Op::Send(from) => {
+                if let Some(share) = self.shares[from].take() {
+                    let refused = self.world.channel.try_send(share).err();
+                    self.shares[from] = refused.map(|refused| match refused {
+                        TrySendError::Full(share) | TrySendError::LedgerFull(share) => share,
+                    });
+                }
+            }
+            Op::Receive(to) => {
+                if self.shares[to].is_none() {
+                    self.shares[to] = self.world.channel.try_recv().ok();
+                }
+            }
+            Op::Add => self.add(),
+            Op::Once => self.once(),
             Op::Oblige => {
                 if self.owed.is_none() {
                     let flag = &self.world.flags[self.number];
                     self.owed = Obligation::new(flag).ok();
-                    flag.0.store(true, std::sync::atomic::Ordering::Relaxed);
+                    flag.0.store(true, Relaxed);
                 }
             }
             Op::Meet => self.owed = None,
         }
         for share in self.shares.iter().flatten() {
-            self.world.require(share.0.get() == 0, "a value was dropped that this task shares");
+            self.world
+                .require(share.0.load(Relaxed) == 0, "a value was dropped that this task shares");
         }
     }
 
@@ -265,11 +283,34 @@ impl Task {
     fn transfer(&mut self) {
         let Ok(mut accounts) = self.world.accounts.try_lock() else { return };
         self.world.require(accounts[0] == accounts[1], "half a transfer was not taken back");
-        self.world.transfers_begun.set(self.world.transfers_begun.get() + 1);
+        self.world.transfers_begun.fetch_add(1, Relaxed);
         accounts[0] += 1;
         accounts[1] += 1;
         drop(accounts);
-        self.world.transfers_done.set(self.world.transfers_done.get() + 1);
+        self.world.transfers_done.fetch_add(1, Relaxed);
+    }
+
+    fn add(&mut self) {
+        match self.world.mended.try_lock() {
+            Ok(mut sums) => {
+                self.world.require(sums[0] == sums[1], "the keeper has not mended what was torn");
+                sums[0] += 1;
+                sums[1] += 1;
+            }
+            Err(TryLockError::Lock(LockError::OwnerDied(_) | LockError::NotRecoverable)) => {
+                self.world.require(false, "a death was told that the keeper mends");
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn once(&mut self) {
+        let own = self.number as Value + 1;
+        // Who makes it waits for nothing, so that anybody may wait for it.
+        let Ok(made) = self.world.once.call_once(|| own) else { return };
+        let first = self.world.made.get().unwrap_or(*made);
+        self.world.require(*made == first && *made != 0, "what is made once was made again");
+        self.world.made.set(Some(first));
     }
 
     fn acquire(&mut self) {

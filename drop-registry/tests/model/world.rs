@@ -2,18 +2,20 @@
 //! told.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use drop_registry::hosted::{Hosted, yield_now};
 use drop_registry::{
-    CurrentLedger, DropAfterTear, Mutex, Park, RelaxStrategy, RollbackMutex, RwLock, Semaphore,
-    Shared, Slot, Undo,
+    Channel, CurrentLedger, DropAfterTear, Mutex, Once, Park, RelaxStrategy, RepairMutex,
+    RollbackMutex, RwLock, Semaphore, Shared, Slot, Undo,
 };
 
 use crate::program::{MUTEXES, SLOTS};
 
 pub(crate) const TASKS: usize = 4;
 pub(crate) const PERMITS: u64 = 2;
+/// How many shares the channel has room for.
+const CAPACITY: usize = 2;
 /// How many values can be shared in one run.
 pub(crate) const SHARED: usize = 16;
 
@@ -33,27 +35,24 @@ pub(crate) type Value = u64;
 
 /// A value on the heap that counts its drops.
 #[derive(Debug)]
-pub(crate) struct Counted(pub(crate) &'static Cell<u64>);
+pub(crate) struct Counted(pub(crate) &'static AtomicU64);
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.set(self.0.get() + 1);
+        self.0.fetch_add(1, Relaxed);
     }
 }
 
-// SAFETY: one pointer, never reassigned; tests have one thread.
+// SAFETY: one pointer, never reassigned.
 unsafe impl DropAfterTear for Counted {}
-// SAFETY: as above.
-unsafe impl Send for Counted {}
-// SAFETY: as above.
-unsafe impl Sync for Counted {}
 
-/// How often the values of boxes were dropped, and those of shares.
+/// How often the values of boxes were dropped, and those of shares. (Several tasks count, and any of
+/// them may stop between two instructions: so each count is one.)
 #[derive(Debug, Default)]
 pub(crate) struct Drops {
-    pub(crate) of_boxes: Cell<u64>,
+    pub(crate) of_boxes: AtomicU64,
     /// By value: the first is the one that the first slot begins with.
-    pub(crate) of_shared: [Cell<u64>; SHARED],
+    pub(crate) of_shared: [AtomicU64; SHARED],
 }
 
 thread_local! {
@@ -66,7 +65,7 @@ pub(crate) struct Flag(pub(crate) AtomicBool);
 // SAFETY: one store, however often.
 unsafe impl Undo for Flag {
     fn undo(&self) {
-        self.0.store(false, Ordering::Relaxed);
+        self.0.store(false, Relaxed);
     }
 }
 
@@ -87,7 +86,10 @@ pub(crate) struct World {
     pub(crate) sleeping: Mutex<Value, Hosted, Park>,
     pub(crate) rwlock: RwLock<Value, Hosted, Turns>,
     pub(crate) accounts: RollbackMutex<[u64; 2], Hosted, Turns>,
+    pub(crate) mended: RepairMutex<[u64; 2], Hosted, Park>,
+    pub(crate) once: Once<Value, Hosted, Park>,
     pub(crate) permits: Semaphore<Hosted>,
+    pub(crate) channel: Channel<Shared<Counted, Hosted>, CAPACITY, Park>,
     pub(crate) slots: [Slot<Shared<Counted, Hosted>>; SLOTS],
     pub(crate) flags: [Flag; TASKS],
     /// How often values were dropped; outlives the world, whose slots drop one.
@@ -102,25 +104,34 @@ pub(crate) struct World {
     pub(crate) reading: [Cell<bool>; TASKS],
     pub(crate) writing: [Cell<bool>; TASKS],
     pub(crate) permits_held: [Cell<u64>; TASKS],
-    pub(crate) transfers_begun: Cell<u64>,
-    pub(crate) transfers_done: Cell<u64>,
-    pub(crate) boxes_begun: Cell<u64>,
-    pub(crate) shared_begun: Cell<usize>,
+    pub(crate) transfers_begun: AtomicU64,
+    pub(crate) transfers_done: AtomicU64,
+    pub(crate) boxes_begun: AtomicU64,
+    pub(crate) shared_begun: AtomicU64,
+    /// What was made once, as far as somebody has seen it.
+    pub(crate) made: Cell<Option<Value>>,
     violation: Cell<Option<&'static str>>,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
         DROPS.with(|drops| {
-            drops.of_boxes.set(0);
-            drops.of_shared.iter().for_each(|drops| drops.set(0));
+            drops.of_boxes.store(0, Relaxed);
+            drops.of_shared.iter().for_each(|drops| drops.store(0, Relaxed));
         });
         Self {
             spinning: [const { Mutex::new(0) }; MUTEXES - 1],
             sleeping: Mutex::new(0),
             rwlock: RwLock::new(0),
             accounts: RollbackMutex::new([0, 0]),
+            mended: RepairMutex::new([0, 0], |mut died| {
+                let sums = died.update();
+                sums[1] = sums[0];
+                Some(died.mark_consistent())
+            }),
+            once: Once::new(),
             permits: Semaphore::new(PERMITS),
+            channel: Channel::new(),
             slots: [const { Slot::new() }; SLOTS],
             flags: [const { Flag(AtomicBool::new(false)) }; TASKS],
             drops: DROPS.with(|drops| *drops),
@@ -129,10 +140,11 @@ impl World {
             reading: [const { Cell::new(false) }; TASKS],
             writing: [const { Cell::new(false) }; TASKS],
             permits_held: [const { Cell::new(0) }; TASKS],
-            transfers_begun: Cell::new(0),
-            transfers_done: Cell::new(0),
-            boxes_begun: Cell::new(0),
-            shared_begun: Cell::new(1),
+            transfers_begun: AtomicU64::new(0),
+            transfers_done: AtomicU64::new(0),
+            boxes_begun: AtomicU64::new(0),
+            shared_begun: AtomicU64::new(1),
+            made: Cell::new(None),
             violation: Cell::new(None),
         }
     }
