@@ -75,11 +75,15 @@ pub enum Bug {
     GapIsNull,
     /// A dead reader is taken off the count before the mark of its death is set.
     ReaderMarkedLate,
+    /// What a dead reader left in a foreign lock is not cleared by the next writer.
+    LeftoversStay,
+    /// It is cleared by a writer who has not yet waited for the readers that live.
+    ClearedInFront,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 35] = [
         Self::RecordOutsideWindow,
         Self::EraseOutsideWindow,
         Self::ZeroFlagIgnored,
@@ -113,6 +117,8 @@ impl Bug {
         Self::TokenInTwoSteps,
         Self::GapIsNull,
         Self::ReaderMarkedLate,
+        Self::LeftoversStay,
+        Self::ClearedInFront,
     ];
 }
 

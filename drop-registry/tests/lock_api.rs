@@ -3,11 +3,14 @@
 
 use std::alloc::{GlobalAlloc as _, Layout};
 use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use drop_registry::LockError;
 use drop_registry::hosted::{Hosted, Machine, Stop, yield_now};
-use drop_registry::lock_api::{RawMutex, RawRwLock, TrackedRawMutex};
-use lock_api::{Mutex, RwLock};
+use drop_registry::lock_api::{
+    RawMutex, RawRwLock, TrackedRawMutex, TrackedRawRwLock, write, write_tracked,
+};
+use lock_api::{GuardSend, Mutex, RwLock};
 use talc::DefaultBinning;
 use talc::source::Claim;
 use talc::sync::TalcLock;
@@ -15,6 +18,8 @@ use talc::sync::TalcLock;
 type Ours<T> = Mutex<RawMutex<Hosted>, T>;
 type Spin = spin::Mutex<()>;
 type Tracked<T> = Mutex<TrackedRawMutex<Spin, Hosted>, T>;
+type ReadWrite = RwLock<RawRwLock<Hosted>, u64>;
+type TrackedReadWrite = RwLock<TrackedRawRwLock<spin::RwLock<()>, Hosted>, u64>;
 
 /// Runs a task to its end.
 fn run(machine: &mut Machine, body: impl FnOnce() + 'static) -> Stop {
@@ -121,7 +126,7 @@ fn a_second_lock_by_the_same_task_is_a_panic_and_not_a_deadlock() {
 
 #[test]
 fn after_a_reader_s_death_the_lock_is_refused_to_writers_alone() {
-    static LOCK: RwLock<RawRwLock<Hosted>, u64> = RwLock::new(1);
+    static LOCK: ReadWrite = ReadWrite::new(1);
     let mut machine = Machine::new();
     kill(&mut machine, || {
         let _held = LOCK.read();
@@ -133,14 +138,20 @@ fn after_a_reader_s_death_the_lock_is_refused_to_writers_alone() {
         assert_eq!(run(&mut machine, || assert_eq!(*LOCK.read(), 1)), Stop::Finished);
     }
     assert!(!LOCK.is_locked());
+    let recovered = run(&mut machine, || {
+        let Err(LockError::OwnerDied(died)) = write(&LOCK) else { panic!("not told") };
+        drop(died.mark_consistent());
+        *LOCK.write() += 1;
+        assert_eq!(*LOCK.read(), 2);
+    });
+    assert_eq!(recovered, Stop::Finished);
 }
 
 #[expect(unsafe_code, reason = "promises that readers do not tear a number")]
 #[test]
 fn a_dead_reader_is_taken_off_and_a_dead_writer_s_lock_refused() {
     // SAFETY: no shared reference changes a number.
-    static LOCK: RwLock<RawRwLock<Hosted>, u64> =
-        RwLock::from_raw(unsafe { RawRwLock::new_untorn() }, 1);
+    static LOCK: ReadWrite = ReadWrite::from_raw(unsafe { RawRwLock::new_untorn() }, 1);
     let mut machine = Machine::new();
     kill(&mut machine, || {
         let (_one, _another) = (LOCK.read(), LOCK.read());
@@ -154,6 +165,205 @@ fn a_dead_reader_is_taken_off_and_a_dead_writer_s_lock_refused() {
         assert!(LOCK.is_locked_exclusive() && LOCK.try_read().is_none());
         yield_now();
     });
+    let refused = run(&mut machine, || {
+        assert!(LOCK.try_read().is_none() && LOCK.try_write().is_none());
+    });
+    assert_eq!(refused, Stop::Finished);
+    assert!(ends_the_program(&mut machine, || drop(LOCK.read())));
+    assert!(ends_the_program(&mut machine, || drop(LOCK.write())));
+    assert!(!LOCK.is_locked());
+    let recovered = run(&mut machine, || {
+        let Err(LockError::OwnerDied(mut died)) = write(&LOCK) else { panic!("not told") };
+        assert_eq!(*died.peek(), 2);
+        *died.update() = 5;
+        drop(died.mark_consistent());
+        assert!(write(&LOCK).is_ok());
+        assert_eq!(*LOCK.read(), 5);
+    });
+    assert_eq!(recovered, Stop::Finished);
+}
+
+#[test]
+fn a_dead_writer_s_lock_that_nobody_recovered_is_refused_for_good() {
+    static LOCK: ReadWrite = ReadWrite::new(1);
+    let mut machine = Machine::new();
+    kill(&mut machine, || {
+        let _held = LOCK.write();
+        yield_now();
+    });
+    let given_up = run(&mut machine, || {
+        drop(write(&LOCK));
+        assert!(matches!(write(&LOCK), Err(LockError::NotRecoverable)));
+        assert!(LOCK.try_read().is_none() && LOCK.try_write().is_none());
+    });
+    assert_eq!(given_up, Stop::Finished);
+}
+
+/// How many readers and writers spin's lock counts, behind the lock of ours.
+#[expect(unsafe_code, reason = "looks at a foreign lock")]
+fn counted(lock: &TrackedReadWrite) -> (usize, usize) {
+    // SAFETY: it is looked at, and neither locked nor unlocked.
+    let theirs = unsafe { lock.raw().theirs() };
+    (theirs.reader_count(), theirs.writer_count())
+}
+
+#[expect(unsafe_code, reason = "promises that readers do not tear a number")]
+#[test]
+fn a_dead_reader_is_left_to_the_next_writer_and_a_living_one_is_not_touched() {
+    // SAFETY: no shared reference changes a number.
+    static LOCK: TrackedReadWrite =
+        TrackedReadWrite::from_raw(unsafe { TrackedRawRwLock::new_untorn() }, 1);
+    let mut machine = Machine::new();
+    let living = machine.spawn(|| {
+        let held = LOCK.read();
+        yield_now();
+        drop(held);
+    });
+    assert_eq!(machine.run(living, None), Stop::Yielded);
+    let settled = kill(&mut machine, || {
+        let (_one, _another) = (LOCK.read(), LOCK.read());
+        yield_now();
+    });
+    assert_eq!(settled, 2);
+    assert_eq!(counted(&LOCK), (3, 0));
+    assert_eq!(run(&mut machine, || assert_eq!(*LOCK.read(), 1)), Stop::Finished);
+    assert_eq!(run(&mut machine, || assert!(LOCK.try_write().is_none())), Stop::Finished);
+    assert_eq!(counted(&LOCK), (3, 0), "a writer released a lock of somebody who lives");
+    assert_eq!(machine.run(living, None), Stop::Finished);
+    assert_eq!(counted(&LOCK), (2, 0));
+    let written = run(&mut machine, || {
+        let mut held = LOCK.write();
+        assert_eq!(counted(&LOCK), (0, 1));
+        *held += 1;
+    });
+    assert_eq!(written, Stop::Finished);
+    assert_eq!(counted(&LOCK), (0, 0));
+    assert_eq!(run(&mut machine, || assert_eq!(*LOCK.read(), 2)), Stop::Finished);
+}
+
+#[test]
+fn a_dead_reader_s_foreign_lock_is_left_to_whoever_recovers_the_value() {
+    static LOCK: TrackedReadWrite = TrackedReadWrite::new(1);
+    let mut machine = Machine::new();
+    kill(&mut machine, || {
+        let _held = LOCK.read();
+        yield_now();
+    });
+    assert_eq!(run(&mut machine, || assert_eq!(*LOCK.read(), 1)), Stop::Finished);
+    assert_eq!(run(&mut machine, || assert!(LOCK.try_write().is_none())), Stop::Finished);
+    assert!(ends_the_program(&mut machine, || drop(LOCK.write())));
+    assert_eq!(counted(&LOCK), (1, 0));
+    let recovered = run(&mut machine, || {
+        let Err(LockError::OwnerDied(died)) = write_tracked(&LOCK) else { panic!("not told") };
+        drop(died.replace(7));
+        *LOCK.write() += 1;
+        assert_eq!(*LOCK.read(), 8);
+    });
+    assert_eq!(recovered, Stop::Finished);
+    assert_eq!(counted(&LOCK), (0, 0));
+}
+
+#[test]
+fn a_dead_writer_s_read_write_lock_is_left_to_whoever_recovers_the_value() {
+    static LOCK: TrackedReadWrite = TrackedReadWrite::new(1);
+    let mut machine = Machine::new();
+    kill(&mut machine, || {
+        let _held = LOCK.write();
+        yield_now();
+    });
+    assert_eq!(counted(&LOCK), (0, 1));
+    let refused = run(&mut machine, || {
+        assert!(LOCK.try_read().is_none() && LOCK.try_write().is_none());
+    });
+    assert_eq!(refused, Stop::Finished);
+    assert!(ends_the_program(&mut machine, || drop(LOCK.read())));
+    assert!(ends_the_program(&mut machine, || drop(LOCK.write())));
+    let recovered = run(&mut machine, || {
+        let Err(LockError::OwnerDied(died)) = write_tracked(&LOCK) else { panic!("not told") };
+        drop(died.replace(7));
+        assert_eq!(counted(&LOCK), (0, 0));
+        assert_eq!(*LOCK.read(), 7);
+    });
+    assert_eq!(recovered, Stop::Finished);
+    kill(&mut machine, || {
+        let _held = LOCK.write();
+        yield_now();
+    });
+    let given_up = run(&mut machine, || {
+        drop(write_tracked(&LOCK));
+        assert!(matches!(write_tracked(&LOCK), Err(LockError::NotRecoverable)));
+        assert!(LOCK.try_read().is_none() && LOCK.try_write().is_none());
+    });
+    assert_eq!(given_up, Stop::Finished);
+}
+
+/// A lock with a lock inside, as those have that keep a queue: who dies with that held, leaves a
+/// lock that lets nobody in.
+struct Queued {
+    busy: AtomicBool,
+    readers: AtomicU64,
+}
+
+impl Queued {
+    const WRITER: u64 = u64::MAX;
+
+    /// Changes the readers under the lock inside; another task gets a turn meanwhile.
+    fn change(&self, change: impl FnOnce(u64) -> Option<u64>) -> bool {
+        if self.busy.swap(true, Ordering::Acquire) {
+            return false;
+        }
+        yield_now();
+        let readers = self.readers.load(Ordering::Relaxed);
+        let changed = change(readers);
+        self.readers.store(changed.unwrap_or(readers), Ordering::Relaxed);
+        self.busy.store(false, Ordering::Release);
+        changed.is_some()
+    }
+}
+
+#[expect(unsafe_code, reason = "implements a lock")]
+// SAFETY: one writer, or readers: their number is changed under the lock inside.
+unsafe impl lock_api::RawRwLock for Queued {
+    const INIT: Self = Self { busy: AtomicBool::new(false), readers: AtomicU64::new(0) };
+    type GuardMarker = GuardSend;
+
+    fn lock_shared(&self) {
+        panic!("waits");
+    }
+
+    fn try_lock_shared(&self) -> bool {
+        self.change(|readers| (readers != Self::WRITER).then(|| readers + 1))
+    }
+
+    unsafe fn unlock_shared(&self) {
+        assert!(self.change(|readers| Some(readers - 1)));
+    }
+
+    fn lock_exclusive(&self) {
+        panic!("waits");
+    }
+
+    fn try_lock_exclusive(&self) -> bool {
+        self.change(|readers| (readers == 0).then_some(Self::WRITER))
+    }
+
+    unsafe fn unlock_exclusive(&self) {
+        assert!(self.change(|_| Some(0)));
+    }
+}
+
+#[test]
+fn who_dies_in_a_foreign_lock_s_own_lock_keeps_others_out_and_nobody_waiting() {
+    type Untrusted = RwLock<TrackedRawRwLock<Queued, Hosted>, u64>;
+    static LOCK: Untrusted = Untrusted::new(1);
+    let mut machine = Machine::new();
+    let reader = machine.spawn(|| assert_eq!(*LOCK.read(), 1));
+    for _ in 0..2 {
+        assert_eq!(machine.run(reader, None), Stop::Yielded);
+    }
+    assert_eq!(machine.run(reader, None), Stop::Finished);
+    let settled = kill(&mut machine, || drop(LOCK.read()));
+    assert_eq!(settled, 1);
     let refused = run(&mut machine, || {
         assert!(LOCK.try_read().is_none() && LOCK.try_write().is_none());
     });
@@ -197,7 +407,6 @@ fn a_lock_whose_value_may_be_torn_is_not_destroyed() {
     assert!(is_destroyed(Ours::new(1), hold, recover, drop));
     assert!(is_destroyed(Ours::new(1), |_| yield_now(), |_| (), give_out));
 
-    type ReadWrite = RwLock<RawRwLock<Hosted>, u64>;
     let write = |lock: &'static ReadWrite| {
         let _held = lock.write();
         yield_now();

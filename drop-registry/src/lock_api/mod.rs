@@ -3,13 +3,14 @@
 //! | | |
 //! | --- | --- |
 //! | [`RawMutex`], [`RawRwLock`] | our locks, for whoever takes a raw lock as a type parameter |
-//! | [`TrackedRawMutex`] | any other raw mutex, with one of ours in front of it |
-//! | [`lock()`], [`lock_tracked`] | locking with the whole protocol of [`LockError`](crate::LockError) |
+//! | [`TrackedRawMutex`], [`TrackedRawRwLock`] | any other raw lock, with one of ours in front of it |
+//! | [`lock()`], [`write()`], [`lock_tracked`], [`write_tracked`] | locking with the whole protocol of [`LockError`](crate::LockError) |
 //!
 //! `lock_api` has no way to say that an owner died: its `lock` returns a guard, and the guard gives
 //! the value to safe code. So a lock whose owner died is refused there: `try_lock` says that it is
 //! taken, and `lock` **panics** and says why. It does not wait, for nobody else would come to mend
-//! the value. Whoever can mend it, locks by [`lock()`], and `lock_api` gets the lock again afterwards.
+//! the value. Whoever can mend it, locks by [`lock()`] or [`write()`], and `lock_api` gets the lock again
+//! afterwards.
 //! The same panic is for a lock that the task holds already, and for a full ledger. It does not
 //! unwind: in a kernel it ends the task, in a program that unwinds it ends that.
 //!
@@ -46,10 +47,12 @@
 mod raw_mutex;
 mod raw_rwlock;
 mod tracked_mutex;
+mod tracked_rwlock;
 
 pub use raw_mutex::{RawMutex, lock};
-pub use raw_rwlock::RawRwLock;
+pub use raw_rwlock::{RawRwLock, write};
 pub use tracked_mutex::{Inherit, TrackedRawMutex, lock_tracked};
+pub use tracked_rwlock::{Clear, TrackedRawRwLock, write_tracked};
 
 use core::fmt;
 

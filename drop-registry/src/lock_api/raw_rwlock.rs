@@ -2,19 +2,24 @@
 #![expect(unsafe_code, reason = "implements a lock")]
 
 use core::fmt;
+use core::mem::{self, ManuallyDrop};
 
-use ::lock_api::GuardNoSend;
+use ::lock_api::{GuardNoSend, RwLockWriteGuard};
 use spin::relax::Spin;
 
 use super::{destroyed_while_torn, refuse};
-use crate::{CurrentLedger, LockError, RwLock, TryLockError, WaitStrategy};
+use crate::owner_died::sealed::Sealed;
+use crate::{
+    CurrentLedger, Exclusive, LockError, LockResult, OwnerDied, RwLock, TryLockError, WaitStrategy,
+};
 
 /// [`RwLock`] as a [`lock_api::RawRwLock`](::lock_api::RawRwLock): exact at every instruction.
 ///
-/// After a *writer's* death the lock is refused for good, and after a *reader's* death to writers: to
-/// mend the value, use [`RwLock`] itself. `lock_api` keeps the value apart from the lock, so nothing
+/// After a *writer's* death the lock is refused, and after a *reader's* death it is to writers, until
+/// somebody recovers the value by [`write()`]. `lock_api` keeps the value apart from the lock, so nothing
 /// says here that no reader can tear it, but [`new_untorn`](Self::new_untorn). See the
 /// [module](super).
+#[repr(transparent)]
 pub struct RawRwLock<L: CurrentLedger, R: WaitStrategy<L> = Spin>(RwLock<(), L, R>);
 
 impl<L: CurrentLedger, R: WaitStrategy<L>> RawRwLock<L, R> {
@@ -25,6 +30,38 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> RawRwLock<L, R> {
     /// The value behind it is of a type that can promise [`UntornByReaders`](crate::UntornByReaders).
     pub const unsafe fn new_untorn() -> Self {
         Self(RwLock::new_untorn(()))
+    }
+
+    /// Takes the lock for writing; `guard` makes what is returned.
+    #[inline(always)]
+    pub(super) fn take<G: Exclusive>(&self, guard: impl FnOnce() -> G) -> LockResult<G> {
+        match self.0.write() {
+            Ok(held) => {
+                mem::forget(held);
+                Ok(guard())
+            }
+            Err(LockError::OwnerDied(died)) => {
+                mem::forget(died);
+                Err(LockError::OwnerDied(OwnerDied::new(guard())))
+            }
+            Err(LockError::NotRecoverable) => Err(LockError::NotRecoverable),
+            Err(LockError::Recursive) => Err(LockError::Recursive),
+            Err(LockError::LedgerFull) => Err(LockError::LedgerFull),
+        }
+    }
+
+    /// Takes the marks of a death off, for the writer.
+    pub(super) fn clear_marks(&self) {
+        self.0.clear_marks();
+    }
+
+    /// Unlocks for good.
+    ///
+    /// # Safety
+    /// The calling task writes.
+    pub(super) unsafe fn give_up(&self) {
+        // SAFETY: this function's contract.
+        unsafe { self.0.give_up_found() };
     }
 }
 
@@ -40,14 +77,14 @@ unsafe impl<L: CurrentLedger, R: WaitStrategy<L>> ::lock_api::RawRwLock for RawR
     #[inline(always)]
     fn lock_shared(&self) {
         match self.0.read() {
-            Ok(guard) => core::mem::forget(guard),
+            Ok(guard) => mem::forget(guard),
             Err(why) => refuse(&format_args!("{why}")),
         }
     }
 
     #[inline(always)]
     fn try_lock_shared(&self) -> bool {
-        self.0.try_read().map(core::mem::forget).is_ok()
+        self.0.try_read().map(mem::forget).is_ok()
     }
 
     /// # Panics
@@ -63,7 +100,7 @@ unsafe impl<L: CurrentLedger, R: WaitStrategy<L>> ::lock_api::RawRwLock for RawR
     #[inline(always)]
     fn lock_exclusive(&self) {
         match self.0.write() {
-            Ok(guard) => core::mem::forget(guard),
+            Ok(guard) => mem::forget(guard),
             Err(why) => {
                 if let LockError::OwnerDied(_) = why {
                     // SAFETY: this task has just taken it. The next one is told again.
@@ -78,11 +115,11 @@ unsafe impl<L: CurrentLedger, R: WaitStrategy<L>> ::lock_api::RawRwLock for RawR
     fn try_lock_exclusive(&self) -> bool {
         match self.0.try_write() {
             Ok(guard) => {
-                core::mem::forget(guard);
+                mem::forget(guard);
                 true
             }
             Err(TryLockError::Lock(LockError::OwnerDied(died))) => {
-                core::mem::forget(died);
+                mem::forget(died);
                 // SAFETY: as in `lock_exclusive`.
                 unsafe { self.0.unlock_write_found() };
                 false
@@ -122,4 +159,37 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug for RawRwLock<L, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("RawRwLock").field(&self.0).finish()
     }
+}
+
+impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Sealed
+    for RwLockWriteGuard<'_, RawRwLock<L, R>, T>
+{
+    type Value = T;
+
+    fn value_ptr(&self) -> *mut T {
+        RwLockWriteGuard::rwlock(self).data_ptr()
+    }
+
+    fn clear_mark(&self) {
+        // SAFETY: the raw lock is not unlocked.
+        unsafe { RwLockWriteGuard::rwlock(self).raw() }.clear_marks();
+    }
+
+    fn give_up(self) {
+        let guard = ManuallyDrop::new(self);
+        // SAFETY: the lock is held by this guard, which is not used or dropped any more.
+        unsafe { RwLockWriteGuard::rwlock(&guard).raw().give_up() };
+    }
+}
+
+/// Locks `lock` for writing with the protocol of [`RwLock::write`]: a death is told of.
+///
+/// # Errors
+/// [`LockError`] says each; of these [`LockError::OwnerDied`] holds the lock.
+#[inline(always)]
+pub fn write<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>>(
+    lock: &::lock_api::RwLock<RawRwLock<L, R>, T>,
+) -> LockResult<RwLockWriteGuard<'_, RawRwLock<L, R>, T>> {
+    // SAFETY: the raw lock is not unlocked here; and what has been taken is a guard's.
+    unsafe { lock.raw().take(|| lock.make_write_guard_unchecked()) }
 }

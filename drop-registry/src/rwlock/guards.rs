@@ -18,6 +18,12 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
         self.word.is_marked() || self.readers.are_marked()
     }
 
+    /// Takes the marks of a death off, for the writer.
+    pub(crate) fn clear_marks(&self) {
+        self.word.clear_mark();
+        self.readers.clear_mark();
+    }
+
     /// Unlocks for a guard that was forgotten.
     ///
     /// # Safety
@@ -33,10 +39,28 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     /// # Safety
     /// The calling task writes.
     pub(crate) unsafe fn unlock_write_found(&self) {
+        // SAFETY: this function's contract.
+        unsafe { self.write_guard_found() }.unlock(self.word.marks());
+    }
+
+    /// As [`RwLock::unlock_read_found`], for good.
+    ///
+    /// # Safety
+    /// The calling task writes.
+    pub(crate) unsafe fn give_up_found(&self) {
+        // SAFETY: this function's contract.
+        unsafe { self.write_guard_found() }.unlock(NOT_RECOVERABLE);
+    }
+
+    /// The guard that was forgotten.
+    ///
+    /// # Safety
+    /// The calling task writes.
+    unsafe fn write_guard_found(&self) -> ManuallyDrop<WriteGuard<'_, T, L, R>> {
         // SAFETY: as in `unlock_read_found`.
         let ledger = unsafe { L::current().as_ref() };
         let place = Place::of(ledger.own(self.word.as_resource()));
-        ManuallyDrop::new(WriteGuard::new(self, place)).unlock(self.word.marks());
+        ManuallyDrop::new(WriteGuard::new(self, place))
     }
 }
 

@@ -9,6 +9,7 @@ mod lock_api;
 mod mutex;
 mod obligation;
 mod once;
+mod read_write;
 mod repair_mutex;
 mod rollback_mutex;
 mod rwlock;
@@ -45,6 +46,8 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
         condvar::PARKING,
         shared::OPERATIONS,
         lock_api::OPERATIONS,
+        rwlock::LOCK_API,
+        rwlock::FOREIGN,
         slot::OPERATIONS,
         channel::OPERATIONS,
         channel::PARKING,

@@ -1,109 +1,96 @@
-//! The read-write lock, alone and with readers or a writer at it; its waiters take turns, or sleep.
+//! The read-write locks, alone and with readers or a writer at them; waiters take turns, or sleep.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use drop_registry::hosted::{Hosted, Machine, yield_now};
-use drop_registry::{LockError, Park, RwLock, UntornByReaders};
+use drop_registry::hosted::{Machine, yield_now};
+use drop_registry::{LockError, OwnerDied, Park};
 
+use super::leak;
 use super::mutex::{Answer, Turns};
-use super::tasks::{TaskMark, me, nobody_waits, owner};
-use super::{Waits, leak};
+use super::read_write::{Foreign, Own, Raw, ReadWriteLock, Tracked, Value};
+use super::tasks::{NOBODY, TaskMark, me, nobody_waits, owner, readers};
 use crate::operation::{Audit, Findings, Operation, World, begin, end};
 
-type Lock<R> = RwLock<Value, Hosted, R>;
-
-/// Two words that are equal, but for somebody who is between changing the one and the other: readers
-/// do so too, unless the lock is made for a value that they do not tear.
-#[derive(Default)]
-struct Value([AtomicU64; 2]);
-
-#[expect(unsafe_code, reason = "promises that readers do not tear a value")]
-// SAFETY: those of a lock that is made so do not change it: see `Site::enter`.
-unsafe impl UntornByReaders for Value {}
-
-impl Value {
-    fn change(&self) {
-        for word in &self.0 {
-            word.fetch_add(1, Relaxed);
-        }
-    }
-
-    fn is_whole(&self) -> bool {
-        self.0[0].load(Relaxed) == self.0[1].load(Relaxed)
-    }
-}
-
-/// The operations of one wait strategy.
+/// The operations of one lock.
 macro_rules! operations {
-    ($R:ty, $lock:literal) => {
+    ($K:ty, $lock:literal) => {
         &[
-            Operation { name: concat!($lock, " read"), world: || alone::<$R>(read) },
+            Operation { name: concat!($lock, " read"), world: || alone::<$K>(read) },
             Operation {
                 name: concat!($lock, " read twice, the first ends first"),
-                world: || alone::<$R>(read_twice),
+                world: || alone::<$K>(read_twice),
             },
-            Operation { name: concat!($lock, " try_read"), world: || alone::<$R>(try_read) },
-            Operation { name: concat!($lock, " write"), world: || alone::<$R>(write) },
-            Operation { name: concat!($lock, " try_write"), world: || alone::<$R>(try_write) },
+            Operation { name: concat!($lock, " try_read"), world: || alone::<$K>(try_read) },
+            Operation { name: concat!($lock, " write"), world: || alone::<$K>(write) },
+            Operation { name: concat!($lock, " try_write"), world: || alone::<$K>(try_write) },
             Operation {
                 name: concat!($lock, " write while reading (refused)"),
-                world: || alone::<$R>(upgrade),
+                world: || alone::<$K>(upgrade),
             },
             Operation {
                 name: concat!($lock, " replace after a death"),
-                world: || after_a_death::<$R>(write),
+                world: || after_a_death::<$K>(write),
             },
             Operation {
                 name: concat!($lock, " give up after a death"),
-                world: || after_a_death::<$R>(give_up),
+                world: || after_a_death::<$K>(give_up),
+            },
+            Operation {
+                name: concat!($lock, " write after readers' deaths"),
+                world: || after_readers_deaths::<$K>(Site::new(), true),
+            },
+            Operation {
+                name: concat!($lock, " write after the deaths of readers that do not tear"),
+                world: || after_readers_deaths::<$K>(Site::new_untorn(), false),
             },
             Operation {
                 name: concat!($lock, " read, another writes"),
-                world: || with_writer::<$R>(read),
+                world: || with_writer::<$K>(read),
             },
             Operation {
                 name: concat!($lock, " try_read, another writes"),
-                world: || with_writer::<$R>(try_read),
+                world: || with_writer::<$K>(try_read),
             },
             Operation {
                 name: concat!($lock, " write, another writes"),
-                world: || with_writer::<$R>(write),
+                world: || with_writer::<$K>(write),
             },
             Operation {
                 name: concat!($lock, " read, others read"),
-                world: || with_readers::<$R>(read),
+                world: || with_readers::<$K>(read),
             },
             Operation {
                 name: concat!($lock, " write, others read"),
-                world: || with_readers::<$R>(write),
+                world: || with_readers::<$K>(write),
             },
             Operation {
                 name: concat!($lock, " try_write, others read"),
-                world: || with_readers::<$R>(try_write),
+                world: || with_readers::<$K>(try_write),
             },
             Operation {
                 name: concat!($lock, " read, another waits to write"),
-                world: || before_writer::<$R>(Site::new(), read_long),
+                world: || before_writer::<$K>(Site::new(), read_long),
             },
             Operation {
                 name: concat!($lock, " read what readers do not tear"),
-                world: || world::<$R>(leak(Site::new_untorn()), read, &[], false),
+                world: || world::<$K>(leak(Site::new_untorn()), read, &[], false),
             },
             Operation {
                 name: concat!($lock, " read what they do not tear, another waits to write"),
-                world: || before_writer::<$R>(Site::new_untorn(), read_long),
+                world: || before_writer::<$K>(Site::new_untorn(), read_long),
             },
         ]
     };
 }
 
-pub(super) const OPERATIONS: &[Operation] = operations!(Turns, "rwlock");
-pub(super) const PARKING: &[Operation] = operations!(Park, "parking rwlock");
+pub(super) const OPERATIONS: &[Operation] = operations!(Own<Turns>, "rwlock");
+pub(super) const PARKING: &[Operation] = operations!(Own<Park>, "parking rwlock");
+pub(super) const LOCK_API: &[Operation] = operations!(Raw<Turns>, "lock_api rwlock");
+pub(super) const FOREIGN: &[Operation] = operations!(Tracked<Turns>, "lock_api spin rwlock");
 
 /// A lock, and who is inside by what the tasks themselves have written down.
-struct Site<R: Waits> {
-    lock: Lock<R>,
+struct Site<K: ReadWriteLock> {
+    lock: K,
     /// Whether readers change the value, and their deaths are told of.
     readers_change: bool,
     victim: Inside,
@@ -123,20 +110,20 @@ struct Inside {
 }
 
 /// Who uses the lock.
-type Who<R> = fn(&Site<R>) -> &Inside;
+type Who<K> = fn(&Site<K>) -> &Inside;
 /// What a task does with it.
-type Use<R> = fn(&'static Site<R>, Who<R>);
+type Use<K> = fn(&'static Site<K>, Who<K>);
 
-impl<R: Waits> Site<R> {
+impl<K: ReadWriteLock> Site<K> {
     fn new() -> Self {
-        Self::around(Lock::new(Value::default()), true)
+        Self::around(K::free(), true)
     }
 
     fn new_untorn() -> Self {
-        Self::around(Lock::new_untorn(Value::default()), false)
+        Self::around(K::free_untorn(), false)
     }
 
-    fn around(lock: Lock<R>, readers_change: bool) -> Self {
+    fn around(lock: K, readers_change: bool) -> Self {
         Self {
             lock,
             readers_change,
@@ -182,14 +169,14 @@ impl<R: Waits> Site<R> {
         }
     }
 
-    fn reads(&self, who: Who<R>, turns: usize) {
-        if let Ok(guard) = self.lock.read() {
+    fn reads(&self, who: Who<K>, turns: usize) {
+        if let Some(guard) = self.lock.read() {
             self.enter(&guard);
             self.inside(&who(self).readers, turns);
         }
     }
 
-    fn writes(&self, who: Who<R>, turns: usize) {
+    fn writes(&self, who: Who<K>, turns: usize) {
         match self.lock.write() {
             Ok(mut guard) => {
                 self.rewrite(&mut guard);
@@ -197,7 +184,7 @@ impl<R: Waits> Site<R> {
             }
             Err(LockError::OwnerDied(died)) => {
                 self.told.set(self.told.get() + 1);
-                drop(died.replace(Value::default()));
+                drop(OwnerDied::replace(died, Value::default()));
             }
             Err(_) => {}
         }
@@ -211,7 +198,7 @@ impl<R: Waits> Site<R> {
                 Answer::Held
             }
             Err(LockError::OwnerDied(died)) => {
-                drop(died.replace(Value::default()));
+                drop(OwnerDied::replace(died, Value::default()));
                 Answer::OwnerDied
             }
             Err(LockError::NotRecoverable) => Answer::NotRecoverable,
@@ -220,16 +207,16 @@ impl<R: Waits> Site<R> {
     }
 }
 
-fn read<R: Waits>(site: &'static Site<R>, who: Who<R>) {
+fn read<K: ReadWriteLock>(site: &'static Site<K>, who: Who<K>) {
     site.reads(who, 0);
 }
 
-fn read_long<R: Waits>(site: &'static Site<R>, who: Who<R>) {
+fn read_long<K: ReadWriteLock>(site: &'static Site<K>, who: Who<K>) {
     site.reads(who, 2);
     site.reads(who, 0);
 }
 
-fn read_twice<R: Waits>(site: &'static Site<R>, _: Who<R>) {
+fn read_twice<K: ReadWriteLock>(site: &'static Site<K>, _: Who<K>) {
     let first = site.lock.read().expect("nobody writes");
     let second = site.lock.read().expect("nobody writes");
     site.enter(&first);
@@ -238,38 +225,38 @@ fn read_twice<R: Waits>(site: &'static Site<R>, _: Who<R>) {
     drop(second);
 }
 
-fn try_read<R: Waits>(site: &'static Site<R>, who: Who<R>) {
-    if let Ok(guard) = site.lock.try_read() {
+fn try_read<K: ReadWriteLock>(site: &'static Site<K>, who: Who<K>) {
+    if let Some(guard) = site.lock.try_read() {
         site.enter(&guard);
         site.inside(&who(site).readers, 0);
     }
 }
 
-fn write<R: Waits>(site: &'static Site<R>, who: Who<R>) {
+fn write<K: ReadWriteLock>(site: &'static Site<K>, who: Who<K>) {
     site.writes(who, 0);
 }
 
-fn try_write<R: Waits>(site: &'static Site<R>, who: Who<R>) {
-    if let Ok(mut guard) = site.lock.try_write() {
+fn try_write<K: ReadWriteLock>(site: &'static Site<K>, who: Who<K>) {
+    if let Some(mut guard) = site.lock.try_write() {
         site.rewrite(&mut guard);
         site.inside(&who(site).writers, 0);
     }
 }
 
-fn upgrade<R: Waits>(site: &'static Site<R>, _: Who<R>) {
+fn upgrade<K: ReadWriteLock>(site: &'static Site<K>, _: Who<K>) {
     let reading = site.lock.read();
     drop(site.lock.write());
     drop(reading);
 }
 
-fn give_up<R: Waits>(site: &'static Site<R>, _: Who<R>) {
+fn give_up<K: ReadWriteLock>(site: &'static Site<K>, _: Who<K>) {
     drop(site.lock.write());
 }
 
-struct ReadWrite<R: Waits> {
-    site: &'static Site<R>,
-    operation: Use<R>,
-    bystanders: &'static [Use<R>],
+struct ReadWrite<K: ReadWriteLock> {
+    site: &'static Site<K>,
+    operation: Use<K>,
+    bystanders: &'static [Use<K>],
     /// Whether a writer had died before, and it is the victim's to put that right.
     torn_before: bool,
     /// How often somebody is to be told of a death, at least and at most.
@@ -278,10 +265,10 @@ struct ReadWrite<R: Waits> {
     victim: &'static Cell<TaskMark>,
 }
 
-fn world<R: Waits>(
-    site: &'static Site<R>,
-    operation: Use<R>,
-    bystanders: &'static [Use<R>],
+fn world<K: ReadWriteLock>(
+    site: &'static Site<K>,
+    operation: Use<K>,
+    bystanders: &'static [Use<K>],
     torn_before: bool,
 ) -> Box<dyn World> {
     Box::new(ReadWrite {
@@ -294,43 +281,58 @@ fn world<R: Waits>(
     })
 }
 
-fn alone<R: Waits>(operation: Use<R>) -> Box<dyn World> {
+fn alone<K: ReadWriteLock>(operation: Use<K>) -> Box<dyn World> {
     world(leak(Site::new()), operation, &[], false)
 }
 
-fn after_a_death<R: Waits>(operation: Use<R>) -> Box<dyn World> {
-    let site: &'static Site<R> = leak(Site::new());
-    let mut machine = Machine::new();
-    let task = machine.spawn(move || {
+fn after_a_death<K: ReadWriteLock>(operation: Use<K>) -> Box<dyn World> {
+    let site: &'static Site<K> = leak(Site::new());
+    kill(|| {
         let _held = site.lock.write();
         yield_now();
     });
-    machine.run(task, None);
-    machine.kill(task);
-    drop(machine);
     world(site, operation, &[], true)
 }
 
-fn with_writer<R: Waits>(operation: Use<R>) -> Box<dyn World> {
+fn after_readers_deaths<K: ReadWriteLock>(site: Site<K>, told: bool) -> Box<dyn World> {
+    let site: &'static Site<K> = leak(site);
+    for _ in 0..2 {
+        kill(|| {
+            let _held = site.lock.read();
+            yield_now();
+        });
+    }
+    world(site, write, &[], told)
+}
+
+/// Runs a task until it yields, and kills it there, on another machine.
+fn kill(body: impl FnOnce() + 'static) {
+    let mut machine = Machine::new();
+    let task = machine.spawn(body);
+    machine.run(task, None);
+    machine.kill(task);
+}
+
+fn with_writer<K: ReadWriteLock>(operation: Use<K>) -> Box<dyn World> {
     world(leak(Site::new()), operation, leak([|site, who| site.writes(who, 3)]), false)
 }
 
-fn with_readers<R: Waits>(operation: Use<R>) -> Box<dyn World> {
-    let (short, long): (Use<R>, Use<R>) =
+fn with_readers<K: ReadWriteLock>(operation: Use<K>) -> Box<dyn World> {
+    let (short, long): (Use<K>, Use<K>) =
         (|site, who| site.reads(who, 2), |site, who| site.reads(who, 4));
     world(leak(Site::new()), operation, leak([short, long]), false)
 }
 
 /// The victim reads first, and a writer comes that has to wait for it.
-fn before_writer<R: Waits>(site: Site<R>, operation: Use<R>) -> Box<dyn World> {
-    let comes_later: Use<R> = |site, who| {
+fn before_writer<K: ReadWriteLock>(site: Site<K>, operation: Use<K>) -> Box<dyn World> {
+    let comes_later: Use<K> = |site, who| {
         yield_now();
         site.writes(who, 1);
     };
     world(leak(site), operation, leak([comes_later]), false)
 }
 
-impl<R: Waits> World for ReadWrite<R> {
+impl<K: ReadWriteLock> World for ReadWrite<K> {
     fn victim(&self) -> Box<dyn FnOnce()> {
         let (site, operation, victim) = (self.site, self.operation, self.victim);
         Box::new(move || {
@@ -343,7 +345,7 @@ impl<R: Waits> World for ReadWrite<R> {
 
     fn bystanders(&self) -> Vec<Box<dyn FnOnce()>> {
         let site = self.site;
-        let boxed = |task: &Use<R>| -> Box<dyn FnOnce()> {
+        let boxed = |task: &Use<K>| -> Box<dyn FnOnce()> {
             let task = *task;
             Box::new(move || task(site, |site| &site.others))
         };
@@ -352,10 +354,10 @@ impl<R: Waits> World for ReadWrite<R> {
 
     fn at_death(&mut self) {
         let Site { lock, victim, others, .. } = self.site;
-        let (wrote, owned) = (victim.writers.get() > 0, owner(lock) == self.victim.get());
+        let (wrote, owned) = (victim.writers.get() > 0, owner(lock.words()) == self.victim.get());
         // Whoever is counted and does not say that it is inside is the victim; or one of the others,
         // if they have been stopped anywhere.
-        let counted = lock.reader_count() > others.readers.get();
+        let counted = readers(lock.words()) > others.readers.get();
         let reads = victim.readers.get() > 0 || counted && self.bystanders.is_empty();
         // From the moment that it owns the lock until it says that it is inside, the victim may
         // have written or not; and as long as a death before this one is not put right, that is
@@ -371,25 +373,39 @@ impl<R: Waits> World for ReadWrite<R> {
 
     fn audit(&mut self, audit: &mut Audit<'_>) {
         let site = self.site;
-        let inside = site.others.readers.get();
-        audit.require(site.lock.reader_count() >= inside, Findings::STOLEN);
-        audit.require(site.lock.reader_count() <= inside, Findings::LEAKED);
+        let words = site.lock.words();
+        let (reading, writing) = (site.others.readers.get(), site.others.writers.get());
+        audit.require(readers(words) >= reading, Findings::STOLEN);
+        audit.require(readers(words) <= reading, Findings::LEAKED);
+        if let Some(foreign) = site.lock.foreign() {
+            audit.require(foreign.readers >= reading, Findings::STOLEN);
+            audit.require(foreign.writers >= writing, Findings::STOLEN);
+        }
         audit.finish_bystanders();
         audit.require(!site.violated.get(), Findings::STOLEN);
-        audit.require(site.lock.reader_count() == 0, Findings::LEAKED);
-        audit.require(!site.lock.is_write_locked() && nobody_waits(&site.lock), Findings::LEAKED);
+        audit.require(readers(words) == 0, Findings::LEAKED);
+        audit.require(owner(words) == NOBODY && nobody_waits(words), Findings::LEAKED);
+        let reads = audit.run(|| site.lock.try_read().is_some());
         let answer = audit.run(|| site.next_answer());
+        // Readers get in wherever a writer need not be told of anything.
+        audit.require(reads == Some(true) || answer != Some(Answer::Held), Findings::STUCK);
         let later = audit.run(|| site.next_answer());
         let gone = answer == Some(Answer::NotRecoverable);
         let expected = if gone { Answer::NotRecoverable } else { Answer::Held };
         audit.require(later == Some(expected), Findings::UNTOLD);
         audit.require(!gone || self.torn_before, Findings::UNTOLD);
+        if let Some(foreign) = site.lock.foreign().filter(|_| !gone) {
+            let below_zero = foreign.readers > u64::MAX / 8;
+            audit.require(!below_zero, Findings::DOUBLED);
+            let free = Foreign { readers: 0, writers: 0 };
+            audit.require(below_zero || foreign == free, Findings::LEAKED);
+        }
         let told = site.told.get() + u64::from(answer == Some(Answer::OwnerDied));
         audit.require((self.told.0..=self.told.1).contains(&told), Findings::UNTOLD);
         audit.require(!site.torn.get(), Findings::TORN);
     }
 
     fn state(&self) -> String {
-        format!("{:?}", self.site.lock)
+        format!("{:?}", self.site.lock.words())
     }
 }

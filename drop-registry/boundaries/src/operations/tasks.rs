@@ -18,13 +18,25 @@ pub(super) fn me() -> TaskMark {
 }
 
 /// The task that the word of a lock names as its owner.
-#[expect(unsafe_code, reason = "looks at the word of a lock")]
 pub(super) fn owner<L>(lock: &L) -> TaskMark {
-    const { assert!(size_of::<L>() >= 8 && align_of::<L>() >= 8) };
-    // SAFETY: each lock of the registry is `repr(C)`, and begins with its word, which is atomic.
-    let word = unsafe { &*std::ptr::from_ref(lock).cast::<AtomicU64>() };
     // Beside the owner stand the marks of a death, in the bits that the alignment leaves free.
-    word.load(Ordering::Relaxed) & !(align_of::<Ledger>() as u64 - 1)
+    word(lock, 0) & !(align_of::<Ledger>() as u64 - 1)
+}
+
+/// How many tasks a read-write lock counts as its readers.
+pub(super) fn readers<L>(lock: &L) -> u64 {
+    // Beside the number stands the mark of a reader's death.
+    word(lock, 1) & !(1 << 62)
+}
+
+#[expect(unsafe_code, reason = "looks at the words of a lock")]
+fn word<L>(lock: &L, index: usize) -> u64 {
+    const { assert!(align_of::<L>() >= 8) };
+    assert!(size_of::<L>() >= 8 * (index + 1));
+    // SAFETY: each lock of the registry is `repr(C)`, or wraps one that is, and begins with its
+    // word, which is atomic, as a read-write lock's number of readers behind it is.
+    let word = unsafe { &*std::ptr::from_ref(lock).cast::<AtomicU64>().add(index) };
+    word.load(Ordering::Relaxed)
 }
 
 /// Whether no task has a bit in a queue of a resource that waiters sleep at, by what that shows.
