@@ -11,12 +11,13 @@ const VARIABLE: &str = "MODEL_PLANTS";
 
 /// Those that a thousand programs find in seconds. `boundaries` finds all of them: it looks at each
 /// instruction, and does not wait for chance to come there.
-const FOUND: [Bug; 5] = [
+const FOUND: [Bug; 6] = [
     Bug::WindowShort,
     Bug::LastIsOrdinary,
     Bug::OrdinaryIsLast,
     Bug::SilentRelease,
     Bug::DropAgain,
+    Bug::DeathCompletes,
 ];
 
 /// Plants what the parent asks for. Returns whether it has asked.
