@@ -32,7 +32,9 @@
 //! | [`Keepers`], [`Seat`] | the keepers of a kernel, and the place from which one serves |
 //! | [`Platform`], [`Stopped`] | what an embedder provides: the one unsafe trait |
 //! | [`Policy`], [`policy`] | who decides, and the ready-made ones |
+//! | [`supervisor`] | what the failure of one task means to others: supervision trees |
 //! | [`Case`], [`Verdict`], [`Token`] | about what, what can be decided, and the right to do it later |
+//! | [`Orders`] | what a policy may do about other tasks |
 //! | [`Report`], [`FrameReport`], [`Resource`] | what was found, and what was done |
 //! | [`unwind`] | walking frames from outside |
 //! | `hosted` | with the feature of that name: a kernel in a Linux process, to test policies in |
@@ -66,6 +68,8 @@ mod platform;
 pub mod policy;
 #[cfg(feature = "alloc")]
 mod report;
+#[cfg(feature = "alloc")]
+pub mod supervisor;
 #[cfg(feature = "alloc")]
 mod token;
 pub mod unwind;

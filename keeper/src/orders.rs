@@ -18,6 +18,7 @@ pub(crate) trait Desk {
     fn take_token(&self, open: &mut OpenCase<'_>) -> Option<Token>;
     fn keep_open(&self, open: &mut OpenCase<'_>) -> bool;
     fn answer(&self, task: TaskId, verdict: Verdict) -> Result<(), TooLate>;
+    fn recall(&self, task: TaskId, ticks: u64) -> bool;
     fn kill(&self, task: TaskId) -> Result<(), PostError>;
     fn withdraw_kill(&self, task: TaskId);
     fn now(&self) -> u64;
@@ -55,6 +56,13 @@ impl<'k> Orders<'k> {
     /// If there is no such case: the time is up, or somebody has ruled.
     pub fn answer(&self, task: TaskId, verdict: Verdict) -> Result<(), TooLate> {
         self.0.answer(task, verdict)
+    }
+
+    /// Takes back a [`RestartAfter`](Verdict::RestartAfter) whose time has not come: the case is
+    /// [kept open](crate::Case::keep_open) instead, for so many ticks from now. Returns whether there
+    /// was one.
+    pub fn recall(&self, task: TaskId, ticks: u64) -> bool {
+        self.0.recall(task, ticks)
     }
 }
 

@@ -117,6 +117,12 @@ impl Docket {
         Some(keeper)
     }
 
+    /// Takes back the restart that the case of `task` is to have later, which is left to somebody
+    /// instead, until `due`. Whether there was one.
+    pub(crate) fn recall(&self, task: TaskId, due: u64) -> bool {
+        self.slots.iter().any(|slot| slot.recall(task, due))
+    }
+
     /// Ends the phases whose time has come, and tells `each` of the keepers concerned: those for which
     /// a case waits, and those that are late themselves. A few instructions for each slot.
     ///

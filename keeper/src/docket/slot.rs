@@ -152,6 +152,16 @@ impl Slot {
         self.change(word, next).then_some(word.keeper())
     }
 
+    /// See [`Docket::recall`].
+    pub(super) fn recall(&self, task: TaskId, due: u64) -> bool {
+        let word = self.word();
+        if !word.is(Phase::Delayed) || self.task() != Some(task) {
+            return false;
+        }
+        self.set_due(due);
+        self.change(word, word.next(Phase::Deferred, word.keeper(), None))
+    }
+
     /// What comes of a phase whose time is up; `None` if nothing does.
     pub(super) fn end_in_time(&self, word: Word) -> Option<Late> {
         let verdict = match word.phase() {

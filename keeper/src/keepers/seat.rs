@@ -325,6 +325,10 @@ impl<P: Platform> Desk for Keepers<P> {
         Ok(())
     }
 
+    fn recall(&self, task: TaskId, ticks: u64) -> bool {
+        self.docket.recall(task, self.platform.now().saturating_add(ticks))
+    }
+
     fn kill(&self, task: TaskId) -> Result<(), PostError> {
         Keepers::kill(self, task)
     }
