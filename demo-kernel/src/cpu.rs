@@ -8,7 +8,7 @@ use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use drop_registry::Ledger;
 use task_model::RegisterFile;
@@ -34,6 +34,8 @@ pub(crate) struct Cpu {
     this: AtomicPtr<Self>,
     /// The running task; null before there is one.
     task: AtomicPtr<Task>,
+    /// Whether that is to stop at its next safepoint.
+    kill_switch: AtomicBool,
     /// Registers of boot code that traps, on its way to the first task or to the end.
     boot: UnsafeCell<RegisterFile>,
     /// Registers of a trap handler that is itself interrupted.
@@ -48,6 +50,7 @@ pub(crate) const LEDGER: usize = offset_of!(Cpu, ledger);
 pub(crate) const TRAP_AREA: usize = offset_of!(Cpu, trap_area);
 const THIS: usize = offset_of!(Cpu, this);
 const TASK: usize = offset_of!(Cpu, task);
+const KILL_SWITCH: usize = offset_of!(Cpu, kill_switch);
 const _: () = assert!(SAVE_AREA == 0 && LEDGER == 8);
 
 // SAFETY: the save areas are written by trap stubs and read by the dispatcher of the same CPU,
@@ -60,6 +63,7 @@ static BOOT_CPU: Cpu = Cpu {
     trap_area: AtomicPtr::new(ptr::null_mut()),
     this: AtomicPtr::new(ptr::null_mut()),
     task: AtomicPtr::new(ptr::null_mut()),
+    kill_switch: AtomicBool::new(false),
     boot: UnsafeCell::new(RegisterFile::new()),
     nested: UnsafeCell::new(RegisterFile::new()),
 };
@@ -109,6 +113,22 @@ pub(crate) fn current_ledger() -> *mut Ledger {
     gs_pointer::<Ledger, LEDGER>()
 }
 
+/// Whether the task that executes this is to stop at its next safepoint, in one load.
+#[inline(always)]
+pub(crate) fn kill_switch() -> bool {
+    let pulled: u8;
+    // SAFETY: GS points at a `Cpu`, and this is one of its bytes.
+    unsafe {
+        asm!(
+            "mov {}, gs:[{offset}]",
+            out(reg_byte) pulled,
+            offset = const KILL_SWITCH,
+            options(readonly, nostack, preserves_flags),
+        );
+    }
+    pulled != 0
+}
+
 /// Whether a trap is being handled.
 pub(crate) fn in_trap() -> bool {
     gs_pointer::<u8, SAVE_AREA>() == gs_pointer::<u8, TRAP_AREA>()
@@ -136,7 +156,20 @@ impl Cpu {
     /// The save area is not touched: the trap stub sets it with its last instructions.
     pub(crate) fn set_task(&self, task: &'static Task) {
         self.task.store(ptr::from_ref(task).cast_mut(), Ordering::Relaxed);
+        self.note_kill_switch(task);
         self.set_ledger(task.ledger());
+    }
+
+    /// Puts the task's switch to where its code looks for it.
+    fn note_kill_switch(&self, task: &Task) {
+        self.kill_switch.store(task.is_wanted_dead(), Ordering::Relaxed);
+    }
+
+    /// The same, if it is the one that runs.
+    pub(crate) fn kill_switch_pulled(&self, task: &Task) {
+        if self.task().is_some_and(|running| ptr::eq(running, task)) {
+            self.note_kill_switch(task);
+        }
     }
 
     fn set_ledger(&self, ledger: NonNull<Ledger>) {

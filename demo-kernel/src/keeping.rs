@@ -71,6 +71,11 @@ unsafe impl Platform for Kernel {
         tasks::hold(stopped.task.id()).expect("a seized task can be held");
     }
 
+    fn pull_kill_switch(&self, task: TaskId) {
+        // One that is gone need not stop.
+        let _ = tasks::pull_kill_switch(task);
+    }
+
     fn wake(&self, keeper: TaskId) {
         // Of one that is gone: whoever keeps it does what it had to do.
         let _ = tasks::unpark(keeper);
@@ -130,6 +135,22 @@ fn spawn_keeper(keeper: KeeperId) {
     let number = usize::from(keeper.number());
     let task = Spawn::new("keeper", serve).argument(number).class(Class::Urgent);
     task.policy(&KEEPERS_RESTART).start().expect("room for a keeper");
+}
+
+/// Has the task's keeper end it: at once, or at the end of a section in which that must wait.
+///
+/// # Errors
+/// As [`Keepers::kill`]; and if there are no keepers.
+pub(crate) fn kill(task: TaskId) -> Result<(), PostError> {
+    KEEPERS.get().ok_or(PostError::NobodyKeeps(task))?.kill(task)
+}
+
+/// Has the task end at its next safepoint, or after so many ticks of the platform's time.
+///
+/// # Errors
+/// As [`kill`].
+pub(crate) fn kill_at_safepoint(task: TaskId, within: u64) -> Result<(), PostError> {
+    KEEPERS.get().ok_or(PostError::NobodyKeeps(task))?.kill_at_safepoint(task, within)
 }
 
 /// Names the keeper of a task that is about to begin.

@@ -3,10 +3,10 @@
 
 use core::ptr::NonNull;
 
-use drop_registry::{CurrentLedger, Heap, HeapMemory, Ledger, TrackedHeap};
+use drop_registry::{CurrentLedger, Heap, HeapMemory, KillSwitch, Ledger, TrackedHeap};
 use spin::relax::RelaxStrategy;
 
-use crate::{cpu, tasks};
+use crate::{cpu, tasks, traps};
 
 /// The context of every tracked lock and handle.
 #[derive(Debug)]
@@ -21,6 +21,17 @@ unsafe impl CurrentLedger for Kernel {
     fn current() -> NonNull<Ledger> {
         // SAFETY: `cpu::install` sets the field before anything else runs.
         unsafe { NonNull::new_unchecked(cpu::current_ledger()) }
+    }
+}
+
+impl KillSwitch for Kernel {
+    #[inline(always)]
+    fn is_pulled() -> bool {
+        cpu::kill_switch()
+    }
+
+    fn stop() {
+        traps::killed();
     }
 }
 
@@ -61,6 +72,9 @@ pub(crate) type RollbackMutex<T> = drop_registry::RollbackMutex<T, Kernel, Yield
 
 /// The kernel's lock for what can be mended.
 pub(crate) type RepairMutex<T> = drop_registry::RepairMutex<T, Kernel, Yield>;
+
+/// A section in which the task is not killed.
+pub(crate) type NoKill = drop_registry::NoKill<Kernel>;
 
 /// The ledger of trap handlers, which hold nothing.
 pub(crate) static TRAP_LEDGER: Ledger = Ledger::forbidden();

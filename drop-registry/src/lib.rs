@@ -80,6 +80,7 @@ mod ledger;
 pub mod lock_api;
 mod lock_error;
 mod mutex;
+mod no_kill;
 mod obligation;
 mod once;
 mod operations;
@@ -126,6 +127,7 @@ pub use lock_error::{
     LockError, LockResult, MaybeTorn, TryLockError, TryLockResult, TryWaitError, WaitError,
 };
 pub use mutex::{Mutex, MutexGuard};
+pub use no_kill::{KillSwitch, NoKill, safepoint};
 pub use obligation::{Obligation, Undo};
 pub use once::Once;
 pub use operations::{Operations, Outcome, ResourceKind};

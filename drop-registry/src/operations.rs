@@ -27,6 +27,8 @@ pub enum ResourceKind {
     Once,
     /// A place in a [`WaitQueue`](crate::WaitQueue), or a wake-up owed to those who wait there.
     WaitQueue,
+    /// A [section](crate::NoKill) in which the task is not killed.
+    NoKill,
     /// What an entry says that cannot be one.
     Unknown,
 }
@@ -43,6 +45,7 @@ impl fmt::Display for ResourceKind {
             Self::Permit => "permit",
             Self::Once => "once",
             Self::WaitQueue => "wait queue",
+            Self::NoKill => "no-kill section",
             Self::Unknown => "unknown entry",
         })
     }

@@ -85,6 +85,13 @@ pub unsafe trait Platform {
     /// Keeps the task as a corpse, to be looked at, until it is seized again.
     fn hold(&self, stopped: Stopped<'_>);
 
+    /// Has `task` stop at its next [safepoint](drop_registry::safepoint): makes
+    /// [`KillSwitch::is_pulled`](drop_registry::KillSwitch::is_pulled) true for that life of it. If a
+    /// platform has no such thing, it does nothing, and the kill waits until it is due.
+    fn pull_kill_switch(&self, task: TaskId) {
+        let _ = task;
+    }
+
     /// Makes a keeper's task run soon, if it sleeps because it had nothing to
     /// [serve](crate::Seat::serve). A wake-up that comes before it sleeps must not be lost.
     fn wake(&self, keeper: TaskId);

@@ -16,6 +16,7 @@ mod invalid_opcode_nested_locks;
 mod keeper_dies_ruling;
 mod keeper_overdue;
 mod kernel_claims;
+mod killed_at_safepoint;
 mod killed_in_empty_loop;
 mod lazy_pages;
 mod lock_before_tasking;
@@ -73,6 +74,7 @@ const SCENARIOS: &[Scenario] = &[
     destructor_takes_lock::SCENARIO,
     allocator_lock_holder_dies::SCENARIO,
     deadlock_found::SCENARIO,
+    killed_at_safepoint::SCENARIO,
     demand_paging::SCENARIO,
     keeper_dies_ruling::SCENARIO,
     keeper_overdue::SCENARIO,

@@ -129,6 +129,17 @@ pub(crate) fn kill(id: TaskId) -> Result<(), TaskError> {
     Ok(())
 }
 
+/// Has the task stop at its next safepoint.
+///
+/// # Errors
+/// If it is gone.
+pub(crate) fn pull_kill_switch(id: TaskId) -> Result<(), TaskError> {
+    with_task(id, |task| {
+        task.pull_kill_switch();
+        Ok(())
+    })
+}
+
 /// Stops a keeper that has not ruled in time.
 ///
 /// # Errors

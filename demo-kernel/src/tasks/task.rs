@@ -15,6 +15,7 @@ use task_model::{
 
 use super::{TaskError, scheduler};
 use crate::bounded_text::BoundedText;
+use crate::cpu;
 use crate::stacks::{self, Stack};
 
 /// Who runs first.
@@ -64,6 +65,8 @@ pub(crate) struct Task {
     wake_token: AtomicBool,
     /// The tick that ends the task's wait at the latest.
     wake_at: AtomicU64,
+    /// Whether it is to stop at its next safepoint.
+    wanted_dead: AtomicBool,
     panicking: AtomicBool,
     panic_noted: AtomicBool,
     panic_note: UnsafeCell<PanicNote>,
@@ -86,6 +89,7 @@ impl Task {
             fault: UnsafeCell::new(None),
             wake_token: AtomicBool::new(false),
             wake_at: AtomicU64::new(u64::MAX),
+            wanted_dead: AtomicBool::new(false),
             panicking: AtomicBool::new(false),
             panic_noted: AtomicBool::new(false),
             panic_note: UnsafeCell::new(PanicNote::new()),
@@ -160,6 +164,18 @@ impl Task {
         &self.wake_at
     }
 
+    /// Whether it is to stop at its next safepoint.
+    pub(crate) fn is_wanted_dead(&self) -> bool {
+        self.wanted_dead.load(Ordering::Relaxed)
+    }
+
+    /// Has it stop there.
+    pub(super) fn pull_kill_switch(&self) {
+        // Relaxed: seen by the task on this CPU, at once or after the next switch.
+        self.wanted_dead.store(true, Ordering::Relaxed);
+        cpu::this().kill_switch_pulled(self);
+    }
+
     /// Begins a life in a dead slot: ready to run with `registers`.
     pub(super) fn begin(&self, life: Life, registers: RegisterFile) {
         // SAFETY: a dead slot has no task and no keeper, and interrupts are off.
@@ -171,6 +187,7 @@ impl Task {
         // Relaxed: the move below publishes.
         self.wake_token.store(false, Ordering::Relaxed);
         self.wake_at.store(u64::MAX, Ordering::Relaxed);
+        self.wanted_dead.store(false, Ordering::Relaxed);
         self.panicking.store(false, Ordering::Relaxed);
         self.panic_noted.store(false, Ordering::Relaxed);
         self.become_state(TaskState::Ready).expect("the slot is dead");

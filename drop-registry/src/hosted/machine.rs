@@ -21,7 +21,9 @@ use super::signals::{self, Cpu, Trap};
 use super::stack::Stacks;
 use super::switch::Context;
 use super::timer::Timer;
-use crate::{CurrentLedger, Heap, HeapMemory, Ledger, Settled, TrackedHeap, reclaim, settle};
+use crate::{
+    CurrentLedger, Heap, HeapMemory, KillSwitch, Ledger, Settled, TrackedHeap, reclaim, settle,
+};
 
 /// Enough for a test's own frames and the standard library's.
 const STACK_BYTES: usize = 256 * 1024;
@@ -33,6 +35,8 @@ thread_local! {
     static BOOT_LEDGER: &'static Ledger = Box::leak(Box::default());
     /// Why the running task is about to stop by itself, if not to yield.
     static END: Cell<Option<Stop>> = const { Cell::new(None) };
+    /// Whether the running task is wanted dead.
+    static WANTED_DEAD: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The current task of this thread's [`Machine`], for the `L` of locks and handles. Outside of
@@ -46,6 +50,19 @@ unsafe impl CurrentLedger for Hosted {
     #[inline(always)]
     fn current() -> NonNull<Ledger> {
         NonNull::new(LEDGER.get().cast_mut()).unwrap_or_else(boot_ledger)
+    }
+}
+
+impl KillSwitch for Hosted {
+    #[inline(always)]
+    fn is_pulled() -> bool {
+        WANTED_DEAD.get()
+    }
+
+    fn stop() {
+        if signals::in_task() {
+            stop_running(Stop::Killed);
+        }
     }
 }
 
@@ -77,6 +94,8 @@ pub enum Stop {
     Finished,
     /// Its entry has panicked, and its own frames have been unwound.
     Panicked,
+    /// It has come to a [`safepoint`](crate::safepoint), and is [wanted dead](Machine::pull_kill_switch).
+    Killed,
 }
 
 /// Lets the machine's owner run something else. Outside of tasks, yields the thread.
@@ -114,6 +133,8 @@ struct Task {
     end: Cell<Option<Stop>>,
     parked: Cell<bool>,
     alive: Cell<bool>,
+    /// The generation that is wanted dead at its next safepoint.
+    wanted_dead: Cell<Option<u32>>,
 }
 
 /// A machine of one CPU, which is the thread that made it; and its tasks, of which one runs when
@@ -184,6 +205,7 @@ impl Machine {
             end: Cell::new(None),
             parked: Cell::new(false),
             alive: Cell::new(true),
+            wanted_dead: Cell::new(None),
         };
         // SAFETY: it does not run, and nobody knows of it yet.
         unsafe { task.stand_at_entry() };
@@ -225,6 +247,17 @@ impl Machine {
         Some(next)
     }
 
+    /// Has a task stop at its next [`safepoint`](crate::safepoint).
+    ///
+    /// # Panics
+    /// If there is no such task.
+    pub fn pull_kill_switch(&self, id: TaskId) {
+        self.task(id).wanted_dead.set(Some(id.generation));
+        if self.running.get() == Some(id) {
+            WANTED_DEAD.set(true);
+        }
+    }
+
     /// Ends a task where it stands. What it holds stays held: [`Machine::kill`] gives that up.
     ///
     /// # Panics
@@ -249,11 +282,13 @@ impl Machine {
         let context = task.context.get();
         let outer = LEDGER.replace(task.ledger);
         END.set(task.end.take());
+        WANTED_DEAD.set(task.wanted_dead.get() == Some(id.generation));
         self.running.set(Some(id));
         // SAFETY: the machine is attached to this thread, and the task stands at its entry or
         // where it last stopped; its stack and ledger live as long as the machine.
         let trap = unsafe { Cpu::run(self.cpu.get(), context, budget) };
         self.running.set(None);
+        WANTED_DEAD.set(false);
         LEDGER.set(outer);
         let end = END.take();
         let stop = match trap {

@@ -67,6 +67,13 @@ impl Kernel {
         self
     }
 
+    /// Changes what can be set of its keepers before there is anything for them.
+    #[must_use]
+    pub fn configured(mut self, set: impl FnOnce(Keepers<Tasks>) -> Keepers<Tasks>) -> Self {
+        self.keepers = set(self.keepers);
+        self
+    }
+
     /// Registers a keeper: see [`Keepers::register`]. The kernel's owner serves for it, as for the
     /// root; [`spawn_keeper`](Self::spawn_keeper) is for one that is a task.
     ///

@@ -146,6 +146,7 @@ impl Tasks {
         let fault = match stop {
             Stop::BudgetSpent | Stop::Yielded | Stop::Parked => return (stop, None),
             Stop::Faulted(fault) => Some(fault),
+            Stop::Killed => Some(FaultInfo::killed(self.instruction_pointer(id))),
             Stop::Panicked => Some(FaultInfo::panicked(self.instruction_pointer(id))),
             // SAFETY: it is gone before anybody runs the task.
             Stop::Finished if unsafe { machine.seize(id) }.1.is_empty() => {
@@ -210,6 +211,12 @@ unsafe impl Platform for Tasks {
 
     fn hold(&self, stopped: Stopped<'_>) {
         self.become_state(stopped.task.id(), TaskState::Held);
+    }
+
+    fn pull_kill_switch(&self, task: TaskId) {
+        if self.record(task).is_some() {
+            self.machine.pull_kill_switch(task);
+        }
     }
 
     fn wake(&self, keeper: TaskId) {

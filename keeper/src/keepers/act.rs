@@ -69,6 +69,7 @@ impl<P: Platform> Keepers<P> {
             }
             Verdict::Hold => {
                 self.leave_seat_of(task);
+                self.inbox.kill_is_over(task);
                 report.verdict = Some(verdict);
                 self.platform.hold(stopped);
             }
@@ -117,6 +118,7 @@ impl<P: Platform> Keepers<P> {
         self.reclaim(&stopped, report);
         self.leave_seat_of(task);
         self.corpses.bury(task);
+        self.inbox.kill_is_over(task);
         report.verdict = Some(Verdict::Exit);
         let restarted = if verdict == Verdict::Restart {
             self.platform.restart(stopped)

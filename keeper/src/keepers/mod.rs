@@ -1,6 +1,7 @@
 //! All keepers of one kernel.
 
 mod act;
+mod kill;
 mod seat;
 
 use alloc::boxed::Box;
@@ -13,7 +14,7 @@ use task_model::{FaultInfo, TaskId};
 
 use crate::chain::{Chain, Link};
 use crate::docket::{Docket, Late};
-use crate::inbox::{Cause, Inbox};
+use crate::inbox::Inbox;
 use crate::unwind::{Images, UnwindTables};
 use crate::{
     KeeperId, Platform, Policy, PostError, RegisterError, Token, TooLate, Verdict, policy,
@@ -59,6 +60,7 @@ pub struct Keepers<P> {
     corpses: act::Corpses,
     /// The keepers that wait for room for a case, a bit for each.
     starving: AtomicU32,
+    longest_no_kill: u64,
 }
 
 impl<P: Platform> Keepers<P> {
@@ -87,6 +89,7 @@ impl<P: Platform> Keepers<P> {
             tries: (0..capacity.tasks).map(|_| act::Tries::default()).collect(),
             corpses: act::Corpses::new(capacity.tasks, capacity.corpses),
             starving: AtomicU32::new(0),
+            longest_no_kill: 100_000_000,
         }
     }
 
@@ -190,31 +193,6 @@ impl<P: Platform> Keepers<P> {
         Ok(())
     }
 
-    /// Ends `task`, whatever it is doing: at whatever instruction it has come to when its keeper
-    /// stops it.
-    ///
-    /// # Errors
-    /// As [`post`](Self::post). That the task is already gone shows only when its keeper
-    /// [serves](Seat::serve) the notice.
-    pub fn kill(&self, task: TaskId) -> Result<(), PostError> {
-        self.request(task, Cause::Kill)
-    }
-
-    /// Lets go of a task that was [held](Verdict::Hold): frees its memory and retires it.
-    ///
-    /// # Errors
-    /// As [`kill`](Self::kill).
-    pub fn release(&self, task: TaskId) -> Result<(), PostError> {
-        self.request(task, Cause::Release)
-    }
-
-    fn request(&self, task: TaskId, cause: Cause) -> Result<(), PostError> {
-        let keeper = self.keeper_for(task)?;
-        self.inbox.ask(task, cause, self.platform.now(), keeper)?;
-        self.announced(task, keeper);
-        Ok(())
-    }
-
     /// Rules on a case whose verdict was [deferred](Verdict::Deferred).
     ///
     /// # Errors
@@ -233,6 +211,7 @@ impl<P: Platform> Keepers<P> {
     /// is nothing. Each keeper's task that has not ruled in time is given to `late`, which must freeze
     /// it and [post](Self::post) that as a [fault](FaultInfo::overdue).
     pub fn tick(&self, now: u64, mut late: impl FnMut(TaskId)) {
+        self.kill_overdue(now);
         self.docket.tick(now, |keeper, what| match what {
             Late::Case => self.wake(keeper),
             Late::Keeper => {

@@ -109,7 +109,7 @@ impl<P: Platform> Keepers<P> {
         told: impl FnOnce(Result<&Report, NoSuchTask>),
     ) -> bool {
         let Notice { task, cause, at } = *notice;
-        let mut ruled = None;
+        let (mut ruled, mut held) = (None, false);
         if cause != Cause::Fault {
             if cause == Cause::Kill
                 && let Some(other) = self.docket.kill(task)
@@ -120,7 +120,7 @@ impl<P: Platform> Keepers<P> {
                 return true;
             }
             // A corpse is not ruled on again.
-            let held = self.is_held(task);
+            held = self.is_held(task);
             if cause == Cause::Release && !held {
                 self.inbox.done(task, cause, keeper);
                 told(Err(NoSuchTask(task)));
@@ -131,10 +131,17 @@ impl<P: Platform> Keepers<P> {
         let stopped = match self.platform.seize(task) {
             Ok(stopped) => stopped,
             Err(gone) => {
+                self.inbox.kill_is_over(task);
                 self.inbox.done(task, cause, keeper);
                 told(Err(gone));
                 return true;
             }
+        };
+        let spared =
+            if cause == Cause::Kill && !held { self.spare(stopped) } else { Some(stopped) };
+        let Some(stopped) = spared else {
+            self.inbox.done(task, cause, keeper);
+            return true;
         };
         // All room may be taken by cases that were left to those above. Then the notice stays. Room
         // that came before this keeper was known to wait for it is found by the second look.

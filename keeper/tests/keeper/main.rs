@@ -8,6 +8,7 @@ mod ends;
 mod fault_path;
 mod faults;
 mod keeper_tasks;
+mod kills;
 mod landing_pads;
 mod rulings;
 mod verdicts;
