@@ -12,8 +12,8 @@ use crossbeam_queue::ArrayQueue;
 use drop_registry::{Domain, WindowTable};
 use keeper::unwind::{CompiledMemory, Images, LoadedSection, UnwindTables};
 use keeper::{
-    CannotRestart, Capacity, KeeperId, Keepers, NoSuchTask, Platform, Policy, PostError,
-    RegisterError, Report, Stopped, Verdict, policy,
+    CannotRestart, Capacity, KeeperId, Keepers, Meter, NoSuchTask, Platform, Policy, PostError,
+    RegisterError, Report, Stopped, Usage, Verdict, policy,
 };
 use log::{error, info, warn};
 use spin::Once;
@@ -192,12 +192,35 @@ pub(crate) fn task_faulted(task: TaskId, fault: FaultInfo, at: u64) {
     }
 }
 
-/// Ends what has come to its time: for the timer's trap.
-pub(crate) fn tick() {
+/// Sets what the tasks with this number may use, in ticks of the timer.
+///
+/// # Errors
+/// As [`Keepers::set_meter`]; and if there are no keepers.
+pub(crate) fn set_meter(task: TaskId, meter: &Meter) -> Result<(), RegisterError> {
+    KEEPERS.get().ok_or(RegisterError::NoSuchTask(task))?.set_meter(task, meter)
+}
+
+/// Charges all tasks for a tick, which `running` has run.
+fn charge(keepers: &Keepers<Kernel>, running: TaskId, at: u64) {
+    for (task, ledger) in tasks::ledgers() {
+        let usage = Usage { now: timer::ticks(), ran: u64::from(task == running), ledger };
+        let is_waited_for =
+            |lock| tasks::ledgers().any(|(other, it)| other != task && it.waiting() == lock);
+        if let Some(kind) = keepers.charge(task, &usage, is_waited_for)
+            && let Ok(fault) = tasks::freeze_as(task, |rip| FaultInfo::metered(kind, rip))
+        {
+            task_faulted(task, fault, at);
+        }
+    }
+}
+
+/// Ends what has come to its time, and charges `running` for a tick: for the timer's trap.
+pub(crate) fn tick(running: TaskId) {
     let Some(keepers) = KEEPERS.get() else { return };
     let now = timer::now();
+    charge(keepers, running, now);
     keepers.tick(now, |late| {
-        if let Ok(fault) = tasks::freeze_overdue(late) {
+        if let Ok(fault) = tasks::freeze_as(late, FaultInfo::overdue) {
             task_faulted(late, fault, now);
         }
     });

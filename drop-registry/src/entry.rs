@@ -39,6 +39,10 @@ impl Entry {
     /// even.
     const ESCAPED: u64 = 1;
 
+    /// Set in `frame` once a meter has seen it: whoever acquires anew writes it anew. Stack pointers
+    /// where entries are made are multiples of four at least.
+    const SEEN: u64 = 2;
+
     /// What is held, unless the entry [is vacant](Self::is_vacant).
     #[inline]
     pub fn resource(&self) -> *mut () {
@@ -73,7 +77,7 @@ impl Entry {
     /// The stack pointer of the frame that acquired it.
     #[inline]
     pub fn frame(&self) -> u64 {
-        self.frame.load(Ordering::Relaxed) & !Self::ESCAPED
+        self.frame.load(Ordering::Relaxed) & !(Self::ESCAPED | Self::SEEN)
     }
 
     /// Whether the settlement has marked it: see [`Settled::escaped`](crate::Settled::escaped).
@@ -84,6 +88,13 @@ impl Entry {
     /// Writes down whether the frame of a dead task had returned.
     pub(crate) fn set_escaped(&self, escaped: bool) {
         self.frame.store(self.frame() | if escaped { Self::ESCAPED } else { 0 }, Ordering::Relaxed);
+    }
+
+    /// Notes that a meter has seen it, and returns whether one had before.
+    pub(crate) fn mark_seen(&self) -> bool {
+        let frame = self.frame.load(Ordering::Relaxed);
+        self.frame.store(frame | Self::SEEN, Ordering::Relaxed);
+        frame & Self::SEEN != 0
     }
 
     /// Whether this is how to let go of it. By address: ask for a `static`.

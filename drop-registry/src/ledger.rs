@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "entries are trusted by settle, so writing one is unsafe")]
 
 mod gaps;
+mod oldest_lock;
 #[cfg(test)]
 mod tests;
 

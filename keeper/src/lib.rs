@@ -61,6 +61,8 @@ mod inbox;
 #[cfg(feature = "alloc")]
 mod keepers;
 #[cfg(feature = "alloc")]
+mod meter;
+#[cfg(feature = "alloc")]
 mod orders;
 #[cfg(feature = "alloc")]
 mod platform;
@@ -84,6 +86,8 @@ pub use chain::{KeeperId, RegisterError};
 pub use inbox::PostError;
 #[cfg(feature = "alloc")]
 pub use keepers::{Capacity, Keepers, Seat};
+#[cfg(feature = "alloc")]
+pub use meter::{CpuBudget, HoldBudget, Meter, Usage};
 #[cfg(feature = "alloc")]
 pub use orders::Orders;
 #[cfg(feature = "alloc")]

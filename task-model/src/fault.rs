@@ -48,6 +48,12 @@ pub enum FaultKind {
     Exited,
     /// A keeper's task has not ruled in time.
     Overdue,
+    /// It has used up its processor time.
+    OutOfTime,
+    /// It has held a lock for longer than it may.
+    HeldTooLong,
+    /// It waits for others, and they for it.
+    Deadlocked,
     /// Any other vector.
     Other(u8),
 }
@@ -95,6 +101,9 @@ impl fmt::Display for FaultKind {
             Self::LeftHolding => "left holding",
             Self::Exited => "exited",
             Self::Overdue => "overdue",
+            Self::OutOfTime => "out of time",
+            Self::HeldTooLong => "held too long",
+            Self::Deadlocked => "deadlocked",
             Self::Other(vector) => return write!(f, "vector {vector}"),
         })
     }
@@ -170,6 +179,12 @@ impl FaultInfo {
     }
 
     #[inline]
+    /// The end of a task for a reason of its keeper's: a meter has run out, or it is part of a deadlock.
+    /// It stood at `instruction_pointer`.
+    pub const fn metered(kind: FaultKind, instruction_pointer: u64) -> Self {
+        Self::without_trap(kind, instruction_pointer)
+    }
+
     const fn without_trap(kind: FaultKind, instruction_pointer: u64) -> Self {
         Self { kind, vector: None, error_code: None, address: None, instruction_pointer }
     }

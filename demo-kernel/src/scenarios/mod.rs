@@ -20,6 +20,7 @@ mod killed_at_safepoint;
 mod killed_in_empty_loop;
 mod lazy_pages;
 mod lock_before_tasking;
+mod meters;
 mod module_faults;
 mod no_keeper;
 mod page_fault_holding_lock;
@@ -75,6 +76,7 @@ const SCENARIOS: &[Scenario] = &[
     allocator_lock_holder_dies::SCENARIO,
     deadlock_found::SCENARIO,
     killed_at_safepoint::SCENARIO,
+    meters::SCENARIO,
     demand_paging::SCENARIO,
     keeper_dies_ruling::SCENARIO,
     keeper_overdue::SCENARIO,

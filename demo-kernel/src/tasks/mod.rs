@@ -140,13 +140,16 @@ pub(crate) fn pull_kill_switch(id: TaskId) -> Result<(), TaskError> {
     })
 }
 
-/// Stops a keeper that has not ruled in time.
+/// Stops a task where it stands, for a reason of its keeper's that `fault` makes a fault of.
 ///
 /// # Errors
 /// If the task is gone, or stopped already.
-pub(crate) fn freeze_overdue(id: TaskId) -> Result<FaultInfo, TaskError> {
+pub(crate) fn freeze_as(
+    id: TaskId,
+    fault: impl FnOnce(u64) -> FaultInfo,
+) -> Result<FaultInfo, TaskError> {
     with_task(id, |task| {
-        let fault = FaultInfo::overdue(task.saved_instruction_pointer());
+        let fault = fault(task.saved_instruction_pointer());
         task.freeze(fault)?;
         Ok(fault)
     })

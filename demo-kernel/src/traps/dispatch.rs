@@ -53,7 +53,7 @@ fn handle(task: &Task, vector: u8, error_code: u64, registers: &RegisterFile, at
     match vector {
         Vector::TIMER => {
             scheduler::wake_sleepers(timer::tick());
-            keeping::tick();
+            keeping::tick(task.id());
         }
         Vector::YIELD => {}
         Vector::PARK => task.block_without_token(),

@@ -10,7 +10,9 @@ use task_model::{FaultInfo, TaskId, TaskState};
 
 use super::tables::unwind_tables;
 use super::tasks::{Tasks, Turn};
-use crate::{Capacity, KeeperId, Keepers, NoSuchTask, Platform, Policy, RegisterError, Report};
+use crate::{
+    Capacity, KeeperId, Keepers, NoSuchTask, Platform, Policy, RegisterError, Report, Usage,
+};
 
 /// How long a task runs before it is the next one's turn.
 const SLICE: Duration = Duration::from_millis(1);
@@ -214,11 +216,29 @@ impl Kernel {
 
     /// Runs a task, and tells its keeper if it has died.
     fn turn(&self, task: TaskId, turn: Turn) -> Stop {
+        let began = self.tasks().now();
         let (stop, fault) = self.tasks().run(task, turn);
         if let Some(fault) = fault {
             self.post(task, fault);
         }
+        self.charge(task, self.tasks().now() - began);
         stop
+    }
+
+    /// Charges all tasks, as a timer's trap does that has interrupted `running`.
+    fn charge(&self, running: TaskId, ran: u64) {
+        let now = self.tasks().now();
+        for (task, ledger) in self.tasks().ledgers() {
+            let usage = Usage { now, ran: if task == running { ran } else { 0 }, ledger };
+            let is_waited_for = |lock| {
+                self.tasks().ledgers().any(|(other, it)| other != task && it.waiting() == lock)
+            };
+            if self.tasks().state(task) == TaskState::Ready
+                && let Some(kind) = self.keepers.charge(task, &usage, is_waited_for)
+            {
+                self.fault(task, |rip| FaultInfo::metered(kind, rip));
+            }
+        }
     }
 
     /// Freezes a task where it stands as if it had faulted, and tells its keeper. If the task cannot

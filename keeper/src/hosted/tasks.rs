@@ -9,7 +9,7 @@ use core::time::Duration;
 use std::time::Instant;
 
 use drop_registry::hosted::{Hosted, Machine, Stop};
-use drop_registry::{Parker, WaitForGraph};
+use drop_registry::{Ledger, Parker, WaitForGraph};
 use task_model::{FaultInfo, TaskId, TaskState};
 
 use super::Kernel;
@@ -127,6 +127,11 @@ impl Tasks {
             self.become_state(id, TaskState::Frozen);
         }
         could
+    }
+
+    /// The ledgers of all tasks that live.
+    pub(super) fn ledgers(&self) -> impl Iterator<Item = (TaskId, &Ledger)> {
+        self.machine.ledgers()
     }
 
     /// The instruction that a task, which does not run, is to execute next.

@@ -10,14 +10,16 @@ use core::fmt;
 use core::sync::atomic::AtomicU32;
 
 use drop_registry::Domain;
-use task_model::{FaultInfo, TaskId};
+use task_model::{FaultInfo, FaultKind, TaskId};
 
 use crate::chain::{Chain, Link};
 use crate::docket::{Docket, Late};
 use crate::inbox::Inbox;
+use crate::meter::Gauge;
 use crate::unwind::{Images, UnwindTables};
 use crate::{
-    KeeperId, Platform, Policy, PostError, RegisterError, Token, TooLate, Verdict, policy,
+    KeeperId, Meter, Platform, Policy, PostError, RegisterError, Token, TooLate, Usage, Verdict,
+    policy,
 };
 
 pub use seat::Seat;
@@ -61,6 +63,8 @@ pub struct Keepers<P> {
     /// The keepers that wait for room for a case, a bit for each.
     starving: AtomicU32,
     longest_no_kill: u64,
+    /// By number of the task.
+    gauges: Box<[Gauge]>,
 }
 
 impl<P: Platform> Keepers<P> {
@@ -90,6 +94,7 @@ impl<P: Platform> Keepers<P> {
             corpses: act::Corpses::new(capacity.tasks, capacity.corpses),
             starving: AtomicU32::new(0),
             longest_no_kill: 100_000_000,
+            gauges: (0..capacity.tasks).map(|_| Gauge::new()).collect(),
         }
     }
 
@@ -226,6 +231,29 @@ impl<P: Platform> Keepers<P> {
     #[inline]
     pub fn served_by(&self, task: TaskId) -> Option<KeeperId> {
         self.inbox.serves(task).filter(|keeper| self.chain.is_served_by(*keeper, task))
+    }
+
+    /// Sets what the tasks with this number may use, this one's next lives among them, each anew.
+    ///
+    /// # Errors
+    /// If there is no room for a task with that number.
+    pub fn set_meter(&self, task: TaskId, meter: &Meter) -> Result<(), RegisterError> {
+        let gauge = self.gauges.get(task.index as usize);
+        gauge.ok_or(RegisterError::NoSuchTask(task))?.set(meter);
+        Ok(())
+    }
+
+    /// Charges `task` for what it has used, and says if its meter has run out by that: then the caller
+    /// freezes it, and [posts](Self::post) that as a [fault](FaultInfo::metered). For the timer's trap:
+    /// some instructions for a task without a meter. `is_waited_for` says whether another task
+    /// [waits](drop_registry::Ledger::waiting) for a lock; it is asked only if that matters.
+    pub fn charge(
+        &self,
+        task: TaskId,
+        usage: &Usage<'_>,
+        is_waited_for: impl FnOnce(*mut ()) -> bool,
+    ) -> Option<FaultKind> {
+        self.gauges.get(task.index as usize)?.charge(task, usage, &self.domain, is_waited_for)
     }
 
     /// How many cases are open: in a keeper's hands, deferred, or delayed.

@@ -10,5 +10,6 @@ mod faults;
 mod keeper_tasks;
 mod kills;
 mod landing_pads;
+mod meters;
 mod rulings;
 mod verdicts;
