@@ -379,8 +379,11 @@ impl<R: Waits> World for Boxed<R> {
         audit.require(numbers.is_sorted(), Findings::DOUBLED);
         // Whoever waits for an item gets one now; whoever sends has room.
         for _ in self.others {
-            let _ = audit.run(move || channel.try_send(site.item(0)).is_ok());
             audit.run_bystanders();
+            audit.run(move || match site.sending.load(Relaxed) {
+                0 => drop(channel.try_send(site.item(0))),
+                _ => drop(channel.try_recv()),
+            });
         }
         audit.finish_bystanders();
         let _ = audit.run(move || while channel.try_recv().is_ok() {});
