@@ -29,7 +29,7 @@ fn a_return_address_of_real_code_may_follow_a_call() {
         for instruction in Decoder::with_ip(64, code, start, DecoderOptions::NONE) {
             let next = instruction.next_ip();
             if instruction.mnemonic() == Mnemonic::Call {
-                assert!(rules.may_follow_call(next), "{instruction} before {next:#x}");
+                assert!(rules.may_follow_call(next), "{instruction:?} before {next:#x}");
                 calls += 1;
             } else {
                 others += 1;
