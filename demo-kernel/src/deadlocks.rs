@@ -7,6 +7,7 @@ use spin::Once;
 use task_model::TaskId;
 
 use crate::interrupts::without_interrupts;
+use crate::keeping;
 use crate::tasks::{self, Class, Spawn};
 use crate::tracked::Mutex;
 
@@ -72,7 +73,8 @@ fn look_now_and_then(_: usize) {
 /// With interrupts off on the only CPU no task runs meanwhile, so what is found is one for certain.
 fn look() -> Option<Found> {
     without_interrupts(|| {
-        let graph = WaitForGraph::<{ tasks::CAPACITY }>::new(tasks::ledgers()).ok()?;
+        let graph =
+            WaitForGraph::<{ tasks::CAPACITY }>::new(tasks::ledgers(), keeping::domain()).ok()?;
         let deadlock = graph.deadlocks().next()?;
         log_lines(&deadlock);
         Some(Found { tasks: deadlock.tasks().collect(), victim: None })

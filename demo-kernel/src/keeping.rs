@@ -161,7 +161,7 @@ pub(crate) fn keep(task: TaskId, keeper: KeeperId) {
 }
 
 /// What ledgers may speak of: the image's variables, its heaps among them, and the stacks.
-fn domain() -> Domain<'static> {
+pub(crate) fn domain() -> Domain<'static> {
     type Ranges<const N: usize> = [Range<u64>; N];
     static RANGES: Once<(Ranges<1>, Ranges<{ stacks::COUNT + 1 }>)> = Once::new();
     let (constants, data) = RANGES.call_once(|| {

@@ -4,14 +4,13 @@
 use core::fmt;
 use core::ops::Range;
 
-use crate::extent::Extent;
 use crate::{Entry, Operations, WindowTable};
 
 /// What memory the ledgers of a kernel may speak of: settling touches nothing else.
 ///
 /// A ledger is ordinary memory, and a kernel that has gone wrong may have written anything into it.
 /// So an entry is believed only if it fits: its operations must be some (they stand among the
-/// image's constants, and are known by their [`Extent`]), and the resource must lie, with all of
+/// image's constants, and are known by a tag that nothing else has), and the resource must lie, with all of
 /// its extent, where resources can be. What does not fit is told of as
 /// [`Outcome::Refused`](crate::Outcome::Refused), and left alone.
 ///
@@ -57,8 +56,8 @@ impl<'a> Domain<'a> {
 
     /// How to let go of what `entry` lists, if it is an entry: if its operations are some, and
     /// what they touch lies in the domain.
-    pub(crate) fn operations(&self, entry: &Entry) -> Option<&'static Operations> {
-        let operations = self.known(entry.operations_ptr())?;
+    pub fn operations(&self, entry: &Entry) -> Option<&'static Operations> {
+        let operations = self.known(entry.operations())?;
         let extent = operations.extent.range(entry.resource())?;
         // Nothing of it is touched, wherever it is.
         let touches_nothing = extent.is_empty();
@@ -66,15 +65,14 @@ impl<'a> Domain<'a> {
     }
 
     fn known(&self, operations: *const Operations) -> Option<&'static Operations> {
-        const TAG: usize = core::mem::offset_of!(Operations, extent) + Extent::TAG_OFFSET;
         let start = operations.addr() as u64;
         let range = start..start.checked_add(size_of::<Operations>() as u64)?;
         if operations.is_aligned() && lies_in(self.constants, &range) {
             // SAFETY: constants are mapped and never written (`new`), and the address is aligned
             // for all of an `Operations`, so for this word of it.
-            let tag = unsafe { operations.byte_add(TAG).cast::<u64>().read() };
+            let tag = unsafe { operations.byte_add(Operations::TAG_OFFSET).cast::<u64>().read() };
             // SAFETY: constants with the tag in this place are `Operations`, and there for ever.
-            return Extent::has_tag(tag).then(|| unsafe { &*operations });
+            return Operations::has_tag(tag).then(|| unsafe { &*operations });
         }
         None
     }
@@ -97,10 +95,23 @@ impl fmt::Debug for Domain<'_> {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
+    use crate::Extent;
     use crate::testing::{NOTHING, domain};
     use core::mem::MaybeUninit;
     use core::ptr;
     use std::boxed::Box;
+
+    #[test]
+    fn whatever_else_a_constant_is_made_of_it_is_not_taken_for_operations() {
+        // All that a program can copy of what operations consist of.
+        static COPIES: [Extent; 8] = [Extent::NOTHING; 8];
+        let end = size_of_val(&COPIES);
+        for offset in (0..end).step_by(8) {
+            let place = COPIES.as_ptr().wrapping_byte_add(offset);
+            let operations = place.wrapping_byte_sub(Operations::TAG_OFFSET).cast::<Operations>();
+            assert!(domain().known(operations).is_none(), "{offset} bytes into a constant");
+        }
+    }
 
     #[test]
     fn operations_of_this_image_are_known_and_no_others_are() {

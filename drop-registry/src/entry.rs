@@ -61,16 +61,9 @@ impl Entry {
         Marked::plain(self.resource())
     }
 
-    /// How to let go of it; `None` in an entry that was never used.
-    #[inline]
-    pub fn operations(&self) -> Option<&'static Operations> {
-        // SAFETY: entries are written by the windows and by `Ledger::record`, always with a
-        // `&'static Operations`, and start out null.
-        unsafe { self.operations.load(Ordering::Relaxed).as_ref() }
-    }
-
-    /// The same, as it stands there: not to be followed before a `Domain` has seen it.
-    pub(crate) fn operations_ptr(&self) -> *const Operations {
+    /// How to let go of it, as it stands there: not to be followed before a domain has seen it, since
+    /// somebody may have written over the ledger. See [`Domain::operations`](crate::Domain::operations).
+    pub fn operations(&self) -> *const Operations {
         self.operations.load(Ordering::Relaxed)
     }
 
@@ -139,11 +132,12 @@ impl Entry {
     }
 }
 
+/// Its words. What kind of resource it is, a [`Domain`](crate::Domain) can tell.
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Entry")
             .field("resource", &self.resource())
-            .field("kind", &self.operations().map(|operations| operations.kind))
+            .field("operations", &self.operations())
             .field("frame", &format_args!("{:#x}", self.frame()))
             .finish()
     }

@@ -6,14 +6,8 @@ use crate::operations::Marked;
 
 /// The memory around a resource's address that its operations touch: what [`settle`](crate::settle)
 /// looks for in its [`Domain`](crate::Domain) before it calls them.
-///
-/// It is also what operations are known by. It begins with a number that nothing else in an image
-/// has, and can be made by these functions alone; so an address among an image's constants either
-/// has that number in the right place, and then the compiler put [`Operations`](crate::Operations)
-/// there, or it is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
-    tag: u64,
     /// How far before the resource's address it begins.
     before: usize,
     bytes: usize,
@@ -21,13 +15,10 @@ pub struct Extent {
     mark: Marked,
 }
 
-/// The number. Any would do that is no address, no text, and no likely constant.
-pub(crate) const TAG: u64 = 0xd10b_7ea2_95c4_6e3f;
-
 impl Extent {
     /// No memory that could be looked for: the operations touch their entry alone, or ask their
     /// heap themselves whether the block is one of its own.
-    pub const NOTHING: Self = Self { tag: TAG, before: 0, bytes: 0, align: 1, mark: Marked::NOT };
+    pub const NOTHING: Self = Self { before: 0, bytes: 0, align: 1, mark: Marked::NOT };
 
     /// The resource is a `T`.
     pub const fn of<T>() -> Self {
@@ -45,13 +36,6 @@ impl Extent {
     pub(crate) const fn marked(self, mark: Marked) -> Self {
         Self { mark, ..self }
     }
-
-    pub(crate) const fn has_tag(tag: u64) -> bool {
-        tag == TAG
-    }
-
-    /// Where the tag is.
-    pub(crate) const TAG_OFFSET: usize = core::mem::offset_of!(Self, tag);
 
     /// The addresses of the resource that an entry lists as `resource`; `None` if none can be.
     pub(crate) fn range(&self, resource: *mut ()) -> Option<Range<u64>> {

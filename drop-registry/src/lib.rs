@@ -109,6 +109,11 @@ pub mod hosted;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
 
+/// The README's examples, as doc tests.
+#[cfg(all(doctest, feature = "hosted"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(test)]
 mod testing;
 

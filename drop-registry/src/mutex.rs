@@ -11,11 +11,11 @@ use spin::relax::Spin;
 use crate::arch;
 use crate::entry::Place;
 use crate::owner_died::sealed::Sealed;
-use crate::owner_word::{FREE, NOT_RECOVERABLE, OWNER_DIED, State, Taken};
+use crate::owner_word::{FREE, NOT_RECOVERABLE, OWNER_DIED, State};
 use crate::raw_lock::{OnDeath, RawLock};
 use crate::{
-    CurrentLedger, Ledger, LockError, LockResult, MaybeTorn, Outcome, OwnerDied, ResourceKind,
-    TryLockError, TryLockResult, WaitStrategy,
+    CurrentLedger, LockResult, MaybeTorn, Outcome, ResourceKind, TryLockError, TryLockResult,
+    WaitStrategy,
 };
 
 /// A mutual exclusion lock that survives the death of its owner.
@@ -25,10 +25,10 @@ use crate::{
 /// sleep.
 ///
 /// When a task dies holding it, [`settle`](crate::settle) frees it and marks it. The next to lock
-/// it gets [`LockError::OwnerDied`], which holds the lock but shows the value only as far as its
+/// it gets [`LockError::OwnerDied`](crate::LockError::OwnerDied), which holds the lock but shows the value only as far as its
 /// type allows, because the write that was going on may have stopped half-way. The protocol is
 /// that of POSIX robust mutexes (`pthread_mutex_consistent(3p)`), with `ENOTRECOVERABLE` as
-/// [`LockError::NotRecoverable`].
+/// [`LockError::NotRecoverable`](crate::LockError::NotRecoverable).
 ///
 /// ```
 /// # use core::ptr::NonNull;
@@ -86,7 +86,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
     /// Takes the lock, waiting for it if need be.
     ///
     /// # Errors
-    /// [`LockError`] says each; of these [`LockError::OwnerDied`] holds the lock.
+    /// [`LockError`](crate::LockError) says each; of these [`LockError::OwnerDied`](crate::LockError::OwnerDied) holds the lock.
     #[inline(always)]
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T, L, R>> {
         self.lock_as::<TellNext>()
@@ -104,28 +104,19 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
     /// As [`Mutex::lock`], with `D` for what the owner's death means.
     #[inline(always)]
     pub(crate) fn lock_as<D: OnDeath>(&self) -> LockResult<MutexGuard<'_, T, L, R>> {
-        // SAFETY: `CurrentLedger`: the ledger is this task's and lives as long as it.
-        let ledger = unsafe { L::current().as_ref() };
-        let depth = ledger.room()?;
-        // SAFETY: the ledger is this task's, and whoever comes next is told if it dies.
-        if unsafe { self.raw.take_from::<D>(FREE, ledger, depth) } {
-            return Ok(MutexGuard::new(self, Place::new(ledger, depth)));
-        }
-        // SAFETY: as above.
-        match unsafe { self.raw.take::<D>(ledger, arch::frame_address()) } {
-            Ok(taken) => self.guard(taken, ledger),
-            Err(refused) => Err(refused.into()),
-        }
+        // SAFETY: whoever comes next is told if this task dies, or finds the value mended.
+        unsafe { self.raw.lock::<D, _>(|place| MutexGuard::new(self, place)) }
     }
 
     /// As [`Mutex::try_lock`], with `D` for what the owner's death means.
     #[inline(always)]
     pub(crate) fn try_lock_as<D: OnDeath>(&self) -> TryLockResult<MutexGuard<'_, T, L, R>> {
-        // SAFETY: as in `lock_as`.
+        // SAFETY: `CurrentLedger`: the ledger is this task's and lives as long as it.
         let ledger = unsafe { L::current().as_ref() };
         // SAFETY: as in `lock_as`.
         let taken = unsafe { self.raw.try_take::<D>(ledger, arch::frame_address()) }?;
-        self.guard(taken, ledger).map_err(TryLockError::Lock)
+        let guard = MutexGuard::new(self, self.raw.place_in(ledger));
+        taken.tell(guard).map_err(TryLockError::Lock)
     }
 
     /// Whether somebody holds it: of use to a check or a report, and stale at once.
@@ -136,16 +127,6 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
     /// What its word says: stale at once.
     pub(crate) fn state(&self) -> State {
         self.raw.word.state()
-    }
-
-    /// What the calling task gets, which has taken the lock.
-    #[inline(always)]
-    fn guard(&self, taken: Taken, ledger: &Ledger) -> LockResult<MutexGuard<'_, T, L, R>> {
-        let guard = MutexGuard::new(self, self.raw.place_in(ledger));
-        if taken.owner_died() {
-            return Err(LockError::OwnerDied(OwnerDied::new(guard)));
-        }
-        Ok(guard)
     }
 
     /// The value, through an exclusive reference to the lock: no locking needed.
@@ -264,8 +245,8 @@ impl<T: ?Sized + fmt::Debug, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Ledger;
     use crate::testing::{TestTask, kill, on_fresh_ledger};
+    use crate::{Ledger, LockError};
     use core::sync::atomic::{AtomicU64, Ordering};
 
     const HELD: &crate::Operations = RawLock::<TestTask, Spin>::held::<TellNext>();

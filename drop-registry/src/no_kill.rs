@@ -4,7 +4,6 @@
 use core::fmt;
 use core::marker::PhantomData;
 
-use crate::operations::nothing_to_reclaim;
 use crate::{
     CurrentLedger, Entry, Extent, Ledger, LedgerFull, Operations, Outcome, ResourceKind, arch,
 };
@@ -108,13 +107,7 @@ impl Ledger {
     }
 }
 
-static SECTION: Operations = Operations {
-    kind: ResourceKind::NoKill,
-    bytes: 0,
-    extent: Extent::NOTHING,
-    release: end,
-    reclaim: nothing_to_reclaim,
-};
+static SECTION: Operations = Operations::releasing(ResourceKind::NoKill, Extent::NOTHING, end);
 
 /// What all sections are listed as.
 fn resource() -> *mut () {

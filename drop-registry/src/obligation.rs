@@ -6,7 +6,7 @@ use core::marker::PhantomData;
 
 use crate::arch;
 use crate::hand_over::sealed::Sealed;
-use crate::operations::{Marked, nothing_to_reclaim};
+use crate::operations::Marked;
 use crate::{CurrentLedger, Entry, Extent, Ledger, LedgerFull, Operations, Outcome, ResourceKind};
 
 /// Something that a task has changed for a while and must put back: interrupts masked on a
@@ -70,13 +70,11 @@ pub struct Obligation<D: Undo + 'static, L: CurrentLedger> {
 }
 
 impl<D: Undo, L: CurrentLedger> Obligation<D, L> {
-    const OPERATIONS: &'static Operations = &Operations {
-        kind: ResourceKind::Obligation,
-        bytes: 0,
-        extent: Extent::of::<D>().marked(Marked::OBLIGATION),
-        release: release::<D>,
-        reclaim: nothing_to_reclaim,
-    };
+    const OPERATIONS: &'static Operations = &Operations::releasing(
+        ResourceKind::Obligation,
+        Extent::of::<D>().marked(Marked::OBLIGATION),
+        release::<D>,
+    );
 
     /// Takes on the duty. Call it before making the change that it undoes: a task that dies in
     /// between then undoes what it has not done, which [`Undo`] allows.

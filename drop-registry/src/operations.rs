@@ -139,8 +139,12 @@ impl fmt::Display for Outcome {
 ///
 /// An entry's operations are also its state: a handle that begins to destroy what it owns points
 /// its entry at operations that no longer do so.
+///
+/// Only this crate makes any, and nobody can copy one: so a [`Domain`](crate::Domain) knows them by
+/// a number that each begins with.
 #[derive(Debug)]
 pub struct Operations {
+    tag: Tag,
     /// The kind, for reports.
     pub kind: ResourceKind,
     /// The bytes of heap memory that the resource owns, for the books of a quarantine.
@@ -162,6 +166,47 @@ pub struct Operations {
     /// # Safety
     /// As `release`, which returned [`Outcome::Orphaned`] for this entry; and only once.
     pub reclaim: unsafe fn(&Entry) -> Outcome,
+}
+
+/// What operations are known by. Not `Copy`, and in no other type, so that it stands nowhere else:
+/// an address among an image's constants either has the number in the right place, and then the
+/// compiler put [`Operations`] there, or it is refused.
+#[derive(Debug)]
+struct Tag(#[expect(dead_code, reason = "a domain reads it by its address")] u64);
+
+impl Tag {
+    /// The number. Any would do that is no address, no text, and no likely constant.
+    const OPERATIONS: u64 = 0xd10b_7ea2_95c4_6e3f;
+}
+
+impl Operations {
+    /// Those of a resource that owns no memory: it is released, and then there is nothing to
+    /// reclaim.
+    pub(crate) const fn releasing(
+        kind: ResourceKind,
+        extent: Extent,
+        release: unsafe fn(&Ledger, &Entry) -> Outcome,
+    ) -> Self {
+        let tag = Tag(Tag::OPERATIONS);
+        Self { tag, kind, bytes: 0, extent, release, reclaim: nothing_to_reclaim }
+    }
+
+    /// The same, with something left to reclaim, and so many bytes of heap memory.
+    pub(crate) const fn reclaiming(
+        self,
+        bytes: usize,
+        reclaim: unsafe fn(&Entry) -> Outcome,
+    ) -> Self {
+        Self { bytes, reclaim, ..self }
+    }
+
+    /// Where the tag is: a word.
+    pub(crate) const TAG_OFFSET: usize = core::mem::offset_of!(Self, tag);
+
+    /// Whether that word is the tag.
+    pub(crate) const fn has_tag(word: u64) -> bool {
+        word == Tag::OPERATIONS
+    }
 }
 
 /// [`Operations::reclaim`] for what owns no memory, and so is never orphaned.

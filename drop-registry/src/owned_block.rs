@@ -31,32 +31,24 @@ pub(crate) struct OwnedBlock<B, L>(PhantomData<(B, L)>);
 impl<B: BlockOf, L: TrackedHeap> OwnedBlock<B, L> {
     const LAYOUT: Layout = Layout::new::<B::Block>();
 
+    const fn operations(
+        release: unsafe fn(&Ledger, &Entry) -> Outcome,
+        reclaim: unsafe fn(&Entry) -> Outcome,
+    ) -> Operations {
+        Operations::releasing(B::KIND, Extent::NOTHING, release)
+            .reclaiming(Self::LAYOUT.size(), reclaim)
+    }
+
     /// It has no value, or one without drop glue.
-    pub(crate) const FREE: &'static Operations = &Operations {
-        kind: B::KIND,
-        bytes: Self::LAYOUT.size(),
-        extent: Extent::NOTHING,
-        release: free::<B, L>,
-        reclaim: quarantine,
-    };
+    pub(crate) const FREE: &'static Operations = &Self::operations(free::<B, L>, quarantine);
 
     /// The value may be dropped from outside.
-    pub(crate) const DROP_AND_FREE: &'static Operations = &Operations {
-        kind: B::KIND,
-        bytes: Self::LAYOUT.size(),
-        extent: Extent::NOTHING,
-        release: orphan::<B, L>,
-        reclaim: drop_and_free::<B, L>,
-    };
+    pub(crate) const DROP_AND_FREE: &'static Operations =
+        &Self::operations(orphan::<B, L>, drop_and_free::<B, L>);
 
     /// The value may be dropped by its owner alone; or that is going on.
-    pub(crate) const QUARANTINE: &'static Operations = &Operations {
-        kind: B::KIND,
-        bytes: Self::LAYOUT.size(),
-        extent: Extent::NOTHING,
-        release: orphan::<B, L>,
-        reclaim: quarantine,
-    };
+    pub(crate) const QUARANTINE: &'static Operations =
+        &Self::operations(orphan::<B, L>, quarantine);
 
     /// What is right while the value is whole.
     pub(crate) const fn whole(droppable: bool) -> &'static Operations {

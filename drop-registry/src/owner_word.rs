@@ -5,7 +5,9 @@ use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
 use crate::arch;
-use crate::{CurrentLedger, Ledger, LedgerFull, Operations};
+use crate::{
+    CurrentLedger, Exclusive, Ledger, LedgerFull, LockError, LockResult, Operations, OwnerDied,
+};
 
 /// Nobody holds it.
 pub(crate) const FREE: u64 = 0;
@@ -50,6 +52,12 @@ impl Taken {
     /// Whether the last owner died, and nobody has put that right.
     pub(crate) const fn owner_died(self) -> bool {
         self.0 & OWNER_DIED != 0
+    }
+
+    /// What the new owner gets, with this guard.
+    #[inline(always)]
+    pub(crate) fn tell<G: Exclusive>(self, guard: G) -> LockResult<G> {
+        if self.owner_died() { Err(LockError::OwnerDied(OwnerDied::new(guard))) } else { Ok(guard) }
     }
 }
 

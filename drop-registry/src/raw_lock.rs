@@ -4,11 +4,13 @@
 use core::fmt;
 use core::marker::PhantomData;
 
+use crate::arch;
 use crate::entry::Place;
 use crate::operations::nothing_to_reclaim;
-use crate::owner_word::{OwnerWord, Refused, Taken, TryRefused};
+use crate::owner_word::{FREE, OwnerWord, Refused, Taken, TryRefused};
 use crate::{
-    CurrentLedger, Entry, Extent, Ledger, Operations, Outcome, ResourceKind, WaitStrategy,
+    CurrentLedger, Entry, Exclusive, Extent, Ledger, LockResult, Operations, Outcome, ResourceKind,
+    WaitStrategy,
 };
 
 /// What a settlement does about the word of a dead owner, and so about the value behind it.
@@ -44,19 +46,23 @@ pub(crate) struct RawLock<L: CurrentLedger, R: WaitStrategy<L>> {
 struct Held<L, R, D>(PhantomData<(L, R, D)>);
 
 impl<L: CurrentLedger, R: WaitStrategy<L>, D: OnDeath> Held<L, R, D> {
-    const OPERATIONS: &'static Operations = &Operations {
-        kind: D::KIND,
-        bytes: 0,
-        extent: match D::EXTENT {
-            Some(extent) => extent,
-            None => Extent::of::<RawLock<L, R>>(),
-        },
-        release: R::release::<D>,
-        reclaim: match D::RECLAIM {
-            Some(reclaim) => reclaim,
-            None => nothing_to_reclaim,
-        },
+    const EXTENT: Extent = match D::EXTENT {
+        Some(extent) => extent,
+        None => Extent::of::<RawLock<L, R>>(),
     };
+
+    const OPERATIONS: &'static Operations =
+        &Operations::releasing(D::KIND, Self::EXTENT, R::release::<D>);
+
+    /// The lock has been freed, and `D` has something to reclaim.
+    const OWED: &'static Operations =
+        &Operations::releasing(D::KIND, Self::EXTENT, owe_reclaiming::<L, R>).reclaiming(
+            0,
+            match D::RECLAIM {
+                Some(reclaim) => reclaim,
+                None => nothing_to_reclaim,
+            },
+        );
 }
 
 impl<L: CurrentLedger, R: WaitStrategy<L>> RawLock<L, R> {
@@ -68,6 +74,12 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> RawLock<L, R> {
     /// What the entry of its owner says.
     pub(crate) const fn held<D: OnDeath>() -> &'static Operations {
         Held::<L, R, D>::OPERATIONS
+    }
+
+    /// What the entry of a dead owner says once its lock has been freed, if there is something to
+    /// reclaim.
+    pub(crate) const fn owed<D: OnDeath>() -> &'static Operations {
+        Held::<L, R, D>::OWED
     }
 
     /// Takes the lock if the word says `marks` and nothing else. `depth` is from [`Ledger::room`].
@@ -120,6 +132,28 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> RawLock<L, R> {
         })
     }
 
+    /// Takes the lock, waiting for it if need be, with the guard that `guard` makes of the place where
+    /// it is listed.
+    ///
+    /// # Safety
+    /// `D` is right for what the task is going to do.
+    #[inline(always)]
+    pub(crate) unsafe fn lock<D: OnDeath, G: Exclusive>(
+        &self,
+        guard: impl FnOnce(Place) -> G,
+    ) -> LockResult<G> {
+        // SAFETY: `CurrentLedger`: the ledger is this task's and lives as long as it.
+        let ledger = unsafe { L::current().as_ref() };
+        let depth = ledger.room()?;
+        // SAFETY: this function's contract.
+        if unsafe { self.take_from::<D>(FREE, ledger, depth) } {
+            return Ok(guard(Place::new(ledger, depth)));
+        }
+        // SAFETY: as above.
+        let taken = unsafe { self.take::<D>(ledger, arch::frame_address()) }?;
+        taken.tell(guard(self.place_in(ledger)))
+    }
+
     /// Gives the lock up: the word says `marks` from then on.
     ///
     /// # Safety
@@ -154,4 +188,16 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> RawLock<L, R> {
         self.word.describe(&mut lock);
         lock.field("waiters", &self.waiters).finish()
     }
+}
+
+/// Wakes who waited for a dead owner's lock, which is free now; the entry stands for the rest.
+unsafe fn owe_reclaiming<L: CurrentLedger, R: WaitStrategy<L>>(
+    _: &Ledger,
+    entry: &Entry,
+) -> Outcome {
+    // SAFETY: `Operations::release`: the entry lists the word that a live lock of this strategy
+    // begins with.
+    let lock = unsafe { &*entry.resource().cast_const().cast::<RawLock<L, R>>() };
+    R::wake_all(&lock.waiters);
+    Outcome::Orphaned
 }

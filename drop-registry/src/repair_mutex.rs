@@ -90,13 +90,9 @@ impl<T: 'static, L: CurrentLedger + 'static, R: WaitStrategy<L> + 'static> OnDea
 }
 
 /// The routine has been begun by somebody who died in it, or is on its way.
-static BEGUN: Operations = Operations {
-    kind: ResourceKind::Mutex,
-    bytes: 0,
-    extent: Extent::NOTHING,
-    release: nothing_to_release,
-    reclaim: leave_to_the_next,
-};
+static BEGUN: Operations =
+    Operations::releasing(ResourceKind::Mutex, Extent::NOTHING, nothing_to_release)
+        .reclaiming(0, leave_to_the_next);
 
 impl<T: 'static, L: CurrentLedger + 'static, R: WaitStrategy<L> + 'static> RepairMutex<T, L, R> {
     /// Where the word is that an entry lists.
@@ -210,8 +206,9 @@ unsafe fn leave_to_the_next(_: &Entry) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::owner_word::FREE;
     use crate::testing::{TestTask, domain, frozen, on_fresh_ledger};
-    use crate::{Settled, reclaim, settle};
+    use crate::{Park, Settled, reclaim, settle};
     use core::sync::atomic::{AtomicBool, Ordering};
     use std::boxed::Box;
     use std::vec::Vec;
@@ -273,6 +270,30 @@ mod tests {
         assert!(!lock.is_locked());
         assert_eq!(reclaim_all(dead), [Outcome::Repaired]);
         on_fresh_ledger(|_| assert_eq!(*lock.lock().unwrap(), [2, 2]));
+    }
+
+    #[test]
+    fn who_dies_after_the_unlock_and_before_the_wake_up_did_not_die_with_the_lock() {
+        type Sleeping = RepairMutex<[u32; 2], TestTask, Park>;
+        let lock: &'static Sleeping =
+            Box::leak(Box::new(Sleeping::new([1, 1], |_| panic!("there is nothing to mend"))));
+        let word = lock.mutex.raw.word.get();
+        let dead = on_fresh_ledger(|_| {
+            core::mem::forget(lock.lock().unwrap());
+            // What `unlock` begins with; its entry stands until it has woken who waits.
+            word.store(FREE, Ordering::Release);
+        });
+        assert_eq!(settle_all(dead), [Outcome::Released]);
+        assert_eq!(reclaim_all(dead), []);
+        // One that did die with it.
+        let dead = on_fresh_ledger(|_| core::mem::forget(lock.lock().unwrap()));
+        assert_eq!(settle_all(dead), [Outcome::Orphaned]);
+        // Settling again, as after a settler's death, is the same.
+        assert_eq!(settle_all(dead), [Outcome::Orphaned]);
+        on_fresh_ledger(|_| {
+            let died = lock.try_lock().err();
+            assert!(matches!(died, Some(TryLockError::Lock(LockError::OwnerDied(_)))));
+        });
     }
 
     #[test]

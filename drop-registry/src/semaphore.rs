@@ -6,7 +6,6 @@ use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::arch;
-use crate::operations::nothing_to_reclaim;
 use crate::owner_word::forget_listed;
 use crate::wait_queue::Wake;
 use crate::{
@@ -121,22 +120,18 @@ impl<L: Parker, const WORDS: usize> Semaphore<L, WORDS> {
     pub const MAX_PERMITS: u64 = (ISSUED - 1) >> 1;
 
     /// A permit that its task has.
-    const PERMIT: &'static Operations = &Operations {
-        kind: ResourceKind::Permit,
-        bytes: 0,
-        extent: Extent::of::<Self>(),
-        release: release_permit::<L, WORDS>,
-        reclaim: nothing_to_reclaim,
-    };
+    const PERMIT: &'static Operations = &Operations::releasing(
+        ResourceKind::Permit,
+        Extent::of::<Self>(),
+        release_permit::<L, WORDS>,
+    );
 
     /// A permit that its task has given back; a waiter is to be woken for it.
-    const GIVEN_BACK: &'static Operations = &Operations {
-        kind: ResourceKind::Permit,
-        bytes: 0,
-        extent: Extent::of::<Self>(),
-        release: wake_for_dead::<L, WORDS>,
-        reclaim: nothing_to_reclaim,
-    };
+    const GIVEN_BACK: &'static Operations = &Operations::releasing(
+        ResourceKind::Permit,
+        Extent::of::<Self>(),
+        wake_for_dead::<L, WORDS>,
+    );
 
     /// A semaphore with this many permits.
     ///

@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::arch;
 use crate::hand_over::sealed::Sealed;
-use crate::operations::{Marked, nothing_to_reclaim};
+use crate::operations::Marked;
 use crate::owned_block::{BlockOf, OwnedBlock};
 use crate::{
     AllocError, DropAfterTear, Entry, Extent, Ledger, LedgerFull, Operations, Outcome,
@@ -119,13 +119,8 @@ impl<T: Send + Sync, L: TrackedHeap> Shared<T, L> {
 
 impl<T, L: TrackedHeap> Shared<T, L> {
     /// One share of a live value.
-    pub(crate) const SHARE: &'static Operations = &Operations {
-        kind: ResourceKind::Share,
-        bytes: 0,
-        extent: Extent::NOTHING,
-        release: release_share::<T, L>,
-        reclaim: nothing_to_reclaim,
-    };
+    pub(crate) const SHARE: &'static Operations =
+        &Operations::releasing(ResourceKind::Share, Extent::NOTHING, release_share::<T, L>);
 
     /// Takes another share.
     ///
@@ -309,13 +304,8 @@ impl<T: fmt::Debug, L: TrackedHeap> fmt::Debug for Shared<T, L> {
 ///
 /// That there is a counted one below stays true because whoever lets go of a share takes away the
 /// innermost entry for the value, whichever handle it was made for: those of one task are alike.
-static ALSO: Operations = Operations {
-    kind: ResourceKind::Share,
-    bytes: 0,
-    extent: Extent::NOTHING,
-    release: forget_uncounted,
-    reclaim: nothing_to_reclaim,
-};
+static ALSO: Operations =
+    Operations::releasing(ResourceKind::Share, Extent::NOTHING, forget_uncounted);
 
 unsafe fn forget_uncounted(_: &Ledger, entry: &Entry) -> Outcome {
     entry.erase();

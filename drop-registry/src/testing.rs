@@ -11,10 +11,9 @@ use task_model::{FrozenTask, Gpr, RegisterFile, StackBounds, TaskId};
 
 use crate::arch::WindowKind;
 pub(crate) use crate::hosted::domain;
-use crate::operations::nothing_to_reclaim;
 use crate::{
-    CurrentLedger, Entry, Extent, Heap, HeapMemory, Ledger, Operations, Outcome, ResourceKind,
-    TrackedHeap, WindowTable, reclaim, settle,
+    CurrentLedger, Entry, Extent, Heap, HeapMemory, Ledger, Operations, Outcome, Parker,
+    ResourceKind, TrackedHeap, WindowTable, reclaim, settle,
 };
 
 thread_local! {
@@ -37,6 +36,21 @@ impl TrackedHeap for TestTask {
         static HEAP: Heap = Heap::new(&MEMORY);
         &HEAP
     }
+}
+
+// SAFETY: in the unit tests nobody sleeps, so nobody needs a number of its own.
+unsafe impl Parker for TestTask {
+    const TASKS: usize = 1;
+
+    fn index(_: &Ledger) -> usize {
+        0
+    }
+
+    fn park() {
+        unreachable!("nobody sleeps here");
+    }
+
+    fn unpark(_: usize) {}
 }
 
 /// Runs `body` as a task with a ledger of its own, and returns that.
@@ -90,13 +104,11 @@ pub(crate) fn stopped_in(kind: WindowKind) -> RegisterFile {
 }
 
 /// Operations under which nothing happens.
-pub(crate) static NOTHING: Operations = Operations {
-    kind: ResourceKind::Obligation,
-    bytes: 0,
-    extent: Extent::NOTHING,
-    release: release_nothing,
-    reclaim: nothing_to_reclaim,
-};
+pub(crate) static NOTHING: Operations = nothing();
+
+pub(crate) const fn nothing() -> Operations {
+    Operations::releasing(ResourceKind::Obligation, Extent::NOTHING, release_nothing)
+}
 
 unsafe fn release_nothing(_: &Ledger, entry: &Entry) -> Outcome {
     entry.erase();

@@ -36,7 +36,6 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
 use crate::arch;
 use crate::ledger::Waiting;
-use crate::operations::nothing_to_reclaim;
 use crate::{Entry, Extent, Ledger, LedgerFull, Operations, Outcome, Parker, ResourceKind};
 
 /// How many tasks have their bits in one word: waiting in the low half, woken in the high half.
@@ -96,31 +95,22 @@ impl<L: Parker, const WORDS: usize> WaitQueue<L, WORDS> {
     }
 
     /// A task that waits, or that has been woken and has not looked yet.
-    const WAITS: &'static Operations = &Operations {
-        kind: ResourceKind::WaitQueue,
-        bytes: 0,
-        extent: Extent::of::<Self>(),
-        release: withdraw::<L, WORDS>,
-        reclaim: nothing_to_reclaim,
-    };
+    const WAITS: &'static Operations =
+        &Operations::releasing(ResourceKind::WaitQueue, Extent::of::<Self>(), withdraw::<L, WORDS>);
 
     /// A task that is about to wake one other.
-    const OWES_ONE: &'static Operations = &Operations {
-        kind: ResourceKind::WaitQueue,
-        bytes: 0,
-        extent: Extent::of::<Self>(),
-        release: wake_one_for_dead::<L, WORDS>,
-        reclaim: nothing_to_reclaim,
-    };
+    const OWES_ONE: &'static Operations = &Operations::releasing(
+        ResourceKind::WaitQueue,
+        Extent::of::<Self>(),
+        wake_one_for_dead::<L, WORDS>,
+    );
 
     /// A task that is about to wake all others.
-    const OWES_ALL: &'static Operations = &Operations {
-        kind: ResourceKind::WaitQueue,
-        bytes: 0,
-        extent: Extent::of::<Self>(),
-        release: wake_all_for_dead::<L, WORDS>,
-        reclaim: nothing_to_reclaim,
-    };
+    const OWES_ALL: &'static Operations = &Operations::releasing(
+        ResourceKind::WaitQueue,
+        Extent::of::<Self>(),
+        wake_all_for_dead::<L, WORDS>,
+    );
 
     /// Calls `attempt` until it returns something, and sleeps in between.
     ///

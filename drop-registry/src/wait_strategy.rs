@@ -127,18 +127,20 @@ impl<L: CurrentLedger, R: RelaxStrategy> WaitStrategy<L> for R {
             entry.erase();
         }
         let (left, is_dead_ones) = (D::word_after(held), held & OWNER == owner(ledger));
-        if D::RECLAIM.is_some() {
-            // The entry stands whether this is the first time or not, and so need not be exact.
-            if is_dead_ones {
-                let _ = word.compare_exchange(held, left, Ordering::AcqRel, Ordering::Relaxed);
-            }
-            return Outcome::Orphaned;
-        }
         // SAFETY: the word names the dead task as its owner, and `entry` is what says so in its
         // ledger. The exchange is a full barrier: Release for the next locker's Acquire, so that
         // what the dead task wrote before its freeze was acknowledged is visible to that one.
-        if is_dead_ones && unsafe { arch::exchange(word, held, left, entry) } {
-            return D::OUTCOME;
+        let freed = is_dead_ones
+            && unsafe {
+                match D::RECLAIM {
+                    None => arch::exchange(word, held, left, entry),
+                    Some(_) => {
+                        arch::exchange_owing(word, held, left, entry, RawLock::<L, R>::owed::<D>())
+                    }
+                }
+            };
+        if freed {
+            return if D::RECLAIM.is_some() { Outcome::Orphaned } else { D::OUTCOME };
         }
         entry.erase();
         Outcome::Disowned
@@ -221,13 +223,20 @@ impl<L: Parker, const WORDS: usize> WaitStrategy<L> for Park<WORDS> {
         let left = D::word_after(held);
         // SeqCst as in `unlock`. It may have been given up before the task died, and the wake-up
         // not: the entry stood for that.
-        let freed = held & OWNER == owner(ledger)
+        let is_dead_ones = held & OWNER == owner(ledger);
+        if D::RECLAIM.is_some() && is_dead_ones {
+            let owed = RawLock::<L, Self>::owed::<D>();
+            // SAFETY: the word names the dead task as its owner, and `entry` is what says so in its
+            // ledger.
+            if unsafe { arch::exchange_owing(word, held, left, entry, owed) } {
+                // Who waits is woken under the operations that the entry has now.
+                return Outcome::Orphaned;
+            }
+        }
+        let freed = is_dead_ones
             && word.compare_exchange(held, left, Ordering::SeqCst, Ordering::Relaxed).is_ok();
         if freed || !planted!(UnlockForgetsWake) {
             lock.waiters.pass_on();
-        }
-        if D::RECLAIM.is_some() {
-            return Outcome::Orphaned;
         }
         entry.erase();
         if freed { D::OUTCOME } else { Outcome::Released }

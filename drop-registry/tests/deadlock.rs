@@ -1,7 +1,7 @@
 //! The wait-for graph of tasks that really wait: what is a deadlock is found, what is none is not,
 //! at whatever instruction the tasks are stopped.
 
-use drop_registry::hosted::{Hosted, Machine, Stop, yield_now};
+use drop_registry::hosted::{Hosted, Machine, Stop, domain, yield_now};
 use drop_registry::{Condvar, LockError, Mutex, Park, RwLock, Semaphore, WaitForGraph};
 use task_model::TaskId;
 
@@ -9,7 +9,7 @@ type Sleeping<T> = Mutex<T, Hosted, Park>;
 
 /// The tasks of each deadlock that is to be seen now.
 fn deadlocks(machine: &Machine) -> Vec<Vec<TaskId>> {
-    let graph = WaitForGraph::<8>::new(machine.ledgers()).unwrap();
+    let graph = WaitForGraph::<8>::new(machine.ledgers(), domain()).unwrap();
     graph.deadlocks().map(|deadlock| deadlock.tasks().collect()).collect()
 }
 
@@ -96,7 +96,7 @@ fn three_tasks_a_mutex_that_sleeps_and_both_sides_of_a_read_write_lock() {
         give_turns(&mut machine, &tasks);
     }
     stays(&mut machine, &tasks[..3]);
-    let graph = WaitForGraph::<8>::new(machine.ledgers()).unwrap();
+    let graph = WaitForGraph::<8>::new(machine.ledgers(), domain()).unwrap();
     assert!(graph.is_stuck(behind));
     let text = graph.deadlocks().next().unwrap().to_string();
     let word = |lock: *const ()| format!("{:#x}", lock.addr());
@@ -170,7 +170,7 @@ fn tasks_that_lock_in_one_order_are_never_taken_for_deadlocked_at_any_instructio
             let turn = numbers.below(tasks.len());
             for _ in 0..numbers.below(20) {
                 let stop = machine.run(tasks[turn], Some(1));
-                let graph = WaitForGraph::<8>::new(machine.ledgers()).unwrap();
+                let graph = WaitForGraph::<8>::new(machine.ledgers(), domain()).unwrap();
                 waited += graph.waits().count();
                 let stuck = machine.ledgers().find(|(task, _)| graph.is_stuck(*task));
                 assert!(stuck.is_none(), "{stuck:?}, seed {seed}");
@@ -208,7 +208,7 @@ fn a_wait_for_a_permit_or_a_wake_up_is_shown_as_far_as_it_has_holders_and_is_no_
     for _ in 0..2 {
         give_turns(&mut machine, &[holder, waiter]);
     }
-    let graph = WaitForGraph::<8>::new(machine.ledgers()).unwrap();
+    let graph = WaitForGraph::<8>::new(machine.ledgers(), domain()).unwrap();
     let waits: Vec<_> = graph.waits().map(|wait| (wait.waiter, wait.holder)).collect();
     assert_eq!(waits, [(waiter, holder)]);
     assert!(!graph.is_stuck(waiter) && !graph.is_stuck(holder));

@@ -6,6 +6,7 @@
 //! bench WHAT peer=PEER mode=MODE ours_ns=… peer_ns=… ratio=…
 //! ```
 //!
+//! (after WHAT also `size=BYTES`, where the size of the value makes a difference,)
 //! then the counted instructions of each operation, and a table of everything that was measured.
 //! The `ns` are those of the best round, the ratio is the median over all rounds. One thread, no
 //! contention.
@@ -44,6 +45,8 @@ use pthread::Pthread;
 /// One comparison, in each mode and shape.
 struct Row {
     what: &'static str,
+    /// The bytes of the value, if they make a difference.
+    size: Option<usize>,
     peer: &'static str,
     figures: Vec<(Mode, Shape, Figures)>,
 }
@@ -80,18 +83,19 @@ fn measure<L: TrackedHeap + 'static>(rounds: usize) -> Vec<Row> {
         row(rounds, "rwlock-read", rwlock, "spin", &Line(spin::RwLock::new(1))),
         row(rounds, "shared", shared, "arc", &Line(Arc::new(1))),
         row(rounds, "shared-counted", counted, "arc", &Line(Arc::new(1))),
-        rollback::<1, L>(rounds, "rollback-mutex-8"),
-        rollback::<8, L>(rounds, "rollback-mutex-64"),
-        rollback::<32, L>(rounds, "rollback-mutex-256"),
-        rollback::<128, L>(rounds, "rollback-mutex-1024"),
-        rollback::<512, L>(rounds, "rollback-mutex-4096"),
+        rollback::<1, L>(rounds),
+        rollback::<8, L>(rounds),
+        rollback::<32, L>(rounds),
+        rollback::<128, L>(rounds),
+        rollback::<512, L>(rounds),
     ]
 }
 
 /// What it costs to be able to go back, for a value of so many words of which one is changed.
-fn rollback<const WORDS: usize, L: TrackedHeap>(rounds: usize, what: &'static str) -> Row {
+fn rollback<const WORDS: usize, L: TrackedHeap>(rounds: usize) -> Row {
     let ours = Line(RollbackMutex::<[u64; WORDS], L>::new([0; WORDS]));
-    row(rounds, what, &ours, "mutex", &Line(Mutex::<[u64; WORDS], L>::new([0; WORDS])))
+    let theirs = Line(Mutex::<[u64; WORDS], L>::new([0; WORDS]));
+    Row { size: Some(8 * WORDS), ..row(rounds, "rollback-mutex", &ours, "mutex", &theirs) }
 }
 
 fn row(
@@ -107,17 +111,24 @@ fn row(
             figures.push((mode, shape, compare(rounds, mode, shape, ours, theirs)));
         }
     }
-    Row { what, peer, figures }
+    Row { what, size: None, peer, figures }
+}
+
+impl Row {
+    /// The size, behind `before`; nothing where there is none.
+    fn size(&self, before: &str) -> String {
+        self.size.map_or_else(String::new, |size| format!("{before}{size}"))
+    }
 }
 
 fn print_headlines(row: &Row) {
-    let Row { what, peer, figures } = row;
+    let (Row { what, peer, figures, .. }, size) = (row, row.size(" size="));
     for (mode, _, Figures { ours, peer: theirs, ratio }) in
         figures.iter().filter(|(mode, shape, _)| *mode != Mode::Bare && *shape == Shape::Inlined)
     {
         let mode = mode.name();
         println!(
-            "bench {what} peer={peer} mode={mode} ours_ns={ours:.2} peer_ns={theirs:.2} ratio={ratio:.2}"
+            "bench {what}{size} peer={peer} mode={mode} ours_ns={ours:.2} peer_ns={theirs:.2} ratio={ratio:.2}"
         );
     }
 }
@@ -131,7 +142,7 @@ fn print_table(title: &str, rows: &[Row]) {
     println!();
     for row in rows {
         for mode in Mode::ALL {
-            print!("{:20}{:16}", row.what, row.peer);
+            print!("{:20}{:16}", row.what.to_owned() + &row.size(" "), row.peer);
             print!("{:13}", mode.name());
             for (_, _, figures) in row.figures.iter().filter(|(m, ..)| *m == mode) {
                 print!("{:7.2} /{:6.2} ={:6.2} ", figures.ours, figures.peer, figures.ratio);
@@ -156,32 +167,20 @@ fn print_instructions() {
         ("rwlock-read", rwlock, "spin", instructions(|| spin::RwLock::new(1))),
         ("shared", shared, "arc", instructions(|| Arc::new(1))),
         ("shared-counted", counted, "arc", instructions(|| Arc::new(1))),
-        ("rollback-mutex-8", rollback_instructions::<1>(), "mutex", mutex_instructions::<1>()),
-        ("rollback-mutex-64", rollback_instructions::<8>(), "mutex", mutex_instructions::<8>()),
-        ("rollback-mutex-256", rollback_instructions::<32>(), "mutex", mutex_instructions::<32>()),
-        (
-            "rollback-mutex-1024",
-            rollback_instructions::<128>(),
-            "mutex",
-            mutex_instructions::<128>(),
-        ),
-        (
-            "rollback-mutex-4096",
-            rollback_instructions::<512>(),
-            "mutex",
-            mutex_instructions::<512>(),
-        ),
     ] {
         println!("instructions {what}/{peer} ours={ours} peer={theirs}");
     }
+    print_rollback_instructions::<1>();
+    print_rollback_instructions::<8>();
+    print_rollback_instructions::<32>();
+    print_rollback_instructions::<128>();
+    print_rollback_instructions::<512>();
 }
 
-fn rollback_instructions<const WORDS: usize>() -> u64 {
-    instructions(|| RollbackMutex::<[u64; WORDS], Kernel>::new([0; WORDS]))
-}
-
-fn mutex_instructions<const WORDS: usize>() -> u64 {
-    instructions(|| Mutex::<[u64; WORDS], Kernel>::new([0; WORDS]))
+fn print_rollback_instructions<const WORDS: usize>() {
+    let ours = instructions(|| RollbackMutex::<[u64; WORDS], Kernel>::new([0; WORDS]));
+    let theirs = instructions(|| Mutex::<[u64; WORDS], Kernel>::new([0; WORDS]));
+    println!("instructions rollback-mutex/mutex size={} ours={ours} peer={theirs}", 8 * WORDS);
 }
 
 /// What `/proc/cpuinfo` calls the first processor.

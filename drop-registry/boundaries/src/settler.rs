@@ -56,7 +56,7 @@ fn state(run: &mut Run) -> u64 {
     format!("{:?}", WindowTable::linked().pending(frozen.registers())).hash(&mut hasher);
     for entry in ledger.held() {
         entry.resource().hash(&mut hasher);
-        entry.operations().map(std::ptr::from_ref).hash(&mut hasher);
+        entry.operations().hash(&mut hasher);
         // SAFETY: what is held is alive, and every resource begins with a word.
         unsafe { entry.place().cast::<u64>().read_volatile() }.hash(&mut hasher);
     }

@@ -13,7 +13,7 @@ use crate::mutex::TellNext;
 use crate::owner_died::sealed::Sealed;
 use crate::owner_word::{FREE, NOT_RECOVERABLE, OWNER_DIED, State, TryRefused};
 use crate::raw_lock::RawLock;
-use crate::{CurrentLedger, LockError, LockResult, OwnerDied, WaitStrategy};
+use crate::{CurrentLedger, LockError, LockResult, WaitStrategy};
 
 /// What [`Mutex`](crate::Mutex) is made of, as a [`lock_api::RawMutex`](::lock_api::RawMutex): exact
 /// at every instruction.
@@ -25,30 +25,19 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> RawMutex<L, R> {
     /// Takes the lock. A guard for the type's sake alone: `guard` makes what is returned.
     #[inline(always)]
     pub(super) fn take<G: crate::Exclusive>(&self, guard: impl FnOnce() -> G) -> LockResult<G> {
-        // SAFETY: `CurrentLedger`: the ledger is this task's and lives as long as it.
-        let ledger = unsafe { L::current().as_ref() };
-        let depth = ledger.room()?;
-        // SAFETY: the ledger is this task's, and whoever comes next is told if it dies.
-        if unsafe { self.0.take_from::<TellNext>(FREE, ledger, depth) } {
-            return Ok(guard());
-        }
-        // SAFETY: as above.
-        match unsafe { self.0.take::<TellNext>(ledger, arch::frame_address()) } {
-            Ok(taken) if taken.owner_died() => Err(LockError::OwnerDied(OwnerDied::new(guard()))),
-            Ok(_) => Ok(guard()),
-            Err(refused) => Err(refused.into()),
-        }
+        // SAFETY: whoever comes next is told if this task dies.
+        unsafe { self.0.lock::<TellNext, _>(|_| guard()) }
     }
 
     /// Takes the lock if it is free, and no death has left a mark on it.
     #[inline(always)]
     fn try_take_whole(&self) -> bool {
-        // SAFETY: as in `take`.
+        // SAFETY: `CurrentLedger`: the ledger is this task's and lives as long as it.
         let ledger = unsafe { L::current().as_ref() };
         if self.0.word.state() != State::Free {
             return false;
         }
-        // SAFETY: as in `take`.
+        // SAFETY: the ledger is this task's, and whoever comes next is told if it dies.
         match unsafe { self.0.try_take::<TellNext>(ledger, arch::frame_address()) } {
             Ok(taken) if taken.owner_died() => {
                 // SAFETY: this task has just taken it.

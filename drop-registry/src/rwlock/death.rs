@@ -6,7 +6,6 @@ use core::sync::atomic::Ordering;
 use super::RwLock;
 use crate::arch;
 use crate::entry::Place;
-use crate::operations::nothing_to_reclaim;
 use crate::owner_word::{OWNER, OWNER_DIED, owner};
 use crate::{
     CurrentLedger, Entry, Extent, Ledger, Operations, Outcome, ResourceKind, WaitStrategy,
@@ -21,49 +20,39 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     const READER: Extent = Extent::around::<AnyLock<L, R>>(offset_of!(AnyLock<L, R>, readers));
 
     /// A task that reads.
-    pub(super) const READS: &'static Operations = &Operations {
-        kind: ResourceKind::ReadLock,
-        bytes: 0,
-        extent: AnyLock::<L, R>::READER,
-        release: release_reader::<L, R>,
-        reclaim: nothing_to_reclaim,
-    };
+    pub(super) const READS: &'static Operations = &Operations::releasing(
+        ResourceKind::ReadLock,
+        AnyLock::<L, R>::READER,
+        release_reader::<L, R>,
+    );
 
     /// A task that has stopped reading, and may have to wake a writer.
-    const OWES: &'static Operations = &Operations {
-        kind: ResourceKind::ReadLock,
-        bytes: 0,
-        extent: AnyLock::<L, R>::READER,
-        release: wake_for_dead::<L, R, false>,
-        reclaim: nothing_to_reclaim,
-    };
+    const OWES: &'static Operations = &Operations::releasing(
+        ResourceKind::ReadLock,
+        AnyLock::<L, R>::READER,
+        wake_for_dead::<L, R, false>,
+    );
 
     /// The same, of a task that died while it read, so that the next writer is told.
-    const OWES_DEAD: &'static Operations = &Operations {
-        kind: ResourceKind::ReadLock,
-        bytes: 0,
-        extent: AnyLock::<L, R>::READER,
-        release: wake_for_dead::<L, R, true>,
-        reclaim: nothing_to_reclaim,
-    };
+    const OWES_DEAD: &'static Operations = &Operations::releasing(
+        ResourceKind::ReadLock,
+        AnyLock::<L, R>::READER,
+        wake_for_dead::<L, R, true>,
+    );
 
     /// A task that waits for the readers to leave, and has not written yet.
-    pub(super) const DRAINS: &'static Operations = &Operations {
-        kind: ResourceKind::WriteLock,
-        bytes: 0,
-        extent: Extent::of::<AnyLock<L, R>>(),
-        release: release_writer::<L, R, false>,
-        reclaim: nothing_to_reclaim,
-    };
+    pub(super) const DRAINS: &'static Operations = &Operations::releasing(
+        ResourceKind::WriteLock,
+        Extent::of::<AnyLock<L, R>>(),
+        release_writer::<L, R, false>,
+    );
 
     /// A task that writes.
-    pub(super) const WRITES: &'static Operations = &Operations {
-        kind: ResourceKind::WriteLock,
-        bytes: 0,
-        extent: Extent::of::<AnyLock<L, R>>(),
-        release: release_writer::<L, R, true>,
-        reclaim: nothing_to_reclaim,
-    };
+    pub(super) const WRITES: &'static Operations = &Operations::releasing(
+        ResourceKind::WriteLock,
+        Extent::of::<AnyLock<L, R>>(),
+        release_writer::<L, R, true>,
+    );
 
     /// Takes the calling task off the count, for waiters that sleep.
     pub(super) fn stop_reading(&self, ledger: &Ledger) {

@@ -39,7 +39,7 @@ use crate::arch;
 use crate::entry::Place;
 use crate::owner_word::{self, FREE, OwnerWord, State, Taken, TryRefused};
 use crate::{
-    CurrentLedger, Ledger, LedgerFull, LockError, LockResult, MaybeTorn, OwnerDied, TryLockError,
+    CurrentLedger, Ledger, LedgerFull, LockError, LockResult, MaybeTorn, TryLockError,
     TryLockResult, UntornByReaders, WaitStrategy,
 };
 use readers::Readers;
@@ -420,11 +420,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     fn begin_writing(&self, taken: Taken, ledger: &Ledger) -> LockResult<WriteGuard<'_, T, L, R>> {
         let entry = ledger.own(self.word.as_resource());
         entry.convert(Self::WRITES);
-        let guard = WriteGuard::new(self, Place::of(entry));
-        if taken.owner_died() {
-            return Err(LockError::OwnerDied(OwnerDied::new(guard)));
-        }
-        Ok(guard)
+        taken.tell(WriteGuard::new(self, Place::of(entry)))
     }
 
     /// Gives the word back as it was, before anything has been written.

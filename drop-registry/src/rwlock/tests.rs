@@ -1,8 +1,8 @@
 #![expect(unsafe_code, reason = "takes words by hand, and has a task that could sleep")]
 
 use super::*;
+use crate::Outcome;
 use crate::testing::{TestTask, kill, on_fresh_ledger};
-use crate::{Outcome, Parker};
 use std::boxed::Box;
 
 type TestLock<T> = RwLock<T, TestTask>;
@@ -129,21 +129,6 @@ fn what_a_reader_tore_behind_a_foreign_lock_is_neither_handed_out_nor_dropped() 
     on_fresh_ledger(|_| assert!(lock.read().unwrap().try_lock().is_none()));
     assert_eq!(lock.get_mut().err(), Some(MaybeTorn));
     drop(lock);
-}
-
-// SAFETY: in these tests nobody sleeps, so nobody needs a number of its own.
-unsafe impl Parker for TestTask {
-    const TASKS: usize = 1;
-
-    fn index(_: &Ledger) -> usize {
-        0
-    }
-
-    fn park() {
-        unreachable!("nobody sleeps here");
-    }
-
-    fn unpark(_: usize) {}
 }
 
 #[test]

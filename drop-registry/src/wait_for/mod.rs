@@ -13,7 +13,7 @@ use core::fmt;
 use heapless::Vec;
 use task_model::TaskId;
 
-use crate::{Ledger, ResourceKind};
+use crate::{Domain, Ledger, ResourceKind};
 
 /// The waits of up to `TASKS` tasks, and who of them waits for ever.
 ///
@@ -59,12 +59,13 @@ use crate::{Ledger, ResourceKind};
 /// # unsafe impl CurrentLedger for Kernel {
 /// #     fn current() -> NonNull<Ledger> { NonNull::from(&LEDGERS[0]) }
 /// # }
+/// # let domain = drop_registry::hosted::domain();
 /// use drop_registry::WaitForGraph;
 /// use task_model::TaskId;
 ///
 /// // Of every task that lives:
 /// let tasks = LEDGERS.iter().enumerate().map(|(n, ledger)| (TaskId::first(n as u32), ledger));
-/// let graph = WaitForGraph::<8>::new(tasks)?;
+/// let graph = WaitForGraph::<8>::new(tasks, domain)?;
 /// for deadlock in graph.deadlocks() {
 ///     // "task 3.0 waits for mutex 0x5010, held by task 5.0, which waits for …"
 ///     log(format_args!("{deadlock}"));
@@ -75,6 +76,7 @@ use crate::{Ledger, ResourceKind};
 #[derive(Debug)]
 pub struct WaitForGraph<'a, const TASKS: usize> {
     nodes: Vec<Node<'a>, TASKS>,
+    domain: Domain<'a>,
 }
 
 /// One task.
@@ -122,19 +124,21 @@ impl fmt::Display for TooManyTasks {
 impl core::error::Error for TooManyTasks {}
 
 impl<'a, const TASKS: usize> WaitForGraph<'a, TASKS> {
-    /// Reads the ledgers of these tasks: of all that live, or of some that are suspected.
+    /// Reads the ledgers of these tasks: of all that live, or of some that are suspected. What does
+    /// not fit the domain is left out.
     ///
     /// # Errors
     /// If there are more than `TASKS`.
     pub fn new(
         tasks: impl IntoIterator<Item = (TaskId, &'a Ledger)>,
+        domain: Domain<'a>,
     ) -> Result<Self, TooManyTasks> {
         let mut nodes = Vec::new();
         for (task, ledger) in tasks {
             let waits_for = ledger.waiting().addr();
             nodes.push(Node { task, ledger, waits_for, stuck: None }).map_err(|_| TooManyTasks)?;
         }
-        let mut graph = Self { nodes };
+        let mut graph = Self { nodes, domain };
         graph.find_stuck();
         Ok(graph)
     }
@@ -143,7 +147,8 @@ impl<'a, const TASKS: usize> WaitForGraph<'a, TASKS> {
     pub fn waits(&self) -> impl Iterator<Item = Wait> {
         let nodes = &self.nodes;
         nodes.iter().flat_map(move |waiter| {
-            holders(nodes, waiter.waits_for).map(move |arrow| wait(nodes, waiter, arrow))
+            holders(nodes, &self.domain, waiter.waits_for)
+                .map(move |arrow| wait(nodes, waiter, arrow))
         })
     }
 
@@ -194,24 +199,29 @@ impl<'a, const TASKS: usize> WaitForGraph<'a, TASKS> {
     fn first_holder(&self, number: usize, is_it: impl Fn(&Node<'a>) -> bool) -> Option<Arrow> {
         let waiter = &self.nodes[number];
         // It has got it, and has not come round to saying so; or it is about to be refused.
-        let goes_on = holders(&self.nodes, waiter.waits_for).any(|arrow| arrow.holder == number)
+        let goes_on = holders(&self.nodes, &self.domain, waiter.waits_for)
+            .any(|arrow| arrow.holder == number)
             || waiter.ledger.len() == Ledger::CAPACITY;
         if goes_on {
             return None;
         }
-        holders(&self.nodes, waiter.waits_for)
+        holders(&self.nodes, &self.domain, waiter.waits_for)
             .filter(|arrow| arrow.kind != ResourceKind::Permit)
             .find(|arrow| is_it(&self.nodes[arrow.holder]))
     }
 }
 
 /// Those that have what is at this address, once for each entry.
-fn holders<'n>(nodes: &'n [Node<'_>], resource: usize) -> impl Iterator<Item = Arrow> + 'n {
+fn holders<'n>(
+    nodes: &'n [Node<'_>],
+    domain: &'n Domain<'_>,
+    resource: usize,
+) -> impl Iterator<Item = Arrow> + 'n {
     let nodes = if resource == 0 { &[] } else { nodes };
     nodes.iter().enumerate().flat_map(move |(holder, node)| {
         let listed = node.ledger.held().filter(move |entry| entry.resource().addr() == resource);
         listed
-            .filter_map(|entry| entry.operations())
+            .filter_map(|entry| domain.operations(entry))
             .map(|operations| operations.kind)
             // A place in a queue keeps nobody waiting.
             .filter(|kind| *kind != ResourceKind::WaitQueue)

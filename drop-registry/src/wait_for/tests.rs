@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use task_model::TaskId;
 
 use super::{TooManyTasks, Wait, WaitForGraph};
-use crate::testing::NOTHING;
+use crate::testing::{domain, nothing};
 use crate::{Ledger, Operations, ResourceKind};
 
 const MOST: usize = 9;
@@ -26,15 +26,16 @@ const KINDS: [ResourceKind; 5] = [
     ResourceKind::WaitQueue,
 ];
 
+const fn of_kind(kind: ResourceKind) -> Operations {
+    let mut operations = nothing();
+    operations.kind = kind;
+    operations
+}
+
 fn operations(kind: ResourceKind) -> &'static Operations {
     static ALL: [Operations; KINDS.len()] = {
-        let mut all = [const { Operations { ..NOTHING } }; KINDS.len()];
-        let mut n = 0;
-        while n < KINDS.len() {
-            all[n].kind = KINDS[n];
-            n += 1;
-        }
-        all
+        let [a, b, c, d, e] = KINDS;
+        [of_kind(a), of_kind(b), of_kind(c), of_kind(d), of_kind(e)]
     };
     ALL.iter().find(|it| it.kind == kind).expect("one of the kinds")
 }
@@ -62,7 +63,8 @@ impl Tasks {
     }
 
     fn graph(&self) -> Graph<'_> {
-        WaitForGraph::new(self.0.iter().enumerate().map(|(n, ledger)| (id(n), ledger))).unwrap()
+        WaitForGraph::new(self.0.iter().enumerate().map(|(n, ledger)| (id(n), ledger)), domain())
+            .unwrap()
     }
 }
 
@@ -169,7 +171,7 @@ fn who_has_got_it_already_or_may_be_refused_is_not_stuck() {
 fn more_tasks_than_there_is_room_for_are_refused() {
     let ledger = Ledger::new();
     let many = (0..=MOST).map(|task| (id(task), &ledger));
-    assert_eq!(WaitForGraph::<MOST>::new(many).unwrap_err(), TooManyTasks);
+    assert_eq!(WaitForGraph::<MOST>::new(many, domain()).unwrap_err(), TooManyTasks);
 }
 
 /// Resources of some kind, their holders, and what each task waits for.
@@ -285,4 +287,15 @@ proptest! {
         expected.sort();
         prop_assert_eq!(shown, expected);
     }
+}
+
+#[test]
+fn an_entry_that_somebody_has_written_over_is_neither_followed_nor_shown_as_one() {
+    let tasks = Tasks::new(2);
+    tasks.wait(0, 0);
+    // What was a held lock, and whose operations are anything now.
+    tasks.0[1].complete(0, place(0), ptr::without_provenance_mut(0x1234_5678), 0);
+    assert_eq!(tasks.graph().waits().count(), 0);
+    assert!(!tasks.graph().is_stuck(id(0)));
+    assert!(format!("{:?}", tasks.0[1]).contains("0x12345678"));
 }

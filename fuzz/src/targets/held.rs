@@ -13,7 +13,7 @@ use drop_registry::hosted::Image;
 use drop_registry::lock_api::{RawMutex, RawRwLock, TrackedRawMutex};
 use drop_registry::{
     Channel, CurrentLedger, Domain, DropAfterTear, Entry, Heap, HeapMemory, Ledger, Mutex,
-    Obligation, Once, Operations, Park, Parker, RepairMutex, RollbackMutex, RwLock, Semaphore,
+    Obligation, Once, Park, Parker, RepairMutex, ResourceKind, RollbackMutex, RwLock, Semaphore,
     Shared, Slot, TrackedBox, TrackedHeap, Undo, WaitQueue, WindowTable,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -172,8 +172,8 @@ pub(super) struct Held {
     ledger: NonNull<Ledger>,
     blocks: [*mut u8; BLOCKS],
     sample: Sample,
-    /// How the repair mutex is listed: where, and under which operations.
-    repair: (u64, &'static Operations),
+    /// Where the repair mutex is listed to be.
+    repair: u64,
     constants: Vec<Range<u64>>,
     data: Range<u64>,
 }
@@ -278,8 +278,10 @@ impl Held {
     /// whatever stands in the place of its routine would be called: of what lies about a resource
     /// in the right kind of memory, this alone is not borne.
     pub(super) fn find_repair_mutex(&self) {
-        let (resource, operations) = self.repair;
-        let is_its = |entry: &&Entry| entry.operations().is_some_and(|it| ptr::eq(it, operations));
+        let (resource, domain) = (self.repair, self.domain());
+        // Of what is left to be reclaimed, this alone is a mutex.
+        let kind = |entry: &Entry| domain.operations(entry).map(|operations| operations.kind);
+        let is_its = |entry: &&Entry| kind(entry) == Some(ResourceKind::Mutex);
         for entry in self.ledger().held().filter(is_its) {
             // SAFETY: an entry is atomic words, of which the first is its resource.
             unsafe { &*ptr::from_ref(entry).cast::<AtomicU64>() }
@@ -359,19 +361,17 @@ impl Sample {
 
     fn note(&mut self, ledger: &Ledger) {
         for entry in ledger.held() {
-            let operations = entry.operations().expect("an entry");
-            self.operations.push(ptr::from_ref(operations).expose_provenance() as u64);
+            self.operations.push(entry.operations().expose_provenance() as u64);
             self.resources.push(entry.resource().addr() as u64);
         }
     }
 }
 
 /// How the repair mutex is listed while it is held.
-fn listed(lock: &'static Repairable) -> (u64, &'static Operations) {
+fn listed(lock: &'static Repairable) -> u64 {
     let _held = lock.lock();
     let ledger = CURRENT.get();
-    let entry = ledger.held().next().expect("the lock is listed");
-    (entry.resource().addr() as u64, entry.operations().expect("an entry"))
+    ledger.held().next().expect("the lock is listed").resource().addr() as u64
 }
 
 /// The addresses at which the windows of this program begin: the first field of each record, which

@@ -1,7 +1,7 @@
 //! A ledger that somebody has written over, and locks and blocks that say anything, settled.
 #![expect(unsafe_code, reason = "writes over ledgers and locks, and settles them")]
 
-use drop_registry::{Ledger, Outcome, reclaim, settle};
+use drop_registry::{Ledger, Outcome, WaitForGraph, reclaim, settle};
 use task_model::{FrozenTask, RegisterFile, StackBounds, TaskId};
 
 use super::held::{self, GUARD, Held, Sample, TASKS};
@@ -46,11 +46,21 @@ fn settle_anything(held: &mut Held, mut input: Input<'_>) {
     // SAFETY: nothing runs with these registers, and settling reads no stack.
     let task = unsafe { FrozenTask::new(TaskId::first(0), (&mut registers).into(), stack) };
     let ledger = held.ledger();
+    look_at(ledger, held);
     let told = settle_all(&task, held);
     assert!(told <= 2 * (Ledger::CAPACITY + 1), "{told} things of one ledger");
     assert!(ledger.is_empty(), "something was left: {}", ledger.len());
     assert_eq!(settle_all(&task, held), 0, "settled twice");
     held.check();
+}
+
+/// Reads the ledger as one does that is not to be settled.
+fn look_at(ledger: &Ledger, held: &Held) {
+    let graph = WaitForGraph::<1>::new([(TaskId::first(0), ledger)], held.domain());
+    let graph = graph.expect("one task");
+    assert!(graph.waits().count() <= Ledger::CAPACITY, "more waits than entries");
+    assert_eq!(graph.deadlocks().count(), 0, "a task alone waits for nobody else");
+    assert!(format!("{ledger:?}").len() < 1 << 13, "a ledger is shown by its words");
 }
 
 /// Settles in both steps. Returns how much was told.

@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::time::Instant;
 
-use drop_registry::hosted::{Hosted, Machine, Stop};
+use drop_registry::hosted::{Hosted, Machine, Stop, domain};
 use drop_registry::{Ledger, Parker, WaitForGraph};
 use task_model::{FaultInfo, TaskId, TaskState};
 
@@ -90,7 +90,7 @@ impl Tasks {
         &self,
         look: impl FnOnce(&WaitForGraph<'_, { Kernel::MAX_TASKS }>) -> T,
     ) -> T {
-        let graph = WaitForGraph::new(self.machine.ledgers());
+        let graph = WaitForGraph::new(self.machine.ledgers(), domain());
         look(&graph.expect("a kernel has no more tasks than that"))
     }
 
