@@ -6,6 +6,7 @@
 
 mod allocator_lock_holder_dies;
 mod box_in_nounwind_frame;
+mod children;
 mod costs;
 mod deadlock_found;
 mod deaths;
@@ -23,13 +24,17 @@ mod lock_before_tasking;
 mod meters;
 mod module_faults;
 mod no_keeper;
+mod one_for_all;
 mod page_fault_holding_lock;
 mod refcount_held;
 mod repair_routine;
+mod rest_for_one;
+mod restart_intensity;
 mod returns_holding_lock;
 mod rollback_mutex;
 mod stack_overflow;
 mod stage;
+mod supervision_tree;
 mod torn_slice;
 
 use log::error;
@@ -80,6 +85,10 @@ const SCENARIOS: &[Scenario] = &[
     demand_paging::SCENARIO,
     keeper_dies_ruling::SCENARIO,
     keeper_overdue::SCENARIO,
+    one_for_all::SCENARIO,
+    rest_for_one::SCENARIO,
+    restart_intensity::SCENARIO,
+    supervision_tree::SCENARIO,
     costs::SCENARIO,
     module_faults::SCENARIO,
     no_keeper::SCENARIO,

@@ -4,7 +4,7 @@ use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use drop_registry::Outcome;
-use keeper::{Policy, Report};
+use keeper::{Policy, Report, Verdict};
 use task_model::{FaultKind, TaskId};
 
 use crate::heap::{self, Books};
@@ -110,6 +110,33 @@ impl Stage {
         self.fault = own.as_ref().map(|report| report.fault.kind);
         self.report = own.clone();
         (own, other)
+    }
+
+    /// Waits for so many reports, and returns on whom they are and what was ruled, in their order. The
+    /// last death with a fault of its own is what the scenario is about.
+    pub(crate) fn reports<const N: usize>(
+        &mut self,
+        count: usize,
+    ) -> heapless::Vec<(TaskId, Option<Verdict>), N> {
+        let (mut ends, mut last) = (heapless::Vec::new(), None);
+        self.wait_for(format_args!("the keeper makes {count} reports"), || {
+            while let Some(report) = keeping::next_report() {
+                // More than asked for are more than expected, which the caller sees.
+                let _ = ends.push((report.task, report.verdict));
+                if report.fault.kind != FaultKind::Killed {
+                    last = Some(report);
+                }
+            }
+            ends.len() >= count
+        });
+        self.fault = last.as_ref().map(|report| report.fault.kind);
+        self.report = last;
+        ends
+    }
+
+    /// What the scenario is about so far.
+    pub(crate) fn last_report(&self) -> Option<&Report> {
+        self.report.as_ref()
     }
 
     /// Names the death that the scenario is about, where there is no keeper to report it.

@@ -3,6 +3,7 @@
 use core::arch::naked_asm;
 use core::fmt;
 
+use keeper::supervisor::{ChildKind, SuperviseError, Supervisor};
 use keeper::{KeeperId, Policy};
 use task_model::{Gpr, RegisterFile, TaskId, TaskState};
 use x86_64::registers::rflags::RFlags;
@@ -19,14 +20,17 @@ pub(crate) enum SpawnError {
     NoSlot,
     /// All stacks are in use.
     NoStack,
+    /// Its supervisor does not take it.
+    Unsupervised(SuperviseError),
 }
 
 impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NoSlot => "the task table is full",
-            Self::NoStack => "no stack is free",
-        })
+        match self {
+            Self::NoSlot => write!(f, "the task table is full"),
+            Self::NoStack => write!(f, "no stack is free"),
+            Self::Unsupervised(error) => write!(f, "it cannot be supervised: {error}"),
+        }
     }
 }
 
@@ -41,14 +45,15 @@ pub(crate) struct Spawn {
     entry: fn(usize),
     argument: usize,
     policy: Option<&'static dyn Policy>,
+    supervisor: Option<(&'static Supervisor, ChildKind)>,
     keeper: KeeperId,
 }
 
 impl Spawn {
     /// A task of the normal class, with argument 0, that the root keeper's policy rules on.
     pub(crate) const fn new(name: &'static str, entry: fn(usize)) -> Self {
-        let (class, policy) = (Class::Normal, None);
-        Self { name, class, entry, argument: 0, policy, keeper: KeeperId::ROOT }
+        let (class, policy, supervisor) = (Class::Normal, None, None);
+        Self { name, class, entry, argument: 0, policy, supervisor, keeper: KeeperId::ROOT }
     }
 
     pub(crate) const fn argument(mut self, argument: usize) -> Self {
@@ -67,6 +72,17 @@ impl Spawn {
         self
     }
 
+    /// Makes it a child of a supervisor, which rules if it ends.
+    pub(crate) const fn child_of(
+        mut self,
+        supervisor: &'static Supervisor,
+        kind: ChildKind,
+    ) -> Self {
+        self.policy = Some(supervisor);
+        self.supervisor = Some((supervisor, kind));
+        self
+    }
+
     /// Names its keeper.
     pub(crate) const fn keeper(mut self, keeper: KeeperId) -> Self {
         self.keeper = keeper;
@@ -76,15 +92,21 @@ impl Spawn {
     /// Starts it.
     ///
     /// # Errors
-    /// If there is no slot or no stack for it.
+    /// If there is no slot or no stack for it, or no room below its supervisor.
     pub(crate) fn start(self) -> Result<TaskId, SpawnError> {
-        let Self { name, class, entry, argument, policy, keeper } = self;
+        let Self { name, class, entry, argument, policy, supervisor, keeper } = self;
         without_interrupts(|| {
             let task = table::slots()
                 .iter()
                 .find(|task| task.state() == TaskState::Dead)
                 .ok_or(SpawnError::NoSlot)?;
             let stack = stacks::allocate().ok_or(SpawnError::NoStack)?;
+            if let Some((supervisor, kind)) = supervisor
+                && let Err(error) = supervisor.add(task.id(), kind)
+            {
+                stacks::free(stack);
+                return Err(SpawnError::Unsupervised(error));
+            }
             let registers = first_registers(stack.bounds().top());
             let life = Life { name, class, entry, argument, policy, restarts: 0, stack };
             keeping::keep(task.id(), keeper);

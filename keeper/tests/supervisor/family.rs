@@ -10,7 +10,9 @@ use keeper::supervisor::{ChildKind, Supervisor};
 use keeper::{Capacity, KeeperId, Policy, Report, Verdict};
 use task_model::{TaskId, TaskState};
 
-pub(crate) const SECOND: u64 = 1_000_000_000;
+/// What supervisors are told a second is: a thousand real ones, so that it does not matter how long
+/// the tests themselves take.
+pub(crate) const SECOND: u64 = 1_000_000_000_000;
 
 /// How a child ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

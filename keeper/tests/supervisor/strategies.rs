@@ -133,11 +133,11 @@ fn a_child_that_fails_in_the_middle_of_a_round_makes_it_begin_again() {
     assert_eq!(family.end('c', End::Faults), "");
     assert_eq!(family.alive(), "");
     // After the delay all begin again; the first one is killed before the others are up.
-    family.kernel.pass(std::time::Duration::from_secs(1));
+    family.kernel.pass(std::time::Duration::from_nanos(SECOND));
     let first = family.kernel.serve_one().unwrap().unwrap();
     family.kernel.kill(first.restarted_as.unwrap());
     family.kernel.serve();
-    family.kernel.pass(std::time::Duration::from_secs(1));
+    family.kernel.pass(std::time::Duration::from_nanos(SECOND));
     family.kernel.serve();
     let lives: Vec<_> = supervisor.children().map(|task| (task.index, task.generation)).collect();
     assert_eq!(lives, [(0, 2), (1, 2), (2, 2)]);
