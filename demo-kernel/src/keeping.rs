@@ -17,15 +17,19 @@ use keeper::{
 };
 use log::{error, info, warn};
 use spin::Once;
-use task_model::{FaultInfo, TaskId};
+use task_model::{FaultInfo, FrozenTask, TaskId};
 
 use crate::exit::{ExitStatus, exit};
 use crate::serial::write_line;
 use crate::tasks::{self, Class, Spawn};
+use crate::tracked::TRAP_LEDGER;
 use crate::{image, stacks, timer};
 
 static KEEPERS: Once<Keepers<Kernel>> = Once::new();
 static REPORTS: Once<ArrayQueue<Report>> = Once::new();
+
+/// Judges the report with which the kernel ends, if that is what a scenario is about.
+static EXPECTED_PANIC: Once<fn(&Report) -> bool> = Once::new();
 
 /// A keeper that dies begins again, with what is posted for it; but not for ever.
 static KEEPERS_RESTART: policy::Restart = policy::Restart { at_most: 8 };
@@ -84,7 +88,8 @@ unsafe impl Platform for Kernel {
     fn panic(&self, report: &Report) -> ! {
         write_line(format_args!("kernel panic, by a keeper's verdict"));
         let _ = write!(LogLines::default(), "{report}");
-        exit(ExitStatus::Failure)
+        let expected = EXPECTED_PANIC.get().is_some_and(|judge| judge(report));
+        exit(if expected { ExitStatus::Success } else { ExitStatus::Failure })
     }
 }
 
@@ -151,6 +156,18 @@ pub(crate) fn kill(task: TaskId) -> Result<(), PostError> {
 /// As [`kill`].
 pub(crate) fn kill_at_safepoint(task: TaskId, within: u64) -> Result<(), PostError> {
     KEEPERS.get().ok_or(PostError::NobodyKeeps(task))?.kill_at_safepoint(task, within)
+}
+
+/// Says that the kernel is to end by a keeper's verdict, and who judges whether it is the right one.
+pub(crate) fn expect_panic(judge: fn(&Report) -> bool) {
+    EXPECTED_PANIC.call_once(|| judge);
+}
+
+/// Ends the kernel because of a fault where no task can answer for it.
+pub(crate) fn panic_at(interrupted: FrozenTask<'_>, fault: &FaultInfo) -> ! {
+    let Some(keepers) = KEEPERS.get() else { exit(ExitStatus::Failure) };
+    let stopped = Stopped { task: interrupted, ledger: &TRAP_LEDGER, policy: None, restarts: 0 };
+    keepers.panic_at(&stopped, fault, timer::now())
 }
 
 /// Names the keeper of a task that is about to begin.

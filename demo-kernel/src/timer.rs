@@ -6,6 +6,7 @@
 use core::ptr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use spin::Once;
 use x86_64::instructions::port::Port;
 
 use crate::traps::Vector;
@@ -52,6 +53,21 @@ pub(crate) fn tick() -> u64 {
     write(END_OF_INTERRUPT, 0);
     // Relaxed: a clock, which orders nothing else.
     TICKS.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+/// What is called at each tick, in the trap.
+static HOOK: Once<fn()> = Once::new();
+
+/// Has `hook` called at each tick, in the trap; there is room for one.
+pub(crate) fn at_each_tick(hook: fn()) {
+    HOOK.call_once(|| hook);
+}
+
+/// Calls it, if there is one.
+pub(crate) fn call_hook() {
+    if let Some(hook) = HOOK.get() {
+        hook();
+    }
 }
 
 /// Ticks since boot.

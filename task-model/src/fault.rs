@@ -109,6 +109,35 @@ impl fmt::Display for FaultKind {
     }
 }
 
+/// What the machine was doing when something stopped it.
+///
+/// Code that runs for a task may be cut short anywhere. Code that runs for the kernel itself may leave
+/// what it was changing half changed, so a keeper has a policy for each of the other places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Place {
+    /// A task's own code.
+    #[default]
+    Task,
+    /// A task's code, with interrupts off: in the middle of something that nobody is to see half done.
+    InterruptsOff,
+    /// A trap handler, or the scheduler in it.
+    Trap,
+    /// The boot code, before the first task.
+    Boot,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Task => "in a task",
+            Self::InterruptsOff => "with interrupts off",
+            Self::Trap => "in a trap handler",
+            Self::Boot => "before the first task",
+        })
+    }
+}
+
 /// Everything the machine said about why a task stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FaultInfo {
@@ -122,6 +151,8 @@ pub struct FaultInfo {
     pub address: Option<u64>,
     /// Where the task stopped: for a fault, the instruction that faulted.
     pub instruction_pointer: u64,
+    /// What was going on there.
+    pub place: Place,
 }
 
 impl FaultInfo {
@@ -149,7 +180,15 @@ impl FaultInfo {
             error_code: has_error_code.then_some(error_code),
             address: (vector == 14).then_some(address),
             instruction_pointer,
+            place: Place::Task,
         }
+    }
+
+    /// The same, in another place.
+    #[must_use]
+    #[inline]
+    pub const fn at(self, place: Place) -> Self {
+        Self { place, ..self }
     }
 
     /// The end of a task that another task killed while it stood at `instruction_pointer`.
@@ -186,7 +225,8 @@ impl FaultInfo {
     }
 
     const fn without_trap(kind: FaultKind, instruction_pointer: u64) -> Self {
-        Self { kind, vector: None, error_code: None, address: None, instruction_pointer }
+        let (vector, error_code, address) = (None, None, None);
+        Self { kind, vector, error_code, address, instruction_pointer, place: Place::Task }
     }
 }
 
@@ -198,6 +238,9 @@ impl fmt::Display for FaultInfo {
         }
         if let Some(code) = self.error_code {
             write!(f, ", error code {code:#x}")?;
+        }
+        if self.place != Place::Task {
+            write!(f, ", {}", self.place)?;
         }
         Ok(())
     }

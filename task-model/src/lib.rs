@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | [`TaskId`] | a slot and the generation that lives in it; stale ids never match |
 //! | [`TaskState`], [`AtomicTaskState`] | where a task is in its life, and the moves that are legal |
-//! | [`FaultInfo`], [`FaultKind`] | why a task stopped; a kill and a panic are faults too |
+//! | [`FaultInfo`], [`FaultKind`], [`Place`] | why something stopped, and where; a kill and a panic are faults too |
 //! | [`RegisterFile`], [`Gpr`] | everything the CPU holds for a task, as a trap stub saves it |
 //! | [`StackBounds`] | where its stack is, and the guard below it |
 //! | [`FrozenTask`] | a task that cannot run: the handle for reading and changing one |
@@ -27,7 +27,7 @@ mod registers;
 mod stack;
 mod state;
 
-pub use fault::{FaultInfo, FaultKind};
+pub use fault::{FaultInfo, FaultKind, Place};
 pub use frozen::FrozenTask;
 pub use id::TaskId;
 pub use registers::{FpuState, Gpr, RegisterFile};

@@ -13,6 +13,7 @@ mod deaths;
 mod demand_paging;
 mod destructor_takes_lock;
 mod divide_error_restarted;
+mod fault_outside_of_tasks;
 mod invalid_opcode_nested_locks;
 mod keeper_dies_ruling;
 mod keeper_overdue;
@@ -89,6 +90,8 @@ const SCENARIOS: &[Scenario] = &[
     rest_for_one::SCENARIO,
     restart_intensity::SCENARIO,
     supervision_tree::SCENARIO,
+    fault_outside_of_tasks::IN_TRAP_HANDLER,
+    fault_outside_of_tasks::WITH_INTERRUPTS_OFF,
     costs::SCENARIO,
     module_faults::SCENARIO,
     no_keeper::SCENARIO,

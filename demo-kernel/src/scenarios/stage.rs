@@ -181,6 +181,25 @@ impl Stage {
     }
 }
 
+/// States the claims about the report with which the kernel ends, and the outcome. Returns whether all
+/// hold. For a scenario that ends so: it has no stage any more.
+pub(super) fn judge_panic(report: &Report, claims: &[(&str, bool)]) -> bool {
+    for (claim, holds) in claims {
+        write_line(format_args!("@check {} {claim}", if *holds { "ok" } else { "FAILED" }));
+    }
+    let all_hold = claims.iter().all(|(_, holds)| *holds);
+    write_line(format_args!(
+        "@outcome passed={all_hold} fault={} verdict={} frames={} released={} poisoned={} leaked=0 \
+         trap_to_free=none trap_to_gone=none",
+        Hyphenated(report.fault.kind),
+        Named(report.verdict),
+        report.frames.len(),
+        report.freed(),
+        report.count(Outcome::OwnerDied),
+    ));
+    all_hold
+}
+
 /// The name of what there is, or `none`.
 struct Named<T>(Option<T>);
 

@@ -138,7 +138,7 @@ impl Task {
         self.life().expect("the task lives").stack.bounds()
     }
 
-    pub(super) fn registers(&self) -> NonNull<RegisterFile> {
+    pub(crate) fn registers(&self) -> NonNull<RegisterFile> {
         NonNull::from(&self.registers).cast()
     }
 

@@ -1,11 +1,13 @@
 //! What a trap means, and whose registers are restored after it.
 #![expect(unsafe_code, reason = "reads the save area that the stub passes")]
 
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use keeper::Policy;
-use task_model::{FaultInfo, Gpr, RegisterFile};
+use task_model::{FaultInfo, FrozenTask, Gpr, Place, RegisterFile, TaskId};
 use x86_64::registers::control::Cr2;
+use x86_64::registers::rflags::RFlags;
 
 use super::Vector;
 use crate::cpu::{self, Cpu};
@@ -13,6 +15,7 @@ use crate::exit::{ExitStatus, exit};
 use crate::image;
 use crate::keeping;
 use crate::serial::write_line;
+use crate::stacks;
 use crate::tasks::{Task, scheduler};
 use crate::timer;
 
@@ -44,7 +47,7 @@ pub(super) extern "C" fn dispatch(
         }
         // The way from boot code to the first task.
         None if !in_trap && vector == Vector::YIELD => scheduler::switch(cpu),
-        _ => unrecoverable(cpu, vector, error_code, registers),
+        _ => unrecoverable(cpu, vector, error_code, interrupted),
     }
 }
 
@@ -53,6 +56,7 @@ fn handle(task: &Task, vector: u8, error_code: u64, registers: &RegisterFile, at
     match vector {
         Vector::TIMER => {
             scheduler::wake_sleepers(timer::tick());
+            timer::call_hook();
             keeping::tick(task.id());
         }
         Vector::YIELD => {}
@@ -70,16 +74,28 @@ fn handle(task: &Task, vector: u8, error_code: u64, registers: &RegisterFile, at
             let _ = task.retire();
         }
         Vector::KILLED => faulted(task, FaultInfo::killed(registers.rip), at),
-        Vector::PANICKED => faulted(task, FaultInfo::panicked(registers.rip), at),
+        Vector::PANICKED => {
+            let place = place_in_task(registers);
+            faulted(task, FaultInfo::panicked(registers.rip).at(place), at);
+        }
         Vector::DOUBLE_FAULT | Vector::MACHINE_CHECK => {
-            unrecoverable(cpu::this(), vector, error_code, registers)
+            unrecoverable(cpu::this(), vector, error_code, task.registers().as_ptr())
         }
         _ => {
             let address = Cr2::read_raw();
             let stack = task.stack();
             let fault = FaultInfo::from_trap(vector, error_code, address, registers.rip, &stack);
-            faulted(task, fault, at);
+            faulted(task, fault.at(place_in_task(registers)), at);
         }
+    }
+}
+
+/// Where a task was, by the flags that it had.
+fn place_in_task(registers: &RegisterFile) -> Place {
+    if registers.rflags & RFlags::INTERRUPT_FLAG.bits() == 0 {
+        Place::InterruptsOff
+    } else {
+        Place::Task
     }
 }
 
@@ -91,12 +107,14 @@ fn faulted(task: &Task, fault: FaultInfo, at: u64) {
 }
 
 /// A trap that no task's death can answer for: in a trap, before tasking, or of the machine.
-fn unrecoverable(cpu: &Cpu, vector: u8, error_code: u64, registers: &RegisterFile) -> ! {
+fn unrecoverable(cpu: &Cpu, vector: u8, error_code: u64, interrupted: *mut RegisterFile) -> ! {
     static REPORTING: AtomicBool = AtomicBool::new(false);
     // Relaxed: one CPU. A trap while this report is written leaves without another.
     if REPORTING.swap(true, Ordering::Relaxed) {
         exit(ExitStatus::Failure);
     }
+    // SAFETY: as in `dispatch`.
+    let registers = unsafe { &*interrupted };
     let address = if vector == Vector::PAGE_FAULT { Cr2::read_raw() } else { 0 };
     write_line(format_args!("kernel fault: vector {vector}, error code {error_code:#x}"));
     write_line(format_args!("  rip {:#018x}  cr2 {address:#018x}", registers.rip));
@@ -104,6 +122,16 @@ fn unrecoverable(cpu: &Cpu, vector: u8, error_code: u64, registers: &RegisterFil
     match cpu.task() {
         Some(task) => write_line(format_args!("  task {} ({})", task.id(), task.name())),
         None => write_line(format_args!("  before the first task")),
+    }
+    if let Some(stack) = stacks::all().find(|stack| stack.contains(registers.rsp(), 8)) {
+        let place = if cpu.task().is_some() { Place::Trap } else { Place::Boot };
+        let fault = FaultInfo::from_trap(vector, error_code, address, registers.rip, &stack);
+        let task = cpu.task().map_or(TaskId::first(u32::MAX), Task::id);
+        // SAFETY: nothing runs any more but this, on another stack or further down: what was
+        // interrupted is over, and its registers are where its trap's stub put them.
+        let interrupted =
+            unsafe { FrozenTask::new(task, NonNull::new_unchecked(interrupted), stack) };
+        keeping::panic_at(interrupted, &fault.at(place));
     }
     exit(ExitStatus::Failure)
 }

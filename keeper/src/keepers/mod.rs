@@ -2,6 +2,7 @@
 
 mod act;
 mod kill;
+mod places;
 mod seat;
 
 use alloc::boxed::Box;
@@ -63,6 +64,7 @@ pub struct Keepers<P> {
     /// The keepers that wait for room for a case, a bit for each.
     starving: AtomicU32,
     longest_no_kill: u64,
+    for_interrupts_off: &'static dyn Policy,
     /// By number of the task.
     gauges: Box<[Gauge]>,
 }
@@ -94,6 +96,7 @@ impl<P: Platform> Keepers<P> {
             corpses: act::Corpses::new(capacity.tasks, capacity.corpses),
             starving: AtomicU32::new(0),
             longest_no_kill: 100_000_000,
+            for_interrupts_off: &policy::Panic,
             gauges: (0..capacity.tasks).map(|_| Gauge::new()).collect(),
         }
     }

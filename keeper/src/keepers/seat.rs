@@ -202,7 +202,8 @@ impl<P: Platform> Keepers<P> {
     ) -> Option<Verdict> {
         let link = self.chain.link(keeper)?;
         // Whom the task names is asked first; a keeper above has its own view of what comes up.
-        let policy = match stopped.policy {
+        let named = self.policy_for(report.fault.place).or(stopped.policy);
+        let policy = match named {
             Some(policy) if report.keepers.is_empty() => policy,
             _ => link.policy,
         };
@@ -264,7 +265,7 @@ impl<P: Platform> Keepers<P> {
     }
 
     /// Names the frames, and the frame of each resource.
-    fn walk(&self, task: &FrozenTask<'_>, report: &mut Report) {
+    pub(super) fn walk(&self, task: &FrozenTask<'_>, report: &mut Report) {
         let mut rules = ImageRules::new(&self.images);
         let mut walk = Walk::new(task.registers(), task, &mut rules)
             .stopped_by(&report.fault)
