@@ -155,6 +155,24 @@ impl Ledger {
         self.resolution.store(0, Ordering::Relaxed);
     }
 
+    /// Makes the ledger that of a running task again, from outside: with `len` entries, of which the
+    /// last is held, and nothing above it; waiting for `waiting`, and in no window.
+    ///
+    /// It may be stopped at any instruction and called again.
+    pub(crate) fn go_on_with(&self, len: usize, waiting: *mut ()) {
+        self.set_used_len(len);
+        // What a task was writing there when it stopped, too.
+        for entry in self.entries.iter().skip(len) {
+            entry.empty_out();
+        }
+        self.forget_move();
+        self.waiting.store(waiting, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        if !planted!(WatermarkStays) {
+            self.resolution.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// The number of the entry at `entry`, if it is one of this ledger's.
     pub(crate) fn index_of(&self, entry: *const Entry) -> Option<usize> {
         let offset = entry.addr().checked_sub(self.entries.as_ptr().addr())?;

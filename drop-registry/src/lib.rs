@@ -38,6 +38,7 @@
 //! | [`Channel`] | a bounded queue of them, from task to task, that no death loses one of |
 //! | [`WindowTable`], [`Domain`] | where the windows are, and what a ledger may speak of |
 //! | [`settle`], [`reclaim`] | putting a dead task's resources in order, in two steps |
+//! | [`catch_fault`], [`RecoveryPoint`] | going on behind a fault, with what was held before it |
 //! | [`WaitForGraph`], [`Deadlock`] | who waits for whom, and who waits for ever |
 //! | [`DropAfterTear`] | the promise that lets a value of a dead task be dropped |
 //! | [`UntornByReaders`] | the promise that spares an [`RwLock`]'s writers its readers' deaths |
@@ -89,6 +90,7 @@ mod owner_died;
 mod owner_word;
 mod parker;
 mod raw_lock;
+mod recovery;
 mod repair_mutex;
 mod rollback_mutex;
 mod rwlock;
@@ -138,6 +140,7 @@ pub use once::Once;
 pub use operations::{Operations, Outcome, ResourceKind};
 pub use owner_died::{Exclusive, OwnerDied};
 pub use parker::Parker;
+pub use recovery::{Fault, NoRecoveryPoint, RecoveryPoint, catch_fault};
 pub use repair_mutex::{Repair, RepairMutex};
 pub use rollback_mutex::{RollbackGuard, RollbackMutex};
 pub use rwlock::{ReadError, ReadGuard, RwLock, TryReadError, WriteGuard};

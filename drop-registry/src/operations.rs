@@ -29,6 +29,9 @@ pub enum ResourceKind {
     WaitQueue,
     /// A [section](crate::NoKill) in which the task is not killed.
     NoKill,
+    /// A point that the task can go on behind: see [`catch_fault`](crate::catch_fault). Nothing to
+    /// give up.
+    RecoveryPoint,
     /// What an entry says that cannot be one.
     Unknown,
 }
@@ -46,6 +49,7 @@ impl fmt::Display for ResourceKind {
             Self::Once => "once",
             Self::WaitQueue => "wait queue",
             Self::NoKill => "no-kill section",
+            Self::RecoveryPoint => "recovery point",
             Self::Unknown => "unknown entry",
         })
     }

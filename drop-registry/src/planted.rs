@@ -79,6 +79,10 @@ pub enum Bug {
     LeftoversStay,
     /// It is cleared by a writer who has not yet waited for the readers that live.
     ClearedInFront,
+    /// A recovery gives up what was acquired before its point, too.
+    CutTooDeep,
+    /// After a recovery, the last window of the task counts as resolved.
+    WatermarkStays,
 }
 
 impl Bug {

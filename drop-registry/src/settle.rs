@@ -78,6 +78,22 @@ pub unsafe fn settle(
     task: &FrozenTask<'_>,
     ledger: &Ledger,
     domain: &Domain<'_>,
+    each: impl FnMut(Settled),
+) {
+    // SAFETY: this function's contract.
+    unsafe { settle_from(0, task, ledger, domain, each) };
+}
+
+/// As [`settle`], for the entries from number `first` on.
+///
+/// # Safety
+/// As [`settle`]; but if it is the entry after a recovery point, the task may execute again once that
+/// recovery has come to its end.
+pub(crate) unsafe fn settle_from(
+    first: usize,
+    task: &FrozenTask<'_>,
+    ledger: &Ledger,
+    domain: &Domain<'_>,
     mut each: impl FnMut(Settled),
 ) {
     let stack_pointer = task.registers().rsp();
@@ -92,11 +108,10 @@ pub unsafe fn settle(
         });
     });
     let stale = if planted!(CopyCounts) { None } else { ledger.moved_entry() };
-    for (index, entry) in ledger.used().iter().enumerate().rev() {
-        if Some(index) == stale {
-            entry.erase();
-            continue;
-        }
+    if let Some(copy) = stale.and_then(|index| ledger.entry(index)) {
+        copy.erase();
+    }
+    for (index, entry) in ledger.used().iter().enumerate().skip(first).rev() {
         if entry.is_vacant() {
             continue;
         }
@@ -139,8 +154,22 @@ unsafe fn release(ledger: &Ledger, entry: &Entry, domain: &Domain<'_>) -> (Resou
 ///
 /// # Safety
 /// [`settle`] has returned for this ledger, under the same conditions, which still hold.
-pub unsafe fn reclaim(ledger: &Ledger, domain: &Domain<'_>, mut each: impl FnMut(Settled)) {
-    for (index, entry) in ledger.used().iter().enumerate().rev() {
+pub unsafe fn reclaim(ledger: &Ledger, domain: &Domain<'_>, each: impl FnMut(Settled)) {
+    // SAFETY: this function's contract.
+    unsafe { reclaim_from(0, ledger, domain, each) };
+}
+
+/// As [`reclaim`], for the entries from number `first` on.
+///
+/// # Safety
+/// As [`reclaim`], after [`settle_from`].
+pub(crate) unsafe fn reclaim_from(
+    first: usize,
+    ledger: &Ledger,
+    domain: &Domain<'_>,
+    mut each: impl FnMut(Settled),
+) {
+    for (index, entry) in ledger.used().iter().enumerate().skip(first).rev() {
         if entry.is_vacant() {
             continue;
         }

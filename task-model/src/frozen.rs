@@ -113,6 +113,25 @@ impl<'a> FrozenTask<'a> {
     }
 }
 
+impl FrozenTask<'_> {
+    /// Writes a value into the task's stack, for the task's own code to read.
+    ///
+    /// # Errors
+    /// As [`StackMemory::read_u64`].
+    pub fn write<T: Copy>(&mut self, address: u64, value: T) -> Result<(), ReadError> {
+        const { assert!(size_of::<T>() >= 8 && align_of::<T>() <= 8) };
+        self.word(address)?;
+        if !self.stack.contains(address, size_of::<T>() as u64) {
+            return Err(ReadError::OutOfStack(address));
+        }
+        // SAFETY: as in `write_u64`: all of it is inside the stack, and the address is aligned.
+        unsafe {
+            core::ptr::with_exposed_provenance_mut::<T>(address as usize).write_volatile(value);
+        }
+        Ok(())
+    }
+}
+
 impl StackMemory for FrozenTask<'_> {
     #[inline]
     fn bounds(&self) -> StackBounds {
@@ -174,6 +193,11 @@ mod tests {
         assert_eq!(frozen.read_u64_below(base, 255), Err(ReadError::OutOfStack(base - 2040)));
         assert_eq!(frozen.write_u64(base + 8, 9), Ok(()));
         assert_eq!(frozen.read_u64(base + 8), Ok(9));
+        assert_eq!(frozen.write(base + 40, [1u64, 2, 3]), Ok(()));
+        assert_eq!(frozen.read_u64(base + 56), Ok(3));
+        assert_eq!(frozen.write(base + 48, [4u64; 3]), Err(ReadError::OutOfStack(base + 48)));
+        assert_eq!(frozen.write(base + 12, [4u64; 3]), Err(ReadError::Misaligned(base + 12)));
+        assert_eq!(frozen.read_u64(base + 56), Ok(3));
         frozen.registers_mut().rip = 42;
         assert_eq!(frozen.registers().rip, 42);
     }

@@ -5,6 +5,10 @@ mod x86_64;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::*;
 #[cfg(target_arch = "x86_64")]
+mod x86_64_recovery;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86_64_recovery::*;
+#[cfg(target_arch = "x86_64")]
 mod x86_64_turn;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64_turn::*;

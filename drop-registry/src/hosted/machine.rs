@@ -9,7 +9,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{Ordering, compiler_fence};
 use core::time::Duration;
 use std::boxed::Box;
-use std::panic::catch_unwind;
+use std::panic::{catch_unwind, resume_unwind};
 use std::thread_local;
 use std::vec::Vec;
 
@@ -22,7 +22,8 @@ use super::stack::Stacks;
 use super::switch::Context;
 use super::timer::Timer;
 use crate::{
-    CurrentLedger, Heap, HeapMemory, KillSwitch, Ledger, Settled, TrackedHeap, reclaim, settle,
+    CurrentLedger, Heap, HeapMemory, KillSwitch, Ledger, NoRecoveryPoint, RecoveryPoint, Settled,
+    TrackedHeap, reclaim, settle,
 };
 
 /// Enough for a test's own frames and the standard library's.
@@ -92,7 +93,8 @@ pub enum Stop {
     Faulted(FaultInfo),
     /// Its entry has returned.
     Finished,
-    /// Its entry has panicked, and its own frames have been unwound.
+    /// Its entry has panicked, and its own frames have been unwound; if it was in a
+    /// [`catch_fault`](crate::catch_fault), those up to there.
     Panicked,
     /// It has come to a [`safepoint`](crate::safepoint), and is [wanted dead](Machine::pull_kill_switch).
     Killed,
@@ -101,7 +103,7 @@ pub enum Stop {
 /// Lets the machine's owner run something else. Outside of tasks, yields the thread.
 pub fn yield_now() {
     if signals::in_task() {
-        signals::call_driver();
+        stop_running(Stop::Yielded);
     } else {
         std::thread::yield_now();
     }
@@ -111,6 +113,17 @@ pub fn yield_now() {
 pub(super) fn stop_running(why: Stop) {
     END.set(Some(why));
     signals::call_driver();
+}
+
+/// Runs `body`; in a task, a panic unwinds no further than this, and stops the task here.
+pub(crate) fn stop_at_panic<T>(body: impl FnOnce() -> T) -> T {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(value) => value,
+        Err(_) if signals::in_task() => loop {
+            stop_running(Stop::Panicked);
+        },
+        Err(panic) => resume_unwind(panic),
+    }
 }
 
 /// What begins on a task's stack. It is the machine's, so that no task frees memory by itself, and
@@ -306,7 +319,7 @@ impl Machine {
             }
         };
         task.parked.set(stop == Stop::Parked);
-        if matches!(stop, Stop::Finished | Stop::Panicked) {
+        if stop == Stop::Finished {
             task.alive.set(false);
         }
         stop
@@ -441,6 +454,42 @@ impl Machine {
         }
         self.task(id).alive.set(false);
         settled
+    }
+
+    /// Brings a task to its innermost recovery point, as if what it did since had stopped at `fault`,
+    /// and gives up all it acquired since. Returns what was done, in both steps.
+    ///
+    /// # Errors
+    /// If it is in none, and nothing is done; or that is damaged.
+    ///
+    /// # Panics
+    /// If there is no such task, or it has ended.
+    pub fn recover(
+        &mut self,
+        id: TaskId,
+        fault: FaultInfo,
+    ) -> Result<Vec<Settled>, NoRecoveryPoint> {
+        let mut settled = Vec::new();
+        self.live(id);
+        let (mut frozen, ledger) = self.frozen(id);
+        let point = RecoveryPoint::innermost(&frozen, ledger)?;
+        // SAFETY: the task does not run before this returns, and nobody else settles it. What it
+        // holds is alive: tracked handles borrow or own what they list.
+        unsafe {
+            point.settle(&frozen, ledger, &domain(), |one| settled.push(one));
+            point.reclaim(ledger, &domain(), |one| settled.push(one));
+            point.land(&mut frozen, ledger, fault);
+        }
+        self.rouse(id);
+        Ok(settled)
+    }
+
+    /// Has a task go on that is parked. (It parks again, unless its registers have been changed.)
+    ///
+    /// # Panics
+    /// If there is no such task, or it has ended.
+    pub fn rouse(&self, id: TaskId) {
+        self.live(id).parked.set(false);
     }
 
     fn tasks(&self) -> impl Iterator<Item = &Task> {

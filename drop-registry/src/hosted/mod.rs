@@ -53,4 +53,5 @@ mod timer;
 
 pub use domain::domain;
 pub use image::Image;
+pub(crate) use machine::stop_at_panic;
 pub use machine::{Hosted, Machine, Stop, yield_now};

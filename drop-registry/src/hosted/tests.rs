@@ -220,10 +220,12 @@ fn what_a_task_held_when_its_machine_went_is_no_later_task_s() {
 }
 
 #[test]
-fn a_panic_ends_its_task_alone() {
-    let machine = Machine::new();
+fn a_panic_stops_its_task_alone() {
+    let mut machine = Machine::new();
     let task = machine.spawn(|| std::panic::resume_unwind(Box::new(())));
     assert_eq!(machine.run(task, None), Stop::Panicked);
+    assert_eq!(machine.run(task, None), Stop::Panicked, "it cannot go on");
+    machine.kill(task);
     assert!(!machine.is_alive(task));
     let other = machine.spawn(|| ());
     assert_eq!(machine.run(other, None), Stop::Finished);

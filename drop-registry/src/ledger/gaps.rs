@@ -66,6 +66,13 @@ impl Ledger {
         self.cut(to);
     }
 
+    /// Says that no entry is being moved, for a task that stopped inside `close_gaps` and comes back
+    /// outside. Its copy has been erased.
+    pub(super) fn forget_move(&self) {
+        let moved = self.moving.load(Ordering::Relaxed) & MOVED;
+        self.moving.store(moved, Ordering::Relaxed);
+    }
+
     /// The entry that is a stale copy, because the task stopped inside `close_gaps`.
     pub(crate) fn moved_entry(&self) -> Option<usize> {
         let moving = self.moving.load(Ordering::Relaxed) & !MOVED;
