@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use task_model::FaultKind;
+
 use crate::{Case, Orders, Report, Verdict};
 
 /// Rules on the tasks that are registered with it.
@@ -47,6 +49,17 @@ pub struct Restart {
 impl Policy for Restart {
     fn rule(&self, case: &mut Case<'_>) -> Verdict {
         if case.restarts() < self.at_most { Verdict::Restart } else { Verdict::Exit }
+    }
+}
+
+/// Has the task go on behind its innermost [`catch_fault`](drop_registry::catch_fault), unless it was
+/// killed: then it ends. If it is in none, the keeper above rules.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Recover;
+
+impl Policy for Recover {
+    fn rule(&self, case: &mut Case<'_>) -> Verdict {
+        if case.fault().kind == FaultKind::Killed { Verdict::Exit } else { Verdict::Recover }
     }
 }
 

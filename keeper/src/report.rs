@@ -57,6 +57,11 @@ pub struct Report {
     pub resources: Vec<Resource, { Ledger::CAPACITY + 1 }>,
     /// Whether what it held has been given up: not before its locks and counts are free.
     pub settled: bool,
+    /// Where its stack was cut, if it was [recovered](Verdict::Recover): the stack pointer with which it
+    /// went on. The resources are those that it had acquired since then, and were given up.
+    pub recovered_to: Option<u64>,
+    /// How far the recovery has come.
+    pub(crate) recovery: Recovery,
     /// Whether its frames have been looked at.
     pub(crate) walked: bool,
     /// Whether it served a keeper, and its cases are another's by now.
@@ -93,6 +98,8 @@ impl Report {
             walk_end: WalkEnd::Complete,
             resources: Vec::new(),
             settled: false,
+            recovered_to: None,
+            recovery: Recovery::Cutting,
             walked: false,
             lost_cases: false,
             policy: None,
@@ -123,6 +130,8 @@ impl Report {
         self.walk_end = WalkEnd::Complete;
         self.resources.clear();
         self.settled = false;
+        self.recovered_to = None;
+        self.recovery = Recovery::Cutting;
         self.walked = false;
         self.lost_cases = false;
         self.policy = policy;
@@ -176,15 +185,19 @@ impl Report {
 
     /// Forgets what the keeper may have been writing that died over it.
     pub(crate) fn inherited(&mut self) {
+        self.verdict = None;
+        self.refusal = None;
+        self.restarted_as = None;
+        if self.recovery != Recovery::Cutting {
+            // The walk is complete, and the task's registers are not those of the fault any more.
+            return;
+        }
         self.frames.clear();
         self.walked = false;
         self.walk_end = WalkEnd::Complete;
         for resource in &mut self.resources {
             resource.frame = None;
         }
-        self.verdict = None;
-        self.refusal = None;
-        self.restarted_as = None;
     }
 
     /// Notes what [`drop_registry::settle`] did about one entry.
@@ -253,6 +266,17 @@ impl Report {
     }
 }
 
+/// How far the recovery of a task has come, so that whoever goes on with it does the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Recovery {
+    /// What is above the point is being given up, and the frames looked at; or there is none.
+    Cutting,
+    /// The registers are being put where the task goes on.
+    Landing,
+    /// They are. The task may run already.
+    Landed,
+}
+
 /// How many of a report's frames could be cleaned up, and by what.
 ///
 /// A frame may count for both. One that counts for neither owned nothing that the registry tracks,
@@ -307,7 +331,10 @@ impl fmt::Display for Report {
         if let Some(refusal) = self.refusal {
             writeln!(f, "  {refusal}")?;
         }
-        if self.settled {
+        if let Some(stack_pointer) = self.recovered_to {
+            let after = since(self.settled_at);
+            write!(f, "  settled below stack {stack_pointer:#x} after {after} ticks")?;
+        } else if self.settled {
             write!(f, "  settled after {} ticks", since(self.settled_at))?;
         } else {
             write!(f, "  not settled")?;

@@ -9,6 +9,10 @@ pub enum Verdict {
     /// The task goes on where it stopped, with the registers that the policy has left it, as if it
     /// had not. Only before it is [settled](crate::Case::settle).
     Resume,
+    /// The task goes on behind the innermost [`catch_fault`](drop_registry::catch_fault) that it is
+    /// in, which returns the fault. What it acquired since is given up; what it held before stays
+    /// held. Only before it is [settled](crate::Case::settle).
+    Recover,
     /// The task ends.
     Exit,
     /// The task begins again from its entry, under the next generation of its id.
@@ -31,6 +35,7 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Resume => "resume",
+            Self::Recover => "recover",
             Self::Exit => "exit",
             Self::Restart | Self::RestartAfter(_) => "restart",
             Self::Hold => "hold",
@@ -45,15 +50,19 @@ impl fmt::Display for Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// [`Resume`](Verdict::Resume) of a task whose locks are already others': the parent was asked.
+    /// [`Resume`](Verdict::Resume) or [`Recover`](Verdict::Recover) of a task whose locks are already
+    /// others': the parent was asked.
     Settled,
     /// `Resume`, again and again, of the same fault at the same instruction: the parent was asked.
     SameInstruction,
     /// `Resume` of a task whose entry has returned: the parent was asked.
     Finished,
-    /// `Resume` of a keeper that was in the middle of a case, which another one has by now: it
-    /// began again instead.
+    /// `Resume` or `Recover` of a keeper that was in the middle of a case, which another one has by
+    /// now: it began again instead.
     CaseLost,
+    /// [`Recover`](Verdict::Recover) of a task that is in no `catch_fault`, or whose stack has been
+    /// written over there: the parent was asked.
+    NoRecoveryPoint,
     /// [`Restart`](Verdict::Restart) of a task that has nothing to begin again from: it ended.
     NoEntry,
     /// [`Hold`](Verdict::Hold) of one corpse more than may be kept: the task ended.
@@ -68,10 +77,11 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Settled => "no resume of a settled task",
+            Self::Settled => "no resume or recovery of a settled task",
             Self::SameInstruction => "no resume at the same instruction for ever",
             Self::Finished => "no resume of a task that has finished",
-            Self::CaseLost => "no resume of a keeper whose case is another's",
+            Self::CaseLost => "no resume or recovery of a keeper whose case is another's",
+            Self::NoRecoveryPoint => "no recovery without an intact recovery point",
             Self::NoEntry => "no restart of a task without an entry",
             Self::TooManyCorpses => "no room for another corpse",
             Self::NoToken => "deferred without a token",

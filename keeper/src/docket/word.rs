@@ -88,6 +88,7 @@ impl Word {
             6 => Verdict::TryNext,
             7 => Verdict::Panic,
             8 => Verdict::Deferred,
+            9 => Verdict::Recover,
             _ => return None,
         })
     }
@@ -131,6 +132,7 @@ const fn number(verdict: Option<Verdict>) -> u64 {
         Some(Verdict::TryNext) => 6,
         Some(Verdict::Panic) => 7,
         Some(Verdict::Deferred) => 8,
+        Some(Verdict::Recover) => 9,
     }
 }
 
@@ -139,7 +141,7 @@ mod tests {
     use super::*;
     use Phase::*;
 
-    const VERDICTS: [Verdict; 8] = [
+    const VERDICTS: [Verdict; 9] = [
         Verdict::Resume,
         Verdict::Exit,
         Verdict::Restart,
@@ -148,6 +150,7 @@ mod tests {
         Verdict::TryNext,
         Verdict::Panic,
         Verdict::Deferred,
+        Verdict::Recover,
     ];
 
     #[test]

@@ -200,6 +200,7 @@ unsafe impl Platform for Tasks {
     }
 
     fn resume(&self, stopped: Stopped<'_>) {
+        self.machine.rouse(stopped.task.id());
         self.become_state(stopped.task.id(), TaskState::Ready);
     }
 

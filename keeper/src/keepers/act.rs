@@ -60,8 +60,11 @@ impl<P: Platform> Keepers<P> {
         if let (Verdict::TryNext, Some(parent)) = (verdict, self.chain.parent(keeper)) {
             return self.pass_on(open, parent);
         }
-        self.settle_and_walk(&stopped.task, stopped.ledger, report);
+        if verdict != Verdict::Recover {
+            self.settle_and_walk(&stopped.task, stopped.ledger, report);
+        }
         match verdict {
+            Verdict::Recover => self.recover(stopped, report),
             Verdict::Panic => {
                 report.verdict = Some(verdict);
                 report.gone_at = self.platform.now();
@@ -173,6 +176,11 @@ impl<P: Platform> Keepers<P> {
                 }
                 (Refusal::SameInstruction, Verdict::TryNext)
             }
+            Verdict::Recover if report.lost_cases => (Refusal::CaseLost, Verdict::Restart),
+            Verdict::Recover => match Self::refusal_to_recover(stopped, report) {
+                Some(refusal) => (refusal, Verdict::TryNext),
+                None => return verdict,
+            },
             Verdict::Hold if !self.corpses.hold(task) => (Refusal::TooManyCorpses, Verdict::Exit),
             _ => return verdict,
         };

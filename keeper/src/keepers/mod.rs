@@ -3,6 +3,7 @@
 mod act;
 mod kill;
 mod places;
+mod recover;
 mod seat;
 
 use alloc::boxed::Box;

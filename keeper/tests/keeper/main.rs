@@ -11,5 +11,6 @@ mod keeper_tasks;
 mod kills;
 mod landing_pads;
 mod meters;
+mod recovery;
 mod rulings;
 mod verdicts;
