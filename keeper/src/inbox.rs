@@ -292,6 +292,11 @@ impl Inbox {
         posted.then(|| unsafe { &(*place.fault.get()).info })
     }
 
+    /// Whether a fault of this life of the task is posted.
+    pub(crate) fn has_fault(&self, task: TaskId) -> bool {
+        self.notice_at(task.index).is_some_and(|it| it.task == task && it.cause == Cause::Fault)
+    }
+
     /// Takes a notice away that `keeper` was told of, once the case that it has opened can be found
     /// again.
     #[inline]
@@ -384,11 +389,10 @@ impl Inbox {
 
     /// Announces again what is posted of tasks for which `is_its` holds: for a keeper whose
     /// predecessor may have died over its bits.
-    pub(crate) fn announce_all(&self, keeper: KeeperId, is_its: impl Fn(KeeperId) -> bool) {
-        for (index, place) in self.places.iter().enumerate() {
-            let named = KeeperId::from_number(place.keeper.load(Ordering::Relaxed));
-            if is_its(named) && place.posted.load(Ordering::Acquire) & posted::ANY != 0 {
-                self.make_ready(index as u32, keeper);
+    pub(crate) fn announce_all(&self, keeper: KeeperId, is_its: impl Fn(TaskId) -> bool) {
+        for index in 0..self.places.len() as u32 {
+            if self.notice_at(index).is_some_and(|notice| is_its(notice.task)) {
+                self.make_ready(index, keeper);
             }
         }
     }
@@ -499,7 +503,7 @@ mod tests {
         // It died right after it had taken the bit away.
         inbox.ready[0][0].store(0, Ordering::Relaxed);
         assert_eq!(inbox.next(ROOT), None);
-        inbox.announce_all(ROOT, |keeper| keeper == ROOT);
+        inbox.announce_all(ROOT, |task| task.index == 0);
         assert!(inbox.next(ROOT).is_some());
     }
 }

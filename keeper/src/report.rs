@@ -7,6 +7,7 @@ use heapless::Vec;
 use task_model::{FaultInfo, TaskId};
 
 use crate::unwind::{Frame, FrameOrigin, Landing, MAX_FRAMES, WalkEnd};
+use crate::inbox::Cause;
 use crate::{KeeperId, Orders, Policy, Refusal, Verdict};
 
 /// A frame of the dead task, and what the compiler knows of it.
@@ -66,6 +67,8 @@ pub struct Report {
     pub(crate) walked: bool,
     /// Whether it served a keeper, and its cases are another's by now.
     pub(crate) lost_cases: bool,
+    /// Which notice opened the case.
+    pub(crate) cause: Cause,
     /// The policy that the task names, which is told of its end.
     pub(crate) policy: Option<&'static dyn Policy>,
     /// How often that has been told.
@@ -102,6 +105,7 @@ impl Report {
             recovery: Recovery::Cutting,
             walked: false,
             lost_cases: false,
+            cause: Cause::Fault,
             policy: None,
             told: 0,
             keepers: Vec::new(),

@@ -92,8 +92,9 @@ impl Slot {
         if !word.is(Phase::Waiting) || !serves_for(word.keeper()) {
             return None;
         }
-        // Ruled or not, it is looked at anew: the keeper that has it now rules.
-        let case = OpenCase { slot: self, word }.move_to(Phase::Serving, keeper, None)?;
+        // What was ruled stays: should this keeper die, too, it may have been done already.
+        let case = OpenCase { slot: self, word };
+        let case = case.move_to(Phase::Serving, keeper, word.verdict())?;
         Some((case, self.verdict(word)))
     }
 
@@ -299,7 +300,21 @@ impl<'d> OpenCase<'d> {
 
     /// Gives the case to `keeper`, which is to carry out what was ruled, or to rule.
     pub(crate) fn pass_to(self, keeper: KeeperId, verdict: Option<Verdict>) -> bool {
+        // Whoever takes it begins without a deadline.
+        self.slot.set_due(u64::MAX);
         self.move_to(Phase::Waiting, keeper, verdict).is_some()
+    }
+
+    /// Gives the case to `heir`, with what was ruled: for a keeper that does no more about it. A token
+    /// that is answered meanwhile is answered once, so this is done after two tries.
+    pub(crate) fn leave_to(self, heir: KeeperId) {
+        let mut open = self;
+        while !open.pass_to(heir, open.verdict()) {
+            match self.slot.left_by(self.word.keeper()) {
+                Some(now) => open = now,
+                None => return,
+            }
+        }
     }
 
     /// The case is over.

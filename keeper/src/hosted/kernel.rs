@@ -6,7 +6,7 @@ use std::vec::Vec;
 
 use drop_registry::hosted::{Hosted, Stop, domain};
 use drop_registry::{Parker, WaitForGraph};
-use task_model::{FaultInfo, TaskId, TaskState};
+use task_model::{FaultInfo, FrozenTask, TaskId, TaskState};
 
 use super::tables::unwind_tables;
 use super::tasks::{Tasks, Turn};
@@ -308,6 +308,15 @@ impl Kernel {
     /// Lets time pass at once, for everything that is due later: a deadline, a delayed restart.
     pub fn pass(&self, time: Duration) {
         self.tasks().pass(time);
+    }
+
+    /// Calls `look` with a task that does not run, and has not ended.
+    ///
+    /// # Panics
+    /// If it has, or runs.
+    pub fn with_task<T>(&self, task: TaskId, look: impl FnOnce(&FrozenTask<'_>) -> T) -> T {
+        assert_ne!(self.state(task), TaskState::Dead, "task {task} has ended");
+        self.tasks().look_at(task, look)
     }
 
     /// Where the task is in its life: `Ready` if it could run or sleeps, `Frozen` if its keeper has

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use drop_registry::hosted::{Hosted, Machine, Stop, domain};
 use drop_registry::{Ledger, Parker, WaitForGraph};
-use task_model::{FaultInfo, TaskId, TaskState};
+use task_model::{FaultInfo, FrozenTask, TaskId, TaskState};
 
 use super::Kernel;
 use crate::{CannotRestart, NoSuchTask, Platform, Policy, Report, Stopped};
@@ -136,8 +136,14 @@ impl Tasks {
 
     /// The instruction that a task, which does not run, is to execute next.
     pub(super) fn instruction_pointer(&self, id: TaskId) -> u64 {
-        // SAFETY: it is gone before anybody runs the task.
-        unsafe { self.machine.seize(id) }.0.registers().rip
+        self.look_at(id, |task| task.registers().rip)
+    }
+
+    /// Calls `look` with a task that does not run.
+    pub(super) fn look_at<T>(&self, id: TaskId, look: impl FnOnce(&FrozenTask<'_>) -> T) -> T {
+        // SAFETY: it cannot be kept, and only the machine's owner, who is here, runs tasks. Who shares
+        // it with a keeper that has seized the task changes nothing.
+        look(&unsafe { self.machine.seize(id) }.0)
     }
 
     /// Runs a task that is ready. If it has come to its end by that, and there is something for its

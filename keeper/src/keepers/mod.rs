@@ -300,7 +300,7 @@ impl<P: Platform> Keepers<P> {
 
     /// Announces all again for which `keeper` serves.
     fn announce_all(&self, keeper: KeeperId) {
-        self.inbox.announce_all(keeper, |named| self.chain.route(named) == keeper);
+        self.inbox.announce_all(keeper, |task| self.keeper_for(task) == Ok(keeper));
         self.docket.announce();
     }
 

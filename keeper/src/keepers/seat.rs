@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "settles tasks that the platform has stopped")]
 
 use core::fmt;
+use core::sync::atomic::{Ordering, compiler_fence};
 
 use drop_registry::{Ledger, settle, take_over};
 use task_model::{FaultInfo, FrozenTask, TaskId};
@@ -79,7 +80,14 @@ impl<P: Platform> Keepers<P> {
     ) {
         // SAFETY: it has just become ours.
         let report = unsafe { open.record() };
+        let resumed = ruled == Some(Verdict::Resume) && self.inbox.has_fault(report.task);
         match (self.platform.seize(report.task), ruled) {
+            // It was resumed, and has come to another fault, which is another case.
+            (Ok(_), Some(verdict)) if resumed => {
+                report.verdict = Some(verdict);
+                told(Ok(report));
+                self.close(open);
+            }
             (Ok(stopped), _) => self.attend(keeper, open, stopped, ruled, report, told),
             // It was done, and its keeper died before it could say so.
             (Err(_), Some(verdict)) => {
@@ -158,6 +166,7 @@ impl<P: Platform> Keepers<P> {
             Some(fault) => report.begin(task, fault, at, stopped.policy),
             None => report.begin(task, &killed(), at, stopped.policy),
         }
+        report.cause = cause;
         // From here on the case is found if the keeper dies, and before that the notice.
         open.begin(task);
         self.inbox.done(task, cause, keeper);
@@ -177,7 +186,7 @@ impl<P: Platform> Keepers<P> {
         told: impl FnOnce(Result<&Report, NoSuchTask>),
     ) {
         if let Some(dead) = self.served_by(report.task) {
-            report.lost_cases |= self.inherit(dead, keeper, &stopped);
+            self.inherit(dead, keeper, &stopped, &mut report.lost_cases);
         }
         if ruled == Some(Verdict::TryNext) {
             // What time said, or a token that was dropped.
@@ -277,18 +286,24 @@ impl<P: Platform> Keepers<P> {
         report.walk_end = walk.end().unwrap_or(WalkEnd::Partial(WalkError::TooDeep));
     }
 
-    /// Takes over what a keeper that is dead had in hand, so that it waits for `heir`. Returns
-    /// whether there was anything.
+    /// Takes over what a keeper that is dead had in hand, so that it waits for `heir`; and notes first
+    /// whether there is anything, for whoever inherits from that.
     ///
     /// Until a case is the heir's, whoever inherits from *that* does this again, from the same
     /// registers; and nobody goes on settling before. So what the dead keeper did last is set right
     /// once, or twice with nothing in between.
-    fn inherit(&self, dead: KeeperId, heir: KeeperId, keeper_task: &Stopped<'_>) -> bool {
-        let mut any = false;
+    fn inherit(
+        &self,
+        dead: KeeperId,
+        heir: KeeperId,
+        keeper_task: &Stopped<'_>,
+        lost_cases: &mut bool,
+    ) {
         // It may have died between letting a case wait and saying so.
         self.docket.announce();
         for open in self.docket.left_by(dead) {
-            any = true;
+            *lost_cases = true;
+            compiler_fence(Ordering::SeqCst);
             if let Some(task) = open.task()
                 && let Ok(stopped) = self.platform.seize(task)
             {
@@ -299,7 +314,6 @@ impl<P: Platform> Keepers<P> {
             self.leave_case(open, heir);
         }
         self.docket.announce();
-        any
     }
 
     /// Gives the case of a keeper that does no more about it to `heir`.
@@ -309,9 +323,15 @@ impl<P: Platform> Keepers<P> {
             return self.close(open);
         }
         // SAFETY: the keeper that had it is frozen, or has come out of it, and the case is given to
-        // nobody else before `pass_to`: one keeper alone inherits from another.
-        unsafe { open.record() }.inherited();
-        open.pass_to(heir, open.verdict());
+        // nobody else before `leave_to`: one keeper alone inherits from another.
+        let report = unsafe { open.record() };
+        report.inherited();
+        if report.keepers.is_empty() && open.verdict().is_none() {
+            // It may have died before it took the notice away that it opened the case for; and since
+            // nobody has been asked, this is no later one.
+            self.inbox.done(report.task, report.cause, heir);
+        }
+        open.leave_to(heir);
     }
 }
 
