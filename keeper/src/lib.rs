@@ -61,6 +61,8 @@ mod inbox;
 #[cfg(feature = "alloc")]
 mod keepers;
 #[cfg(feature = "alloc")]
+mod log;
+#[cfg(feature = "alloc")]
 mod meter;
 #[cfg(feature = "alloc")]
 mod orders;
@@ -86,6 +88,8 @@ pub use chain::{KeeperId, RegisterError};
 pub use inbox::PostError;
 #[cfg(feature = "alloc")]
 pub use keepers::{Capacity, Keepers, Seat};
+#[cfg(feature = "alloc")]
+pub use log::Log;
 #[cfg(feature = "alloc")]
 pub use meter::{CpuBudget, HoldBudget, Meter, Usage};
 #[cfg(feature = "alloc")]

@@ -6,9 +6,9 @@ use drop_registry::{Ledger, Outcome, ResourceKind, Settled};
 use heapless::Vec;
 use task_model::{FaultInfo, TaskId};
 
-use crate::unwind::{Frame, FrameOrigin, Landing, MAX_FRAMES, WalkEnd};
 use crate::inbox::Cause;
-use crate::{KeeperId, Orders, Policy, Refusal, Verdict};
+use crate::unwind::{Frame, FrameOrigin, Landing, MAX_FRAMES, WalkEnd};
+use crate::{KeeperId, Log, Orders, Policy, Refusal, Verdict};
 
 /// A frame of the dead task, and what the compiler knows of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,19 @@ pub struct Resource {
     pub outcome: Outcome,
 }
 
+impl Resource {
+    /// What is never shown.
+    const FILLER: Self = Self {
+        entry: 0,
+        kind: ResourceKind::Unknown,
+        address: 0,
+        stack_pointer: 0,
+        frame: None,
+        escaped: false,
+        outcome: Outcome::Refused,
+    };
+}
+
 /// The record of one death: what was found, and what was done.
 ///
 /// Its [`Display`](fmt::Display) is for people, a few lines of at most 100 columns.
@@ -55,7 +68,7 @@ pub struct Report {
     pub walk_end: WalkEnd,
     /// What it held, innermost first. One more than a ledger has room for: what a window had
     /// acquired, if the ledger has no place for it.
-    pub resources: Vec<Resource, { Ledger::CAPACITY + 1 }>,
+    pub resources: Log<Resource, { Ledger::CAPACITY + 1 }>,
     /// Whether what it held has been given up: not before its locks and counts are free.
     pub settled: bool,
     /// Where its stack was cut, if it was [recovered](Verdict::Recover): the stack pointer with which it
@@ -74,7 +87,7 @@ pub struct Report {
     /// How often that has been told.
     pub(crate) told: u8,
     /// The keepers that were asked, in that order; of a longer chain, the first ones.
-    pub keepers: Vec<KeeperId, 8>,
+    pub keepers: Log<KeeperId, 8>,
     /// The ruling as it was carried out; `None` while it is being made.
     pub verdict: Option<Verdict>,
     /// Why that is not what was ruled first; the last reason, if there were several.
@@ -99,7 +112,7 @@ impl Report {
             fault: FaultInfo::killed(0),
             frames: Vec::new(),
             walk_end: WalkEnd::Complete,
-            resources: Vec::new(),
+            resources: Log::new(Resource::FILLER),
             settled: false,
             recovered_to: None,
             recovery: Recovery::Cutting,
@@ -108,7 +121,7 @@ impl Report {
             cause: Cause::Fault,
             policy: None,
             told: 0,
-            keepers: Vec::new(),
+            keepers: Log::new(KeeperId::ROOT),
             verdict: None,
             refusal: None,
             restarted_as: None,
@@ -184,10 +197,12 @@ impl Report {
     /// Notes who is asked.
     pub(crate) fn asked(&mut self, keeper: KeeperId) {
         // Full: the first ones are the ones to show.
-        let _ = self.keepers.push(keeper);
+        self.keepers.push(keeper);
     }
 
-    /// Forgets what the keeper may have been writing that died over it.
+    /// Forgets what the keeper may have been writing that died over it. It is written over, and not
+    /// looked at: of what takes more than one store to write, there may be a part. What stays is
+    /// single bytes, the [logs](Log), and what was written before the case could be found.
     pub(crate) fn inherited(&mut self) {
         self.verdict = None;
         self.refusal = None;
@@ -199,7 +214,7 @@ impl Report {
         self.frames.clear();
         self.walked = false;
         self.walk_end = WalkEnd::Complete;
-        for resource in &mut self.resources {
+        for resource in self.resources.iter_mut() {
             resource.frame = None;
         }
     }
@@ -220,7 +235,7 @@ impl Report {
             Some(known) => *known = resource,
             None => {
                 let pushed = self.resources.push(resource);
-                debug_assert!(pushed.is_ok(), "there is room for a whole ledger");
+                debug_assert!(pushed, "there is room for a whole ledger");
             }
         }
     }
@@ -240,7 +255,7 @@ impl Report {
         landing: impl FnOnce() -> Landing,
     ) {
         if let Some(cfa) = frame.cfa {
-            for resource in &mut self.resources {
+            for resource in self.resources.iter_mut() {
                 if (frame.sp..cfa).contains(&resource.stack_pointer) {
                     resource.frame = Some(depth);
                 }

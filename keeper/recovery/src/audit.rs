@@ -71,8 +71,7 @@ pub(crate) fn audit(world: &'static World) -> u8 {
     wrong(found::STUCK, kernel.keepers().open_cases() != 0);
 
     let victim = world.now(world.victim.get());
-    let (lives, steps) =
-        (world.lives.load(Ordering::Relaxed), world.steps.load(Ordering::Relaxed));
+    let (lives, steps) = (world.lives.load(Ordering::Relaxed), world.steps.load(Ordering::Relaxed));
     let end = match (kernel.state(victim), lives, steps) {
         (TaskState::Held, 1, 0) => End::Held,
         (TaskState::Dead, 1 | 2, 1) => End::Resumed,

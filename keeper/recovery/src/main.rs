@@ -66,7 +66,10 @@ const RECOVERIES: [Recovery; 9] = [
     ruled("restart", Verdict::Restart, Verdict::Exit),
     ruled("hold", Verdict::Hold, Verdict::Exit),
     ruled("resume", Verdict::Resume, Verdict::Exit),
-    Recovery { goes_on: true, ..ruled("resume, and it faults again", Verdict::Resume, Verdict::Exit) },
+    Recovery {
+        goes_on: true,
+        ..ruled("resume, and it faults again", Verdict::Resume, Verdict::Exit)
+    },
     ruled("try next", Verdict::TryNext, Verdict::Hold),
     settled("settle, then try next", Verdict::TryNext, Verdict::Restart),
     ruled("deferred", Verdict::Deferred, Verdict::Hold),
@@ -96,7 +99,8 @@ fn main() -> Result<ExitCode> {
             Some(every) => sweep::parent(recovery, every.max(1), jobs),
             None => {
                 let mut sweep = sweep::keeper(recovery, Death::Kill, jobs)?;
-                let faults = std::thread::spawn(move || sweep::keeper(recovery, Death::Fault, jobs));
+                let faults =
+                    std::thread::spawn(move || sweep::keeper(recovery, Death::Fault, jobs));
                 sweep.add(faults.join().expect("it does not panic")?);
                 Ok(sweep)
             }

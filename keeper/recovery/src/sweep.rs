@@ -75,9 +75,7 @@ impl Sweep {
 
 impl fmt::Display for Sweep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "executed={} distinct={} killed={}",
-            self.executed, self.distinct, self.killed
-        )?;
+        write!(f, "executed={} distinct={} killed={}", self.executed, self.distinct, self.killed)?;
         names().try_for_each(|(what, name)| write!(f, " {name}={}", self.count(what)))
     }
 }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use drop_registry::hosted::yield_now;
 use drop_registry::{
-    DropAfterTear, LockError, Mutex, MutexGuard, Park, Semaphore, Shared, Slot, TrackedBox, TrackedHeap,
-    TryLockError,
+    DropAfterTear, LockError, Mutex, MutexGuard, Park, Semaphore, Shared, Slot, TrackedBox,
+    TrackedHeap, TryLockError,
 };
 use keeper::hosted::{Current, Kernel, Stop};
 use keeper::{Capacity, Case, KeeperId, Policy, Token, Verdict, policy};

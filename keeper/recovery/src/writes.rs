@@ -14,8 +14,7 @@ pub(crate) fn is_seen_by_others(task: &FrozenTask<'_>) -> bool {
     let code = std::ptr::with_exposed_provenance::<[u8; LONGEST]>(registers.rip as usize);
     // SAFETY: the task executes it next, so it is mapped; and text is followed by more of the image.
     let code = unsafe { code.read_unaligned() };
-    let instruction =
-        Decoder::with_ip(64, &code, registers.rip, DecoderOptions::NONE).decode();
+    let instruction = Decoder::with_ip(64, &code, registers.rip, DecoderOptions::NONE).decode();
     if instruction.is_invalid() {
         return true;
     }
@@ -41,9 +40,8 @@ pub(crate) fn is_seen_by_others(task: &FrozenTask<'_>) -> bool {
             OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess
         );
         let address = memory.virtual_address(0, |register, _, _| value(register));
-        let own = address.is_some_and(|address| {
-            memory.segment() != Register::FS && stack.contains(address, 1)
-        });
+        let own = address
+            .is_some_and(|address| memory.segment() != Register::FS && stack.contains(address, 1));
         is_syscall |= writes && !own;
     }
     is_syscall

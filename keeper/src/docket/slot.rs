@@ -305,11 +305,12 @@ impl<'d> OpenCase<'d> {
         self.move_to(Phase::Waiting, keeper, verdict).is_some()
     }
 
-    /// Gives the case to `heir`, with what was ruled: for a keeper that does no more about it. A token
+    /// Gives the case to `heir`, which is above it, with what was ruled, but for what was left to that
+    /// anyway: for a keeper that does no more about it. A token
     /// that is answered meanwhile is answered once, so this is done after two tries.
     pub(crate) fn leave_to(self, heir: KeeperId) {
         let mut open = self;
-        while !open.pass_to(heir, open.verdict()) {
+        while !open.pass_to(heir, open.verdict().filter(|it| *it != Verdict::TryNext)) {
             match self.slot.left_by(self.word.keeper()) {
                 Some(now) => open = now,
                 None => return,

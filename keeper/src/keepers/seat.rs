@@ -265,7 +265,10 @@ impl<P: Platform> Keepers<P> {
             }
             report.settled_at = self.platform.now();
             report.reclaimed_at = report.settled_at;
+            // All that was done and told of is written before this, should the keeper die.
+            compiler_fence(Ordering::SeqCst);
             report.settled = true;
+            compiler_fence(Ordering::SeqCst);
         }
         if !report.walked {
             self.walk(task, report);
