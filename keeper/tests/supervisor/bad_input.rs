@@ -4,7 +4,7 @@ use keeper::hosted::Kernel;
 use keeper::supervisor::{
     Backoff, ChildKind, RestartIntensity, Strategy, SuperviseError, Supervisor,
 };
-use keeper::{Capacity, Refusal, Verdict};
+use keeper::{Capacity, KeeperId, Refusal, Verdict, policy};
 use task_model::TaskId;
 
 use crate::family::{End, Family, SECOND, leak};
@@ -96,14 +96,46 @@ fn without_room_for_deferred_cases_the_next_keeper_is_told() {
 }
 
 #[test]
-fn a_child_that_is_killed_while_it_waits_ends_and_the_round_goes_on() {
-    let supervisor =
-        leak(Supervisor::new(Strategy::OneForAll, SECOND).with_backoff(Backoff::Fixed(SECOND)));
-    let family = Family::new().children(supervisor, "abc");
-    assert_eq!(family.end('b', End::IsKilled), "");
-    assert_eq!(family.end('a', End::IsKilled), "A");
-    assert_eq!(family.serve_after(SECOND), "bc");
-    assert_eq!(family.alive(), "bc");
+fn a_child_that_is_killed_while_it_waits_ends_and_the_others_wait_on() {
+    for (killed, others) in [('a', "bcd"), ('b', "acd"), ('d', "abc")] {
+        let supervisor = Supervisor::new(Strategy::OneForAll, SECOND);
+        let family =
+            Family::new().children(leak(supervisor.with_backoff(Backoff::Fixed(SECOND))), "abcd");
+        family.begun();
+        assert_eq!(family.end('d', End::IsKilled), "");
+        assert_eq!(family.end(killed, End::IsKilled), killed.to_ascii_uppercase().to_string());
+        assert_eq!((family.serve_after(SECOND / 2), family.alive()), Default::default());
+        // In order, also where they came down in another one.
+        assert_eq!(family.serve_after(SECOND / 2), others);
+        assert_eq!(family.alive(), others);
+    }
+}
+
+#[test]
+fn a_round_does_not_wait_for_a_task_that_cannot_be() {
+    let supervisor = supervisor();
+    let family = Family::new().children(supervisor, "a");
+    // More than the keepers have room for.
+    supervisor.add(TaskId::first(1_000_000), ChildKind::Permanent).unwrap();
+    let family = family.children(supervisor, "b");
+    assert_eq!(family.end('a', End::IsKilled), "ab");
+    assert_eq!(supervisor.children().count(), 2);
+}
+
+#[test]
+fn an_id_that_was_stale_when_it_was_added_is_known_better_after_the_next_death() {
+    let supervisor = supervisor();
+    let kernel = Kernel::new().with_default_policy(&policy::Restart { at_most: 1 });
+    let task = kernel.spawn_with_policy(supervisor, || ());
+    let keeper = kernel.register(KeeperId::ROOT, &policy::Panic, u64::MAX).unwrap();
+    kernel.keepers().keep(task, keeper).unwrap();
+    // It dies before it is a child, so the next keeper up rules.
+    kernel.kill(task);
+    let next = kernel.serve().pop().unwrap().restarted_as.unwrap();
+    supervisor.add(task, ChildKind::Permanent).unwrap();
+    kernel.kill(next);
+    assert_eq!(kernel.serve().pop().unwrap().verdict, Some(Verdict::Restart));
+    assert!(supervisor.children().eq([next.next_generation()]));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! How often children are restarted, and after which delay; and what comes then.
 
 use keeper::supervisor::{Backoff, ChildKind, RestartIntensity, Strategy, Supervisor};
-use keeper::{KeeperId, Refusal, Verdict, policy};
+use keeper::{KeeperId, Policy, Refusal, Verdict, policy};
 use proptest::prelude::*;
 
 use crate::family::{Above, End, Family, SECOND, leak};
@@ -45,6 +45,27 @@ fn one_failure_too_many_ends_all_children_and_goes_to_the_next_keeper() {
         assert!(family.end('d', End::Faults).contains('d'));
         assert!(family.end('d', End::Faults).contains('d'));
         assert!(family.end('d', End::Faults).contains('D'));
+    }
+}
+
+#[test]
+fn the_others_are_ended_whatever_the_next_keeper_rules() {
+    for (above, verdict) in [
+        (&policy::Hold as &'static dyn Policy, Verdict::Hold),
+        (&policy::Restart { at_most: 9 }, Verdict::Restart),
+    ] {
+        let supervisor = quick(Strategy::OneForOne, 0);
+        let family = Family::new();
+        let parent = family.kernel.register(KeeperId::ROOT, above, u64::MAX).unwrap();
+        let keeper = family.kernel.register(parent, &policy::Panic, u64::MAX).unwrap();
+        let family = family.children(supervisor, "ab");
+        family.kernel.keepers().keep(family.task('a'), keeper).unwrap();
+        family.kernel.kill(family.task('a'));
+        let reports = family.kernel.serve();
+        let of = |name| reports.iter().find(|report| report.task == family.task(name)).unwrap();
+        assert_eq!((of('a').verdict, of('b').verdict), (Some(verdict), Some(Verdict::Exit)));
+        // Whoever restarts it has it from now on.
+        assert_eq!(supervisor.children().count(), 0);
     }
 }
 
