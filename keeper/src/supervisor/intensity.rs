@@ -48,6 +48,7 @@ impl Restarts {
     /// Counts one more restart, unless that is one too many.
     ///
     /// If the keeper dies between the two stores, the restart is not counted; it was not made, either.
+    /// What is left in its place is over, so it is not in the way of others.
     pub(super) fn admit(&self, now: u64, intensity: RestartIntensity) -> bool {
         if intensity.max == u32::MAX {
             return true;
@@ -60,9 +61,17 @@ impl Restarts {
         if at != NEVER && now.saturating_sub(at) <= intensity.period {
             return false;
         }
-        oldest.store(now, Ordering::Relaxed);
         self.next.store((next + 1) % intensity.max as usize, Ordering::Relaxed);
+        // Release: not before the line above, for whoever comes after a keeper that dies here.
+        oldest.store(now, Ordering::Release);
         true
+    }
+
+    /// All that it remembers.
+    #[cfg(test)]
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u64> {
+        let at = self.at.iter().map(|at| at.load(Ordering::Relaxed));
+        at.chain([self.next.load(Ordering::Relaxed) as u64])
     }
 
     /// Forgets all of them: the supervisor itself begins anew.

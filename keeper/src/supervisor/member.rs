@@ -146,6 +146,13 @@ impl Member {
         self.set(if doomed { State::Condemned } else { State::Up });
     }
 
+    /// All that changes of it.
+    #[cfg(test)]
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u64> {
+        let (id, began) = (self.id.load(Ordering::Relaxed), self.began.load(Ordering::Relaxed));
+        [self.state() as u64, id, u64::from(self.streak.load(Ordering::Relaxed)), began].into_iter()
+    }
+
     /// Counts a failure, and says how long the restart is to wait. `calm` is how long it must have
     /// lived for the count to begin anew.
     pub(super) fn next_delay(&self, backoff: Backoff, now: u64, calm: u64) -> u64 {

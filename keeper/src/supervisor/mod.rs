@@ -72,6 +72,8 @@
 //! its tasks wait as deferred cases: there must be [room](crate::Capacity::deferred) for them.
 
 mod backoff;
+#[cfg(all(test, feature = "hosted"))]
+mod deaths;
 mod error;
 mod intensity;
 mod member;
@@ -83,7 +85,7 @@ use core::iter;
 use core::sync::atomic::AtomicU64;
 
 use spin::Once;
-use task_model::TaskId;
+use task_model::{FaultKind, TaskId};
 
 pub use backoff::Backoff;
 pub use error::SuperviseError;
@@ -223,13 +225,10 @@ impl Supervisor {
         .map(Member::id)
     }
 
-    /// The verdict on a child before its keeper; `None` if it is to wait for others.
-    fn decide(&self, child: &Member, case: &Case<'_>) -> Option<Verdict> {
-        let orders = case.orders();
+    /// The verdict on a child that came to this end; `None` if it is to wait for others.
+    fn decide(&self, child: &Member, end: FaultKind, orders: &Orders<'_>) -> Option<Verdict> {
         let round = self.round_of(child);
-        if round.is_some_and(Self::is_closing)
-            || !child.kind().is_restarted_after(case.fault().kind)
-        {
+        if round.is_some_and(Self::is_closing) || !child.kind().is_restarted_after(end) {
             return Some(Verdict::Exit);
         }
         let called_for = child.state().is_called_for();
@@ -237,25 +236,25 @@ impl Supervisor {
         let round = match round {
             // We have ended it, or were about to.
             Some(round) if called_for => round,
-            _ => match self.fail(child, &orders) {
+            _ => match self.fail(child, orders) {
                 Failure::Alone(delay) => {
                     child.set(State::Rising);
                     return Some(restart_after(delay));
                 }
                 Failure::Round(delay) => {
                     let round = self.round_of(child)?;
-                    round.wait(case.now(), delay);
+                    round.wait(orders.now(), delay);
                     round
                 }
                 Failure::TooMany => {
                     // Whoever restarts it has it from now on.
                     child.set(State::Free);
-                    self.go_on_if_any(&orders);
+                    self.go_on_if_any(orders);
                     return Some(Verdict::TryNext);
                 }
             },
         };
-        round.go_on(&orders, Some(child.id()))
+        round.go_on(orders, Some(child.id()))
     }
 
     /// Does the next step of the round, if there is one.
@@ -269,11 +268,11 @@ impl Supervisor {
 impl Policy for Supervisor {
     fn rule(&self, case: &mut Case<'_>) -> Verdict {
         case.settle();
-        let task = case.task();
+        let (task, orders) = (case.task(), case.orders());
         let Some(child) = self.members.of(task) else { return Verdict::TryNext };
         // It is down. A kill that comes after that would end it for good.
-        case.orders().withdraw_kill(task);
-        self.decide(child, case).unwrap_or_else(|| {
+        orders.withdraw_kill(task);
+        self.decide(child, case.fault().kind, &orders).unwrap_or_else(|| {
             let round = self.round_of(child).unwrap_or(self);
             let delay = round.waits(case.now());
             // If there is no room for it, that is what the next keeper up is told.
