@@ -4,7 +4,7 @@ use drop_registry::{Deadlock, WaitForGraph};
 use heapless::Vec;
 use log::warn;
 use spin::Once;
-use task_model::TaskId;
+use task_model::{FaultInfo, FaultKind, TaskId};
 
 use crate::interrupts::without_interrupts;
 use crate::keeping;
@@ -57,8 +57,9 @@ fn look_now_and_then(_: usize) {
             if let Some(victim) = deadlock.victim {
                 warn!("task {victim} is to end, so that the others can go on");
                 // It cannot have gone on meanwhile: it waits for the others.
-                let killed = tasks::kill(victim);
-                deadlock.victim = killed.is_ok().then_some(victim);
+                let stopped =
+                    keeping::fault(victim, |rip| FaultInfo::metered(FaultKind::Deadlocked, rip));
+                deadlock.victim = stopped.is_ok().then_some(victim);
             }
             if let Ok(mut found) = FOUND.lock() {
                 *found = Some(deadlock);

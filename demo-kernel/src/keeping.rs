@@ -21,7 +21,7 @@ use task_model::{FaultInfo, FrozenTask, TaskId};
 
 use crate::exit::{ExitStatus, exit};
 use crate::serial::write_line;
-use crate::tasks::{self, Class, Spawn};
+use crate::tasks::{self, Class, Spawn, TaskError};
 use crate::tracked::TRAP_LEDGER;
 use crate::{image, stacks, timer};
 
@@ -223,12 +223,23 @@ fn charge(keepers: &Keepers<Kernel>, running: TaskId, at: u64) {
         let usage = Usage { now: timer::ticks(), ran: u64::from(task == running), ledger };
         let is_waited_for =
             |lock| tasks::ledgers().any(|(other, it)| other != task && it.waiting() == lock);
-        if let Some(kind) = keepers.charge(task, &usage, is_waited_for)
-            && let Ok(fault) = tasks::freeze_as(task, |rip| FaultInfo::metered(kind, rip))
-        {
-            task_faulted(task, fault, at);
+        if let Some(kind) = keepers.charge(task, &usage, is_waited_for) {
+            // One that has stopped meanwhile has another fault.
+            let _ = fault_at(task, |rip| FaultInfo::metered(kind, rip), at);
         }
     }
+}
+
+/// Stops a task where it stands, for a reason that `why` makes a fault of, and tells its keeper.
+///
+/// # Errors
+/// If the task is gone, or has stopped already.
+pub(crate) fn fault(task: TaskId, why: impl FnOnce(u64) -> FaultInfo) -> Result<(), TaskError> {
+    fault_at(task, why, timer::now())
+}
+
+fn fault_at(task: TaskId, why: impl FnOnce(u64) -> FaultInfo, at: u64) -> Result<(), TaskError> {
+    tasks::freeze_as(task, why).map(|fault| task_faulted(task, fault, at))
 }
 
 /// Ends what has come to its time, and charges `running` for a tick: for the timer's trap.
@@ -237,9 +248,8 @@ pub(crate) fn tick(running: TaskId) {
     let now = timer::now();
     charge(keepers, running, now);
     keepers.tick(now, |late| {
-        if let Ok(fault) = tasks::freeze_as(late, FaultInfo::overdue) {
-            task_faulted(late, fault, now);
-        }
+        // One that has stopped meanwhile has another fault.
+        let _ = fault_at(late, FaultInfo::overdue, now);
     });
 }
 

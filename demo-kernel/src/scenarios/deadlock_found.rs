@@ -70,7 +70,7 @@ fn run(stage: &mut Stage) {
     let (kind, held) = report.map_or((None, None), |report| {
         (Some(report.fault.kind), report.resources.first().map(|lock| lock.address))
     });
-    stage.check("it was killed", kind == Some(FaultKind::Killed));
+    stage.check("that was its fault", kind == Some(FaultKind::Deadlocked));
     let third = (&raw const LOCKS[2]).addr() as u64;
     stage.check("it held its own lock, while it waited for the first", held == Some(third));
     for philosopher in &philosophers[..2] {
