@@ -168,12 +168,12 @@ impl Slot {
         let verdict = match word.phase() {
             Phase::Delayed => Verdict::Restart,
             Phase::Deferred => Verdict::TryNext,
-            Phase::Serving | Phase::Deferring => {
+            Phase::Serving | Phase::Deferring | Phase::Ruled => {
                 // Told of once.
                 self.set_due(u64::MAX);
                 return Some(Late::Keeper);
             }
-            Phase::Free | Phase::Ruled | Phase::Waiting => return None,
+            Phase::Free | Phase::Waiting => return None,
         };
         self.set_due(u64::MAX);
         let next = word.next(Phase::Waiting, word.keeper(), Some(verdict));
@@ -247,7 +247,7 @@ impl<'d> OpenCase<'d> {
         self.slot.verdict(self.word)
     }
 
-    /// Sets when the keeper must have ruled: so many ticks from now.
+    /// Sets when the keeper must have ruled, or have done what was ruled.
     #[inline]
     pub(crate) fn rule_by(&self, due: u64) {
         self.slot.set_due(due);
@@ -294,7 +294,6 @@ impl<'d> OpenCase<'d> {
             return None;
         }
         self.slot.set_delay(verdict);
-        self.slot.set_due(u64::MAX);
         Self { word, ..self }.move_to(Phase::Ruled, word.keeper(), Some(verdict))
     }
 
@@ -323,6 +322,7 @@ impl<'d> OpenCase<'d> {
         // First, so that the next case does not begin with it. Whoever finds the case like this
         // closes it again.
         self.slot.task.store(NO_TASK, Ordering::SeqCst);
+        self.slot.set_due(u64::MAX);
         self.move_to(Phase::Free, self.word.keeper(), None);
     }
 

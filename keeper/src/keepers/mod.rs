@@ -122,7 +122,7 @@ impl<P: Platform> Keepers<P> {
 
     /// Registers another keeper, under `parent`. `policy` rules on its tasks that name none, on what
     /// keepers below it leave to it, and on their own deaths. It has `patience` ticks for a verdict,
-    /// after which it counts as dead.
+    /// and as many for what follows from that (destructors may run then), after which it counts as dead.
     ///
     /// A parent is there before its child, so there can be no circle of keepers.
     ///

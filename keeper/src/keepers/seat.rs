@@ -194,9 +194,20 @@ impl<P: Platform> Keepers<P> {
         }
         let asked = || self.ask(keeper, &mut open, &mut stopped, report);
         let Some(verdict) = ruled.or_else(asked) else { return };
+        // A destructor may run, or wait for a lock, for ever.
+        self.be_done_in_time(keeper, open);
         // Whoever takes the case over from here on carries this out.
         if let Some(open) = open.rule(verdict) {
             self.carry_out(keeper, open, stopped, verdict, report, told);
+        }
+    }
+
+    /// Lets the keeper count as dead if it is not done with its next step in time.
+    #[inline(always)]
+    fn be_done_in_time(&self, keeper: KeeperId, open: OpenCase<'_>) {
+        let patience = self.chain.link(keeper).map_or(u64::MAX, |link| link.patience);
+        if patience != u64::MAX {
+            open.rule_by(self.platform.now().saturating_add(patience));
         }
     }
 
@@ -217,9 +228,7 @@ impl<P: Platform> Keepers<P> {
             _ => link.policy,
         };
         report.asked(keeper);
-        if link.patience != u64::MAX {
-            open.rule_by(self.platform.now().saturating_add(link.patience));
-        }
+        self.be_done_in_time(keeper, *open);
         let mut case = Case {
             task: stopped.task.reborrow(),
             ledger: stopped.ledger,

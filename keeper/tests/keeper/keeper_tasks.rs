@@ -1,8 +1,10 @@
 //! Keepers that are tasks, and die like any other.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use keeper::hosted::{Kernel, yield_now};
+use drop_registry::{DropAfterTear, Outcome, TrackedBox};
+use keeper::hosted::{Current, Kernel, yield_now};
 use keeper::{Capacity, Case, KeeperId, NoSuchTask, Policy, Report, Verdict, policy};
 use task_model::{FaultKind, TaskState};
 
@@ -111,4 +113,46 @@ fn a_keeper_that_comes_too_late_is_frozen_and_its_parent_rules() {
     let ends: Vec<_> = reports.iter().map(|it| (it.task, it.fault.kind, it.verdict)).collect();
     let of_server = (server, FaultKind::Overdue, Some(Verdict::Restart));
     assert_eq!(ends, [of_server, (task, FaultKind::InvalidOpcode, Some(Verdict::Exit))]);
+}
+
+/// A destructor that never comes to an end.
+struct Endless(u32);
+
+impl Drop for Endless {
+    fn drop(&mut self) {
+        DROPS.fetch_add(self.0, Ordering::Relaxed);
+        loop {
+            yield_now();
+        }
+    }
+}
+
+// SAFETY: it looks at a number alone.
+unsafe impl DropAfterTear for Endless {}
+
+static DROPS: AtomicU32 = AtomicU32::new(0);
+
+#[test]
+fn a_keeper_that_is_held_up_by_a_destructor_is_frozen_and_its_parent_goes_on() {
+    const PATIENCE: u64 = 1_000_000_000;
+    let kernel = kernel();
+    let keeper = kernel.keepers().register(KeeperId::ROOT, &policy::Exit, PATIENCE).unwrap();
+    let server = kernel.spawn_keeper(keeper, nothing);
+    kernel.run();
+    let task = kernel.spawn_once(|| {
+        let _block = TrackedBox::<_, Current>::new_droppable(Endless(1)).unwrap();
+        faults::invalid_opcode();
+    });
+    kernel.keepers().keep(task, keeper).unwrap();
+    assert!(kernel.run_turns(3).is_empty());
+    assert_eq!(DROPS.load(Ordering::Relaxed), 1);
+    kernel.pass(Duration::from_nanos(2 * PATIENCE));
+    let reports = kernel.run_turns(3);
+    assert_eq!(reports.len(), 2, "{reports:?}");
+    assert_eq!((reports[0].task, reports[0].fault.kind), (server, FaultKind::Overdue));
+    assert_eq!((reports[1].task, reports[1].verdict), (task, Some(Verdict::Exit)));
+    // Nobody drops what may be half dropped.
+    assert_eq!(reports[1].count(Outcome::Quarantined), 1, "{}", reports[1]);
+    assert_eq!(DROPS.load(Ordering::Relaxed), 1);
+    assert_eq!(kernel.keepers().open_cases(), 0);
 }
