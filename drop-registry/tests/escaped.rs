@@ -181,20 +181,20 @@ const CASES: &[Case] = &[
 ];
 
 /// Runs a task until it faults, and kills it.
-fn death_of(machine: &mut Machine, body: impl FnOnce() + 'static) -> Vec<Settled> {
+fn death_of(machine: &mut Machine, body: impl FnOnce() + Send + 'static) -> Vec<Settled> {
     let task = machine.spawn(body);
     let stop = machine.run(task, None);
     assert!(matches!(stop, Stop::Faulted(_)), "{stop:?}");
     machine.kill(task)
 }
 
-fn run(machine: &mut Machine, body: impl FnOnce() + 'static) {
+fn run(machine: &mut Machine, body: impl FnOnce() + Send + 'static) {
     let task = machine.spawn(body);
     assert_eq!(machine.run(task, None), Stop::Finished);
 }
 
 /// A task that has something as long as others come and go.
-fn waits(machine: &mut Machine, body: impl FnOnce() + 'static) -> TaskId {
+fn waits(machine: &mut Machine, body: impl FnOnce() + Send + 'static) -> TaskId {
     let task = machine.spawn(body);
     assert_eq!(machine.run(task, None), Stop::Yielded);
     task

@@ -22,13 +22,13 @@ type ReadWrite = RwLock<RawRwLock<Hosted>, u64>;
 type TrackedReadWrite = RwLock<TrackedRawRwLock<spin::RwLock<()>, Hosted>, u64>;
 
 /// Runs a task to its end.
-fn run(machine: &mut Machine, body: impl FnOnce() + 'static) -> Stop {
+fn run(machine: &mut Machine, body: impl FnOnce() + Send + 'static) -> Stop {
     let task = machine.spawn(body);
     machine.run(task, None)
 }
 
 /// Runs a task until it yields, and kills it there.
-fn kill(machine: &mut Machine, body: impl FnOnce() + 'static) -> usize {
+fn kill(machine: &mut Machine, body: impl FnOnce() + Send + 'static) -> usize {
     let task = machine.spawn(body);
     assert_eq!(machine.run(task, None), Stop::Yielded);
     machine.kill(task).len()
@@ -36,7 +36,7 @@ fn kill(machine: &mut Machine, body: impl FnOnce() + 'static) -> usize {
 
 /// Whether a task ends in a panic that does not unwind; in a child process.
 #[expect(unsafe_code, reason = "forks")]
-fn ends_the_program(machine: &mut Machine, body: impl FnOnce() + 'static) -> bool {
+fn ends_the_program(machine: &mut Machine, body: impl FnOnce() + Send + 'static) -> bool {
     // SAFETY: the child has this thread alone, and takes no lock that another one may hold but the
     // allocator's, which `fork` looks after.
     match unsafe { libc::fork() } {
@@ -374,7 +374,7 @@ fn who_dies_in_a_foreign_lock_s_own_lock_keeps_others_out_and_nobody_waiting() {
 }
 
 /// Destroys a lock, after a task has died with it, in a program of its own.
-fn is_destroyed<M: Send + 'static>(
+fn is_destroyed<M: Send + Sync + 'static>(
     lock: M,
     hold: fn(&'static M),
     after: fn(&'static M),

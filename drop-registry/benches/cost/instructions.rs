@@ -7,11 +7,11 @@ use drop_registry::hosted::{Machine, Stop, yield_now};
 use crate::operation::{Nothing, Operation};
 
 /// How many instructions one operation executes, uncontended.
-pub(crate) fn instructions<O: Operation>(make: impl FnOnce() -> O + 'static) -> u64 {
+pub(crate) fn instructions<O: Operation>(make: impl FnOnce() -> O + Send + 'static) -> u64 {
     between_marks(make) - between_marks(|| Nothing)
 }
 
-fn between_marks<O: Operation>(make: impl FnOnce() -> O + 'static) -> u64 {
+fn between_marks<O: Operation>(make: impl FnOnce() -> O + Send + 'static) -> u64 {
     let machine = Machine::new();
     let task = machine.spawn(move || {
         let operation = &make();

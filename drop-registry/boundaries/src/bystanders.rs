@@ -4,6 +4,8 @@ use anyhow::{Result, bail};
 use drop_registry::hosted::{Machine, Stop};
 use task_model::TaskId;
 
+use crate::spawn::spawn;
+
 /// How many turns anybody gets before they count as stuck.
 pub(crate) const PATIENCE: usize = 100;
 
@@ -20,8 +22,8 @@ struct Bystander {
 
 impl Bystanders {
     pub(crate) fn spawn(machine: &mut Machine, entries: Vec<Box<dyn FnOnce()>>) -> Self {
-        let spawn = |entry| Bystander { task: machine.spawn_boxed(entry), in_turn: false };
-        Self(entries.into_iter().map(spawn).collect())
+        let bystander = |entry| Bystander { task: spawn(machine, entry), in_turn: false };
+        Self(entries.into_iter().map(bystander).collect())
     }
 
     /// Gives each a turn, or the rest of the turn that it is in. Returns whether any could go on.

@@ -19,6 +19,7 @@ mod fork;
 mod operation;
 mod operations;
 mod settler;
+mod spawn;
 mod sweep;
 
 use std::process::ExitCode;

@@ -8,6 +8,7 @@ use drop_registry::TrackedHeap;
 use drop_registry::hosted::{Hosted, Machine, Stop, yield_now};
 
 use crate::bystanders::{Bystanders, PATIENCE};
+use crate::spawn::spawn;
 
 /// One operation of the registry, as a task executes it.
 #[derive(Debug)]
@@ -196,7 +197,7 @@ impl<'m> Audit<'m> {
     /// came to an end.
     pub(crate) fn run<T: 'static>(&mut self, work: impl FnOnce() -> T + 'static) -> Option<T> {
         let result: &'static Cell<Option<T>> = Box::leak(Box::new(Cell::new(None)));
-        let task = self.machine.spawn(move || result.set(Some(work())));
+        let task = spawn(self.machine, Box::new(move || result.set(Some(work()))));
         for _ in 0..PATIENCE {
             match self.machine.run(task, None) {
                 Stop::Yielded | Stop::Parked => self.give_turns(),

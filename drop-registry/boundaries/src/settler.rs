@@ -18,6 +18,7 @@ use task_model::{FrozenTask, RegisterFile, StackMemory, TaskId};
 
 use crate::fork::{Children, Tally};
 use crate::operation::{self, Findings, Mark, Operation, begin, end, take_mark};
+use crate::spawn::spawn;
 use crate::sweep::{Run, Sweep};
 
 /// Kills before each instruction of the operation, and at each of these before each instruction
@@ -113,18 +114,21 @@ fn settle_and_die(run: &mut Run, tally: &Tally, is_enough: impl Fn(Findings) -> 
     let corpse = Corpse::of(run);
     // What the first settler tells of is told, even if it dies afterwards.
     let told: &'static Cell<Option<Settled>> = Box::leak(Box::default());
-    let settler = run.machine.spawn(move || {
-        begin();
-        // SAFETY: the one settler; whoever comes after it takes over.
-        unsafe {
-            corpse.settle(|one| {
-                if one.outcome == Outcome::Quarantined {
-                    told.set(Some(one));
-                }
-            });
-        }
-        end();
-    });
+    let settler = spawn(
+        &run.machine,
+        Box::new(move || {
+            begin();
+            // SAFETY: the one settler; whoever comes after it takes over.
+            unsafe {
+                corpse.settle(|one| {
+                    if one.outcome == Outcome::Quarantined {
+                        told.set(Some(one));
+                    }
+                });
+            }
+            end();
+        }),
+    );
     if (run.machine.run(settler, None), take_mark()) != (Stop::Yielded, Mark::Begin) {
         return Findings::CRASHED;
     }

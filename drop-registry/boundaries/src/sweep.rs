@@ -10,6 +10,7 @@ use task_model::TaskId;
 use crate::bystanders::Bystanders;
 use crate::fork::{Children, Tally};
 use crate::operation::{Audit, Companion, Findings, Mark, Operation, World, take_mark};
+use crate::spawn::spawn;
 
 /// What befalls the victim before an instruction.
 #[derive(Debug, Clone, Copy, Default)]
@@ -117,7 +118,7 @@ impl Run {
     pub(crate) fn start(operation: &Operation) -> Result<Self> {
         let world = (operation.world)();
         let mut machine = Machine::new();
-        let victim = machine.spawn_boxed(world.victim());
+        let victim = spawn(&machine, world.victim());
         let bystanders = Bystanders::spawn(&mut machine, world.bystanders());
         let mut run = Self { world, machine, victim, bystanders, companions: Vec::new() };
         run.bystanders_take_turns()?;

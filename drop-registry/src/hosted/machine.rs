@@ -182,22 +182,37 @@ impl Machine {
         Self { cpu, tasks, running: Cell::new(None), timer: OnceCell::new() }
     }
 
-    /// A task that will run `entry`. It does not run yet.
+    /// A task that will run `entry`. It does not run yet. `Send`, as between threads: tasks share this one,
+    /// but interrupt each other between any two instructions.
     ///
     /// If the task is killed, what `entry` owns is leaked, but for what its ledger lists.
-    pub fn spawn(&self, entry: impl FnOnce() + 'static) -> TaskId {
-        self.spawn_boxed(Box::new(entry))
+    pub fn spawn(&self, entry: impl FnOnce() + Send + 'static) -> TaskId {
+        // SAFETY: it is `Send`.
+        unsafe { self.spawn_unchecked(Box::new(entry)) }
     }
 
-    /// As [`Machine::spawn`], for an entry that is boxed already.
-    pub fn spawn_boxed(&self, entry: Box<dyn FnOnce()>) -> TaskId {
+    /// As [`Machine::spawn`], for an entry that is boxed already, and that the compiler does not know
+    /// to be `Send`.
+    ///
+    /// # Safety
+    /// Nothing that `entry` has or shares is used by another task, or outside of tasks, in a way that
+    /// its types do not allow between threads: a task is interrupted between any two instructions.
+    pub unsafe fn spawn_unchecked(&self, entry: Box<dyn FnOnce()>) -> TaskId {
         let mut entry = Some(entry);
         self.enter(Box::new(move || entry.take().expect("runs once")()), false)
     }
 
     /// A task that will run `entry`, and again from the beginning if it is
     /// [restarted](Machine::restart).
-    pub fn spawn_restartable(&self, entry: impl Fn() + 'static) -> TaskId {
+    pub fn spawn_restartable(&self, entry: impl Fn() + Send + 'static) -> TaskId {
+        self.enter(Box::new(entry), true)
+    }
+
+    /// As [`Machine::spawn_restartable`], for an entry that the compiler does not know to be `Send`.
+    ///
+    /// # Safety
+    /// As [`Machine::spawn_unchecked`].
+    pub unsafe fn spawn_restartable_unchecked(&self, entry: Box<dyn Fn()>) -> TaskId {
         self.enter(Box::new(entry), true)
     }
 

@@ -14,7 +14,7 @@ use super::{Hosted, Machine, Stop, yield_now};
 use crate::Mutex;
 
 /// Executes `body` as a task, which ends by a fault.
-fn fault_of(body: impl FnOnce() + 'static) -> FaultInfo {
+fn fault_of(body: impl FnOnce() + Send + 'static) -> FaultInfo {
     let machine = Machine::new();
     let task = machine.spawn(body);
     match machine.run(task, None) {

@@ -1,7 +1,6 @@
 use super::*;
 use crate::hosted::{Hosted, Machine, Stop, yield_now};
 use crate::{LockError, Mutex, TrackedBox, TryLockError};
-use core::cell::Cell;
 use std::boxed::Box;
 use std::vec::Vec;
 use task_model::FaultKind;
@@ -14,6 +13,23 @@ fn leak<T>(value: T) -> &'static T {
 
 fn some_fault() -> FaultInfo {
     FaultInfo::killed(0x1234)
+}
+
+/// What a task found out.
+struct Answer<T>(std::sync::Mutex<T>);
+
+impl<T: Copy> Answer<T> {
+    fn new(value: T) -> Self {
+        Self(std::sync::Mutex::new(value))
+    }
+
+    fn set(&self, value: T) {
+        *self.0.lock().unwrap() = value;
+    }
+
+    fn get(&self) -> T {
+        *self.0.lock().unwrap()
+    }
 }
 
 #[test]
@@ -51,7 +67,7 @@ fn what_the_body_returns_stays_held() {
 #[test]
 fn a_recovery_gives_up_what_is_above_and_nothing_else() {
     let locks: &'static [Lock; 2] = leak([Mutex::new(0), Mutex::new(0)]);
-    let told: &'static Cell<Option<Fault>> = leak(Cell::new(None));
+    let told: &'static Answer<Option<Fault>> = leak(Answer::new(None));
     let mut machine = Machine::new();
     let task = machine.spawn(|| {
         let mut outer = locks[0].lock().unwrap();
@@ -89,7 +105,7 @@ fn a_recovery_gives_up_what_is_above_and_nothing_else() {
 
 #[test]
 fn points_nest_and_the_innermost_counts() {
-    let reached: &'static Cell<u32> = leak(Cell::new(0));
+    let reached: &'static Answer<u32> = leak(Answer::new(0));
     let mut machine = Machine::new();
     let task = machine.spawn(|| {
         // SAFETY: the bodies acquire nothing.
@@ -129,7 +145,7 @@ fn without_room_for_a_point_the_body_is_not_called() {
 
 #[test]
 fn a_panic_stops_at_the_point() {
-    let told: &'static Cell<Option<Fault>> = leak(Cell::new(None));
+    let told: &'static Answer<Option<Fault>> = leak(Answer::new(None));
     let mut machine = Machine::new();
     let task = machine.spawn(|| {
         // SAFETY: the body acquires nothing.
@@ -213,7 +229,7 @@ fn control_words_and_flags_are_those_of_the_point() {
     let restored = [Gpr::Rbx, Gpr::Rbp, Gpr::R12, Gpr::R13, Gpr::R14, Gpr::R15, Gpr::Rsp, Gpr::Rdi];
     assert_eq!(restored.map(|register| registers[register]), [1, 2, 3, 4, 5, 6, 7, 0x1000]);
 
-    let after: &'static Cell<(u32, u16, u16)> = leak(Cell::new((0, 0, 0)));
+    let after: &'static Answer<(u32, u16, u16)> = leak(Answer::new((0, 0, 0)));
     let mut machine = Machine::new();
     let task = machine.spawn(|| {
         // Rounds to zero, and keeps 53 bits.

@@ -1,5 +1,6 @@
 //! The kernel: a keeper, its tasks, and who runs them.
 
+use alloc::boxed::Box;
 use core::cell::Cell;
 use core::time::Duration;
 use std::vec::Vec;
@@ -104,16 +105,17 @@ impl Kernel {
     pub fn spawn_keeper(
         &'static self,
         keeper: KeeperId,
-        told: impl Fn(Result<&Report, NoSuchTask>) + 'static,
+        told: impl Fn(Result<&Report, NoSuchTask>) + Send + 'static,
     ) -> TaskId {
-        let task = self.spawn(move || {
+        let entry = move || {
             let mut seat = self.keepers.sit(keeper, self.tasks().running()).expect("a free seat");
             loop {
                 if !seat.serve(&told) {
                     Hosted::park();
                 }
             }
-        });
+        };
+        let task = self.room().spawn_keeper(Box::new(entry));
         assert!((task.index as usize) < Hosted::TASKS, "a keeper sleeps");
         task
     }
@@ -126,7 +128,7 @@ impl Kernel {
     ///
     /// # Panics
     /// If there have been [`Kernel::MAX_TASKS`] already.
-    pub fn spawn(&self, entry: impl Fn() + 'static) -> TaskId {
+    pub fn spawn(&self, entry: impl Fn() + Send + 'static) -> TaskId {
         self.room().spawn(None, |machine| machine.spawn_restartable(entry))
     }
 
@@ -137,7 +139,7 @@ impl Kernel {
     pub fn spawn_with_policy(
         &self,
         policy: &'static dyn Policy,
-        entry: impl Fn() + 'static,
+        entry: impl Fn() + Send + 'static,
     ) -> TaskId {
         self.room().spawn(Some(policy), |machine| machine.spawn_restartable(entry))
     }
@@ -146,7 +148,7 @@ impl Kernel {
     ///
     /// # Panics
     /// As [`Kernel::spawn`].
-    pub fn spawn_once(&self, entry: impl FnOnce() + 'static) -> TaskId {
+    pub fn spawn_once(&self, entry: impl FnOnce() + Send + 'static) -> TaskId {
         self.room().spawn(None, |machine| machine.spawn(entry))
     }
 
@@ -157,7 +159,7 @@ impl Kernel {
     pub fn spawn_once_with_policy(
         &self,
         policy: &'static dyn Policy,
-        entry: impl FnOnce() + 'static,
+        entry: impl FnOnce() + Send + 'static,
     ) -> TaskId {
         self.room().spawn(Some(policy), |machine| machine.spawn(entry))
     }

@@ -65,6 +65,13 @@ impl Tasks {
         id
     }
 
+    /// A task for a keeper.
+    pub(super) fn spawn_keeper(&self, entry: Box<dyn Fn()>) -> TaskId {
+        // SAFETY: what the entry shares with others is the kernel itself. What keepers use of that is in
+        // atomics, or in cells that are changed by single stores: see `Platform` below.
+        self.spawn(None, |machine| unsafe { machine.spawn_restartable_unchecked(entry) })
+    }
+
     /// Lets time pass at once.
     pub(super) fn pass(&self, time: Duration) {
         self.passed.update(|passed| passed.saturating_add(time.as_nanos() as u64));

@@ -202,7 +202,7 @@ impl World {
 /// where the last one has changed nothing, since then it is as before that.
 fn die_before_each(
     world: &'static World,
-    body: impl FnOnce() + 'static,
+    body: impl FnOnce() + Send + 'static,
     mut died: impl FnMut(World),
 ) {
     let machine = Machine::new();

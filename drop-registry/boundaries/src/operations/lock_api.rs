@@ -8,6 +8,7 @@ use drop_registry::{LockError, OwnerDied};
 use super::leak;
 use super::mutex::{Answer, Turns};
 use crate::operation::{Audit, Findings, Operation, World, begin, end, marked};
+use crate::spawn::spawn;
 
 type Ours = Mutex<RawMutex<Hosted, Turns>, u64>;
 type Tracked = Mutex<TrackedRawMutex<spin::Mutex<()>, Hosted, Turns>, u64>;
@@ -134,7 +135,7 @@ use answer;
 fn after_a_death<M: 'static>(mut one: OneLock<M>) -> Box<dyn World> {
     let (lock, hold) = (one.lock, one.hold);
     let mut machine = Machine::new();
-    let task = machine.spawn(move || hold(lock));
+    let task = spawn(&machine, Box::new(move || hold(lock)));
     assert_eq!(machine.run(task, None), Stop::Yielded);
     machine.kill(task);
     one.died_before = true;

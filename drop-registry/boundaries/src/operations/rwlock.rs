@@ -10,6 +10,7 @@ use super::mutex::{Answer, Turns};
 use super::read_write::{Foreign, Own, Raw, ReadWriteLock, Tracked, Value};
 use super::tasks::{NOBODY, TaskMark, me, nobody_waits, owner, readers};
 use crate::operation::{Audit, Findings, Operation, World, begin, end};
+use crate::spawn::spawn;
 
 /// The operations of one lock.
 macro_rules! operations {
@@ -308,7 +309,7 @@ fn after_readers_deaths<K: ReadWriteLock>(site: Site<K>, told: bool) -> Box<dyn 
 /// Runs a task until it yields, and kills it there, on another machine.
 fn kill(body: impl FnOnce() + 'static) {
     let mut machine = Machine::new();
-    let task = machine.spawn(body);
+    let task = spawn(&machine, Box::new(body));
     machine.run(task, None);
     machine.kill(task);
 }
