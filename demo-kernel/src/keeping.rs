@@ -75,6 +75,10 @@ unsafe impl Platform for Kernel {
         tasks::hold(stopped.task.id()).expect("a seized task can be held");
     }
 
+    fn panic_message(&self, task: TaskId) -> Option<&str> {
+        Some(tasks::panic_note(task).ok()??.as_str())
+    }
+
     fn pull_kill_switch(&self, task: TaskId) {
         // One that is gone need not stop.
         let _ = tasks::pull_kill_switch(task);

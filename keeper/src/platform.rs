@@ -85,6 +85,13 @@ pub unsafe trait Platform {
     /// Keeps the task as a corpse, to be looked at, until it is seized again.
     fn hold(&self, stopped: Stopped<'_>);
 
+    /// What `task`, which has stopped because it panicked, said, and where. It is for the report: without
+    /// it, that has the frames alone.
+    fn panic_message(&self, task: TaskId) -> Option<&str> {
+        let _ = task;
+        None
+    }
+
     /// Has `task` stop at its next [safepoint](drop_registry::safepoint): makes
     /// [`KillSwitch::is_pulled`](drop_registry::KillSwitch::is_pulled) true for that life of it. If a
     /// platform has no such thing, it does nothing, and the kill waits until it is due.

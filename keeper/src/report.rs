@@ -3,7 +3,7 @@
 use core::fmt;
 
 use drop_registry::{Ledger, Outcome, ResourceKind, Settled};
-use heapless::Vec;
+use heapless::{String, Vec};
 use task_model::{FaultInfo, TaskId};
 
 use crate::inbox::Cause;
@@ -62,6 +62,9 @@ pub struct Report {
     pub task: TaskId,
     /// Why it stopped.
     pub fault: FaultInfo,
+    /// What it said when it panicked, and where, if its platform [knows](crate::Platform::panic_message);
+    /// what there is room for.
+    pub message: String<192>,
     /// Its frames, innermost first: as many as there is room for of those that the walk found.
     pub frames: Vec<FrameReport, MAX_FRAMES>,
     /// How the walk ended.
@@ -110,6 +113,7 @@ impl Report {
         Self {
             task: TaskId::first(0),
             fault: FaultInfo::killed(0),
+            message: String::new(),
             frames: Vec::new(),
             walk_end: WalkEnd::Complete,
             resources: Log::new(Resource::FILLER),
@@ -143,6 +147,7 @@ impl Report {
     ) {
         self.task = task;
         self.fault = *fault;
+        self.message.clear();
         self.frames.clear();
         self.walk_end = WalkEnd::Complete;
         self.resources.clear();
@@ -194,6 +199,14 @@ impl Report {
         }
     }
 
+    /// Notes what the task said.
+    pub(crate) fn note_message(&mut self, message: &str) {
+        self.message.clear();
+        let fits = message.floor_char_boundary(self.message.capacity());
+        // As much as fits, fits.
+        let _ = self.message.push_str(&message[..fits]);
+    }
+
     /// Notes who is asked.
     pub(crate) fn asked(&mut self, keeper: KeeperId) {
         // Full: the first ones are the ones to show.
@@ -204,6 +217,7 @@ impl Report {
     /// looked at: of what takes more than one store to write, there may be a part. What stays is
     /// single bytes, the [logs](Log), and what was written before the case could be found.
     pub(crate) fn inherited(&mut self) {
+        self.message.clear();
         self.verdict = None;
         self.refusal = None;
         self.restarted_as = None;
@@ -324,6 +338,9 @@ impl fmt::Display for FrameCoverage {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "task {}: {}", self.task, self.fault)?;
+        for line in self.message.lines() {
+            writeln!(f, "  {line}")?;
+        }
         for (index, frame) in self.frames.iter().enumerate() {
             write_frame(f, index, frame)?;
             for resource in self.resources_of(index) {

@@ -27,6 +27,7 @@ mod module_faults;
 mod no_keeper;
 mod one_for_all;
 mod page_fault_holding_lock;
+mod panic_holding_lock;
 mod refcount_held;
 mod repair_routine;
 mod rest_for_one;
@@ -67,6 +68,7 @@ impl Scenario {
 
 const SCENARIOS: &[Scenario] = &[
     page_fault_holding_lock::SCENARIO,
+    panic_holding_lock::SCENARIO,
     killed_in_empty_loop::SCENARIO,
     box_in_nounwind_frame::SCENARIO,
     refcount_held::SCENARIO,

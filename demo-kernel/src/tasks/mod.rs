@@ -100,7 +100,7 @@ pub(crate) fn holds_anything(id: TaskId) -> Result<bool, TaskError> {
 ///
 /// # Errors
 /// [`TaskError::Stale`]
-pub(crate) fn panic_note(id: TaskId) -> Result<Option<PanicNote>, TaskError> {
+pub(crate) fn panic_note(id: TaskId) -> Result<Option<&'static PanicNote>, TaskError> {
     with_task(id, |task| Ok(task.panic_note()))
 }
 

@@ -5,7 +5,7 @@ use core::fmt;
 use core::sync::atomic::{Ordering, compiler_fence};
 
 use drop_registry::{Ledger, settle, take_over};
-use task_model::{FaultInfo, FrozenTask, TaskId};
+use task_model::{FaultInfo, FaultKind, FrozenTask, TaskId};
 
 use super::Keepers;
 use crate::docket::OpenCase;
@@ -280,6 +280,11 @@ impl<P: Platform> Keepers<P> {
             compiler_fence(Ordering::SeqCst);
         }
         if !report.walked {
+            if report.fault.kind == FaultKind::Panicked
+                && let Some(message) = self.platform.panic_message(report.task)
+            {
+                report.note_message(message);
+            }
             self.walk(task, report);
             report.walked = true;
         }
