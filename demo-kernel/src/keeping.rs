@@ -12,8 +12,8 @@ use crossbeam_queue::ArrayQueue;
 use drop_registry::{Domain, WindowTable};
 use keeper::unwind::{CompiledMemory, Images, LoadedSection, UnwindTables};
 use keeper::{
-    CannotRestart, Capacity, KeeperId, Keepers, Meter, NoSuchTask, Platform, Policy, PostError,
-    RegisterError, Report, Stopped, Usage, Verdict, policy,
+    CannotRestart, Capacity, End, KeeperId, Keepers, Meter, NoSuchTask, PeerError, Platform,
+    Policy, PostError, RegisterError, Report, Stopped, Usage, Verdict, policy,
 };
 use log::{error, info, warn};
 use spin::Once;
@@ -304,6 +304,42 @@ impl Drop for LogLines {
 /// The images whose frames the keepers can name, if there are keepers.
 pub(crate) fn images() -> Option<&'static Images<'static>> {
     KEEPERS.get().map(Keepers::images)
+}
+
+/// A task has finished, and holds nothing. Called in the trap.
+pub(crate) fn finished(task: TaskId) {
+    if let Some(keepers) = KEEPERS.get() {
+        keepers.finished(task);
+    }
+}
+
+/// Waits for the end of a life of a task, and says how it ended.
+///
+/// # Errors
+/// If the task that calls cannot watch it.
+pub(crate) fn join(task: TaskId) -> Result<End, PeerError> {
+    let (Some(keepers), Some(me)) = (KEEPERS.get(), tasks::current()) else {
+        return Err(PeerError::NoSuchTask(task));
+    };
+    match keepers.monitor(me, task) {
+        Err(PeerError::Ended(it, end)) if it == task => return Ok(end),
+        monitored => monitored?,
+    }
+    loop {
+        if let Some(end) = keepers.end_of(task) {
+            keepers.demonitor(me, task);
+            return Ok(end);
+        }
+        tasks::park();
+    }
+}
+
+/// Links two tasks: if one of them dies, the other one is killed.
+///
+/// # Errors
+/// As [`Keepers::link`].
+pub(crate) fn link(one: TaskId, other: TaskId) -> Result<(), PeerError> {
+    KEEPERS.get().ok_or(PeerError::NoSuchTask(one))?.link(one, other)
 }
 
 /// The keeper that this task serves.

@@ -67,6 +67,8 @@ mod meter;
 #[cfg(feature = "alloc")]
 mod orders;
 #[cfg(feature = "alloc")]
+mod peers;
+#[cfg(feature = "alloc")]
 mod platform;
 #[cfg(feature = "alloc")]
 pub mod policy;
@@ -94,6 +96,8 @@ pub use log::Log;
 pub use meter::{CpuBudget, HoldBudget, Meter, Usage};
 #[cfg(feature = "alloc")]
 pub use orders::Orders;
+#[cfg(feature = "alloc")]
+pub use peers::{End, PeerError};
 #[cfg(feature = "alloc")]
 pub use platform::{CannotRestart, NoSuchTask, Platform, Stopped};
 #[cfg(feature = "alloc")]

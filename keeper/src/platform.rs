@@ -100,8 +100,11 @@ pub unsafe trait Platform {
     }
 
     /// Makes a keeper's task run soon, if it sleeps because it had nothing to
-    /// [serve](crate::Seat::serve). A wake-up that comes before it sleeps must not be lost.
-    fn wake(&self, keeper: TaskId);
+    /// [serve](crate::Seat::serve); or a task that [watches](crate::Keepers::monitor) another one, if it
+    /// sleeps. A wake-up that comes before it sleeps must not be lost.
+    ///
+    /// One that ends while it holds nothing, and is not posted, is [told of](crate::Keepers::finished).
+    fn wake(&self, task: TaskId);
 
     /// Ends the kernel, because of what is reported.
     fn panic(&self, report: &Report) -> !;

@@ -28,6 +28,7 @@ mod no_keeper;
 mod one_for_all;
 mod page_fault_holding_lock;
 mod panic_holding_lock;
+mod peers;
 mod refcount_held;
 mod repair_routine;
 mod rest_for_one;
@@ -92,6 +93,7 @@ const SCENARIOS: &[Scenario] = &[
     rest_for_one::SCENARIO,
     restart_intensity::SCENARIO,
     supervision_tree::SCENARIO,
+    peers::SCENARIO,
     fault_outside_of_tasks::IN_TRAP_HANDLER,
     fault_outside_of_tasks::WITH_INTERRUPTS_OFF,
     costs::SCENARIO,

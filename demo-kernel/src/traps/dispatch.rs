@@ -70,6 +70,7 @@ fn handle(task: &Task, vector: u8, error_code: u64, registers: &RegisterFile, at
             faulted(task, FaultInfo::exited(registers.rip), at);
         }
         Vector::EXIT => {
+            keeping::finished(task.id());
             // Legal: the task runs. Its stack is free from here on, and this trap does not use it.
             let _ = task.retire();
         }

@@ -91,10 +91,7 @@ impl Docket {
 
     /// Whether one more case may be left to somebody else.
     fn may_defer(&self) -> bool {
-        let deferred = |slot: &&Slot| {
-            matches!(slot.word().phase(), Phase::Deferring | Phase::Deferred | Phase::Delayed)
-        };
-        self.slots.iter().filter(deferred).count() < self.deferrable
+        self.slots.iter().filter(|slot| slot.word().is_left_to_others()).count() < self.deferrable
     }
 
     /// Rules on a deferred case by its token's numbers. Returns the keeper that is to carry it out;
@@ -115,6 +112,13 @@ impl Docket {
         let keeper = self.slots.iter().find_map(|slot| slot.answer_for(task, verdict))?;
         self.announce();
         Some(keeper)
+    }
+
+    /// Whether the verdict on the case of `task` is to come later.
+    pub(crate) fn is_deferred(&self, task: TaskId) -> bool {
+        let is_deferred =
+            |slot: &Slot| slot.word().is_left_to_others() && slot.task() == Some(task);
+        self.slots.iter().any(is_deferred)
     }
 
     /// Takes back the restart that the case of `task` is to have later, which is left to somebody

@@ -220,8 +220,10 @@ impl Kernel {
     fn turn(&self, task: TaskId, turn: Turn) -> Stop {
         let began = self.tasks().now();
         let (stop, fault) = self.tasks().run(task, turn);
-        if let Some(fault) = fault {
-            self.post(task, fault);
+        match fault {
+            Some(fault) => self.post(task, fault),
+            None if stop == Stop::Finished => self.keepers.finished(task),
+            None => {}
         }
         self.charge(task, self.tasks().now() - began);
         stop

@@ -18,6 +18,7 @@ use crate::chain::{Chain, Link};
 use crate::docket::{Docket, Late};
 use crate::inbox::Inbox;
 use crate::meter::Gauge;
+use crate::peers::Peers;
 use crate::unwind::{Images, UnwindTables};
 use crate::{
     KeeperId, Meter, Platform, Policy, PostError, RegisterError, Token, TooLate, Usage, Verdict,
@@ -58,7 +59,7 @@ pub struct Keepers<P> {
     images: Images<'static>,
     chain: Chain,
     inbox: Inbox,
-    docket: Arc<Docket>,
+    pub(crate) docket: Arc<Docket>,
     /// By number of the task.
     tries: Box<[act::Tries]>,
     corpses: act::Corpses,
@@ -68,6 +69,7 @@ pub struct Keepers<P> {
     for_interrupts_off: &'static dyn Policy,
     /// By number of the task.
     gauges: Box<[Gauge]>,
+    pub(crate) peers: Peers,
 }
 
 impl<P: Platform> Keepers<P> {
@@ -99,6 +101,7 @@ impl<P: Platform> Keepers<P> {
             longest_no_kill: 100_000_000,
             for_interrupts_off: &policy::Panic,
             gauges: (0..capacity.tasks).map(|_| Gauge::new()).collect(),
+            peers: Peers::new(capacity.tasks),
         }
     }
 

@@ -11,6 +11,7 @@ mod keeper_tasks;
 mod kills;
 mod landing_pads;
 mod meters;
+mod peers;
 mod recovery;
 mod rulings;
 mod verdicts;
