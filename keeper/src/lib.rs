@@ -35,6 +35,7 @@
 //! | [`supervisor`] | what the failure of one task means to others: supervision trees |
 //! | [`Case`], [`Verdict`], [`Token`] | about what, what can be decided, and the right to do it later |
 //! | [`Orders`] | what a policy may do about other tasks |
+//! | [`Keepers::monitor`], [`Keepers::link`], [`End`] | tasks that watch each other, or die together |
 //! | [`Report`], [`FrameReport`], [`Resource`] | what was found, and what was done |
 //! | [`unwind`] | walking frames from outside |
 //! | `hosted` | with the feature of that name: a kernel in a Linux process, to test policies in |

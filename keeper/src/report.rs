@@ -81,6 +81,8 @@ pub struct Report {
     pub(crate) recovery: Recovery,
     /// Whether its frames have been looked at.
     pub(crate) walked: bool,
+    /// Whether those have been told that watch it.
+    pub(crate) peers_told: bool,
     /// Whether it served a keeper, and its cases are another's by now.
     pub(crate) lost_cases: bool,
     /// Which notice opened the case.
@@ -121,6 +123,7 @@ impl Report {
             recovered_to: None,
             recovery: Recovery::Cutting,
             walked: false,
+            peers_told: false,
             lost_cases: false,
             cause: Cause::Fault,
             policy: None,
@@ -155,6 +158,7 @@ impl Report {
         self.recovered_to = None;
         self.recovery = Recovery::Cutting;
         self.walked = false;
+        self.peers_told = false;
         self.lost_cases = false;
         self.policy = policy;
         self.told = 0;

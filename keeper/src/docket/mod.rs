@@ -114,13 +114,6 @@ impl Docket {
         Some(keeper)
     }
 
-    /// Whether the verdict on the case of `task` is to come later.
-    pub(crate) fn is_deferred(&self, task: TaskId) -> bool {
-        let is_deferred =
-            |slot: &Slot| slot.word().is_left_to_others() && slot.task() == Some(task);
-        self.slots.iter().any(is_deferred)
-    }
-
     /// Takes back the restart that the case of `task` is to have later, which is left to somebody
     /// instead, until `due`. Whether there was one.
     pub(crate) fn recall(&self, task: TaskId, due: u64) -> bool {

@@ -48,7 +48,7 @@ impl Slot {
         }
     }
 
-    pub(super) fn task(&self) -> Option<TaskId> {
+    fn task(&self) -> Option<TaskId> {
         let packed = self.task.load(Ordering::Acquire);
         (packed != NO_TASK)
             .then_some(TaskId { index: (packed >> 32) as u32, generation: packed as u32 })

@@ -122,8 +122,6 @@ impl<P: Platform> Keepers<P> {
         self.leave_seat_of(task);
         self.corpses.bury(task);
         self.inbox.kill_is_over(task);
-        // Before there is a next life that could be watched.
-        self.tell_peers_of(task, report.fault.kind);
         report.verdict = Some(Verdict::Exit);
         let restarted = if verdict == Verdict::Restart {
             self.platform.restart(stopped)

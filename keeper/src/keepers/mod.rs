@@ -59,7 +59,7 @@ pub struct Keepers<P> {
     images: Images<'static>,
     chain: Chain,
     inbox: Inbox,
-    pub(crate) docket: Arc<Docket>,
+    docket: Arc<Docket>,
     /// By number of the task.
     tries: Box<[act::Tries]>,
     corpses: act::Corpses,

@@ -256,8 +256,8 @@ impl<P: Platform> Keepers<P> {
         }
     }
 
-    /// Frees locks and counts, and names the frames. In this order, since whoever waits for a lock
-    /// need not wait for frames to be counted.
+    /// Frees locks and counts, tells the task's peers, and names the frames. In this order, since whoever
+    /// waits for a lock need not wait for frames to be counted.
     pub(super) fn settle_and_walk(
         &self,
         task: &FrozenTask<'_>,
@@ -278,6 +278,10 @@ impl<P: Platform> Keepers<P> {
             compiler_fence(Ordering::SeqCst);
             report.settled = true;
             compiler_fence(Ordering::SeqCst);
+        }
+        if !report.peers_told {
+            self.tell_peers_of(report.task, report.fault.kind);
+            report.peers_told = true;
         }
         if !report.walked {
             if report.fault.kind == FaultKind::Panicked

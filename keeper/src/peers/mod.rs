@@ -2,7 +2,8 @@
 //!
 //! A *monitor* tells one task of the end of another's life. A *link* ties two together: if one of them
 //! dies, the other one is killed. Both are Erlang's, and both are of lives, not of tasks: they end with
-//! the life that they are of, also if that is restarted.
+//! the life that they are of, also if that is restarted. A life is over for its peers as soon as what it
+//! held has been given up: nobody waits until it is decided what comes after it.
 //!
 //! There is a bit for each pair of tasks and each of these, so there is room for all of them, and
 //! whoever tells an end neither allocates nor waits.
@@ -217,7 +218,8 @@ impl<P: Platform> Keepers<P> {
         Some((task, Ended::unpack(ended, task.generation)?))
     }
 
-    /// Whether that life is over, and how it ended: what it held has been given up then.
+    /// Whether that life is over, and how it ended. That is so as soon as its locks and counts have been
+    /// given up, also if its corpse is kept, or a verdict on it is still to come.
     ///
     /// To wait for it, [monitor](Self::monitor) it first, and sleep while this is `None`.
     pub fn end_of(&self, task: TaskId) -> Option<End> {
@@ -225,8 +227,7 @@ impl<P: Platform> Keepers<P> {
     }
 
     /// Links two tasks: if one of them dies, the other one is [killed](Self::kill). If one finishes, the
-    /// link is gone. One that is before its keeper, and whose verdict is deferred, is left to whoever
-    /// gives that.
+    /// link is gone.
     ///
     /// # Errors
     /// As [`monitor`](Self::monitor).
@@ -250,7 +251,7 @@ impl<P: Platform> Keepers<P> {
         self.tell_peers(task, End::Finished);
     }
 
-    /// Tells of an end that a keeper has brought about, before another life begins.
+    /// Tells of a life that is over, since what it held has been given up, before another one begins.
     pub(crate) fn tell_peers_of(&self, task: TaskId, fault: FaultKind) {
         let end = if fault == FaultKind::Exited { End::Finished } else { End::Died };
         self.tell_peers(task, end);
@@ -259,10 +260,8 @@ impl<P: Platform> Keepers<P> {
     fn tell_peers(&self, task: TaskId, end: End) {
         let wake = |watcher| self.platform().wake(watcher);
         let kill = |linked| {
-            if !self.docket.is_deferred(linked) {
-                // There is room for a task that has been linked.
-                let _ = self.kill(linked);
-            }
+            // There is room for a task that has been linked.
+            let _ = self.kill(linked);
         };
         self.peers.end(task, end, wake, kill);
     }

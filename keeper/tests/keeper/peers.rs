@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use drop_registry::Parker;
 use keeper::hosted::{Current, Kernel, yield_now};
 use keeper::supervisor::{Backoff, ChildKind, Strategy, Supervisor};
-use keeper::{End, PeerError, Verdict, policy};
+use keeper::{Case, End, PeerError, Policy, Verdict, policy};
 use task_model::{FaultKind, TaskId, TaskState};
 
 use crate::faults;
@@ -71,6 +71,50 @@ fn a_task_that_sleeps_until_another_ends_is_woken() {
 }
 
 #[test]
+fn an_end_is_told_before_it_is_decided_what_comes_after_it() {
+    static SUPERVISOR: Supervisor = Supervisor::new(Strategy::OneForOne, 1_000_000_000_000);
+    for policy in [&policy::Hold as &'static dyn Policy, &SUPERVISOR] {
+        let kernel = Kernel::new();
+        let (watcher, task, linked) = (
+            kernel.spawn(forever),
+            kernel.spawn_with_policy(policy, forever),
+            kernel.spawn(forever),
+        );
+        SUPERVISOR.add(task, ChildKind::Permanent).unwrap();
+        kernel.keepers().monitor(watcher, task).unwrap();
+        kernel.keepers().link(task, linked).unwrap();
+        kernel.kill(task);
+        kernel.serve();
+        assert_ne!(kernel.state(task), TaskState::Dead);
+        assert_eq!(kernel.keepers().next_end(watcher), Some((task, End::Died)));
+        assert_eq!(kernel.state(linked), TaskState::Dead);
+        // The supervisor is for both kernels.
+        SUPERVISOR.remove(task).unwrap();
+    }
+}
+
+#[test]
+fn a_task_that_is_resumed_has_not_ended() {
+    #[derive(Debug)]
+    struct Skip;
+    impl Policy for Skip {
+        fn rule(&self, case: &mut Case<'_>) -> Verdict {
+            case.frozen().registers_mut().rip += 2;
+            Verdict::Resume
+        }
+    }
+    let kernel = Kernel::new();
+    let watcher = kernel.spawn(forever);
+    let task = kernel.spawn_with_policy(&Skip, || {
+        faults::invalid_opcode();
+        forever();
+    });
+    kernel.keepers().monitor(watcher, task).unwrap();
+    kernel.run_turns(3);
+    assert_eq!((kernel.keepers().next_end(watcher), kernel.keepers().end_of(task)), (None, None));
+}
+
+#[test]
 fn a_life_that_is_over_is_not_waited_for() {
     let kernel = Kernel::new();
     let keepers = kernel.keepers();
@@ -85,9 +129,15 @@ fn a_life_that_is_over_is_not_waited_for() {
     let beyond = TaskId::first(Kernel::MAX_TASKS as u32);
     assert_eq!(keepers.monitor(watcher, beyond), Err(PeerError::NoSuchTask(beyond)));
     assert_eq!(keepers.monitor(beyond, watcher), Err(PeerError::NoSuchTask(beyond)));
-    keepers.demonitor(beyond, watcher);
     keepers.demonitor(watcher, beyond);
     assert_eq!((keepers.next_end(watcher), keepers.next_end(beyond)), (None, None));
+    // What is said of a task that cannot be has nothing to do with others.
+    let other = kernel.spawn(forever);
+    keepers.monitor(watcher, other).unwrap();
+    keepers.demonitor(beyond, TaskId::first(other.index - 1));
+    kernel.kill(other);
+    kernel.serve();
+    assert_eq!(keepers.next_end(watcher), Some((other, End::Died)));
 }
 
 #[test]
@@ -156,7 +206,8 @@ fn a_link_is_of_lives() {
     kernel.keepers().link(one, other).unwrap();
     kernel.kill(one);
     assert_eq!(kernel.serve().len(), 2, "both are restarted");
-    // Their next lives are not linked.
+    // Their next lives are not linked, even if they watch others.
+    kernel.keepers().monitor(other.next_generation(), one.next_generation()).unwrap();
     kernel.kill(one.next_generation());
     assert_eq!(kernel.serve().len(), 1);
     assert_eq!(kernel.state(other.next_generation()), TaskState::Ready);
