@@ -17,7 +17,7 @@ pub trait Policy: fmt::Debug + Sync {
     fn rule(&self, case: &mut Case<'_>) -> Verdict;
 
     /// Whether a task comes before its keeper at its end, too, if its entry returns and it holds
-    /// nothing: as [`FaultKind::Exited`](task_model::FaultKind::Exited). The platform asks.
+    /// nothing: as [`FaultKind::Exited`]. The platform asks.
     fn rules_on_exits(&self) -> bool {
         false
     }
