@@ -2,45 +2,62 @@
 #![expect(unsafe_code, reason = "forks")]
 
 use std::collections::VecDeque;
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Result, bail};
-
-use crate::operation::Findings;
 
 /// How many seconds of CPU time a child may take before it counts as stuck. Not of the clock: that
 /// goes on while a busy machine runs something else.
 const TIME_LIMIT: libc::rlim_t = 10;
 
-/// Children that are on their way, at most `jobs` of them.
-#[derive(Debug)]
-pub(crate) struct Children<B> {
-    jobs: usize,
-    running: VecDeque<(libc::pid_t, B)>,
+/// What a child has to say, in a byte; and what is said of one that could say nothing.
+pub trait Outcome {
+    /// Its time was up.
+    const STUCK: Self;
+    /// It was ended by a signal.
+    const CRASHED: Self;
+
+    /// What goes to the parent.
+    fn to_byte(self) -> u8;
+
+    /// What has come from the child.
+    fn from_byte(byte: u8) -> Self;
 }
 
-impl<B> Children<B> {
-    pub(crate) const fn new(jobs: usize) -> Self {
-        Self { jobs, running: VecDeque::new() }
+/// Children that are on their way, at most `jobs` of them, each for one boundary.
+#[derive(Debug)]
+pub struct Children<B, O> {
+    jobs: usize,
+    running: VecDeque<(libc::pid_t, B)>,
+    outcome: PhantomData<O>,
+}
+
+impl<B, O: Outcome> Children<B, O> {
+    /// None yet, of at most so many at a time.
+    pub const fn new(jobs: usize) -> Self {
+        Self { jobs, running: VecDeque::new(), outcome: PhantomData }
     }
 
     /// Runs `body` in a child. Returns what an earlier one found, if it had to make room.
-    pub(crate) fn spawn(
-        &mut self,
-        boundary: B,
-        body: impl FnOnce() -> Findings,
-    ) -> Result<Option<(B, Findings)>> {
+    ///
+    /// Other threads of the process are not in the child: they must wait for this one, and hold nothing
+    /// that the child needs.
+    ///
+    /// # Errors
+    /// If the system has no room for another process.
+    pub fn spawn(&mut self, boundary: B, body: impl FnOnce() -> O) -> Result<Option<(B, O)>> {
         let done = if self.running.len() >= self.jobs.max(1) { self.wait()? } else { None };
-        // SAFETY: the process has one thread, so the child has everything that its code needs.
+        // SAFETY: what the child's code needs is no other thread's: see above.
         match unsafe { libc::fork() } {
             -1 => bail!("no child process: {}", std::io::Error::last_os_error()),
             0 => {
                 let limit = libc::rlimit { rlim_cur: TIME_LIMIT, rlim_max: libc::RLIM_INFINITY };
                 // SAFETY: ends this child, by SIGXCPU, if it takes too long.
                 unsafe { libc::setrlimit(libc::RLIMIT_CPU, &raw const limit) };
-                let findings = body();
+                let said = body().to_byte();
                 // SAFETY: ends the child without running the parent's exit handlers.
-                unsafe { libc::_exit(findings.bits().into()) }
+                unsafe { libc::_exit(said.into()) }
             }
             child => self.running.push_back((child, boundary)),
         }
@@ -48,30 +65,37 @@ impl<B> Children<B> {
     }
 
     /// Waits for the oldest child, if there is one.
-    pub(crate) fn wait(&mut self) -> Result<Option<(B, Findings)>> {
+    ///
+    /// # Errors
+    /// If it is lost.
+    pub fn wait(&mut self) -> Result<Option<(B, O)>> {
         let Some((child, boundary)) = self.running.pop_front() else { return Ok(None) };
         let mut status = 0;
         // SAFETY: `child` is ours, and `status` is where its status goes.
         if unsafe { libc::waitpid(child, &raw mut status, 0) } != child {
             bail!("a child process is lost: {}", std::io::Error::last_os_error());
         }
-        let findings = if libc::WIFEXITED(status) {
-            Findings::from_bits(libc::WEXITSTATUS(status) as u8)
+        let outcome = if libc::WIFEXITED(status) {
+            O::from_byte(libc::WEXITSTATUS(status) as u8)
         } else if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGXCPU {
-            Findings::STUCK
+            O::STUCK
         } else {
-            Findings::CRASHED
+            O::CRASHED
         };
-        Ok(Some((boundary, findings)))
+        Ok(Some((boundary, outcome)))
     }
 }
 
 /// Two counts that children add to.
 #[derive(Debug)]
-pub(crate) struct Tally(&'static [AtomicU64; 2]);
+pub struct Tally(&'static [AtomicU64; 2]);
 
 impl Tally {
-    pub(crate) fn new() -> Result<Self> {
+    /// Both 0.
+    ///
+    /// # Errors
+    /// If the system has no memory to share.
+    pub fn new() -> Result<Self> {
         // SAFETY: an anonymous mapping at an address of the system's choice touches nothing else.
         let page = unsafe {
             let (access, kind) =
@@ -85,16 +109,18 @@ impl Tally {
         Ok(Self(unsafe { &*page.cast() }))
     }
 
-    pub(crate) fn executed(&self) {
+    /// Counts a boundary that was come to.
+    pub fn executed(&self) {
         self.0[0].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn killed(&self) {
+    /// Counts a death there.
+    pub fn killed(&self) {
         self.0[1].fetch_add(1, Ordering::Relaxed);
     }
 
     /// What was executed, and what killed.
-    pub(crate) fn read(&self) -> (u64, u64) {
+    pub fn read(&self) -> (u64, u64) {
         (self.0[0].load(Ordering::Relaxed), self.0[1].load(Ordering::Relaxed))
     }
 }

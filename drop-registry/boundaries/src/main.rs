@@ -12,10 +12,9 @@
 //! | [`operations`] | the operations |
 //! | [`sweep`] | all k of one operation |
 //! | [`settler`] | the same, with the settling code killed at each of its instructions too |
-//! | [`fork`] | a child for each boundary |
+//! | [`boundaries::fork`] | a child for each boundary |
 
 mod bystanders;
-mod fork;
 mod operation;
 mod operations;
 mod settler;

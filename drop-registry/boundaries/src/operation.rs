@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::ops::BitOrAssign;
 
+use boundaries::fork::Outcome;
 use drop_registry::TrackedHeap;
 use drop_registry::hosted::{Hosted, Machine, Stop, yield_now};
 
@@ -78,6 +79,19 @@ pub(crate) enum Companion {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Findings(u8);
 
+impl Outcome for Findings {
+    const STUCK: Self = Self::STUCK;
+    const CRASHED: Self = Self::CRASHED;
+
+    fn to_byte(self) -> u8 {
+        self.0
+    }
+
+    fn from_byte(byte: u8) -> Self {
+        Self(byte)
+    }
+}
+
 impl Findings {
     /// Something is still held by the dead task, or lost.
     pub(crate) const LEAKED: Self = Self(1);
@@ -95,14 +109,6 @@ impl Findings {
     pub(crate) const TORN: Self = Self(128);
     /// The child that settled and audited did not come to an end of its own.
     pub(crate) const CRASHED: Self = Self(32);
-
-    pub(crate) const fn bits(self) -> u8 {
-        self.0
-    }
-
-    pub(crate) const fn from_bits(bits: u8) -> Self {
-        Self(bits)
-    }
 
     pub(crate) const fn contains(self, other: Self) -> bool {
         self.0 & other.0 != 0

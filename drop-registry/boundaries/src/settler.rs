@@ -10,13 +10,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ptr::NonNull;
 
 use anyhow::Result;
+use boundaries::fork::{Children, Tally};
 use drop_registry::hosted::{Hosted, Stop, domain};
 use drop_registry::{
     Domain, Ledger, Outcome, Settled, TrackedHeap, WindowTable, reclaim, settle, take_over,
 };
 use task_model::{FrozenTask, RegisterFile, StackMemory, TaskId};
 
-use crate::fork::{Children, Tally};
 use crate::operation::{self, Findings, Mark, Operation, begin, end, take_mark};
 use crate::spawn::spawn;
 use crate::sweep::{Run, Sweep};

@@ -3,12 +3,12 @@
 use std::fmt;
 
 use anyhow::{Result, bail};
+use boundaries::fork::{Children, Tally};
 use drop_registry::hosted::{Machine, Stop};
 use drop_registry::{Outcome, Settled};
 use task_model::TaskId;
 
 use crate::bystanders::Bystanders;
-use crate::fork::{Children, Tally};
 use crate::operation::{Audit, Companion, Findings, Mark, Operation, World, take_mark};
 use crate::spawn::spawn;
 

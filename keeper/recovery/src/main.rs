@@ -16,10 +16,9 @@
 //! | [`sweep`] | all k of one recovery |
 //! | [`audit`] | what is left |
 //! | [`writes`] | which instructions leave something behind |
-//! | [`fork`] | a child for each boundary |
+//! | [`boundaries::fork`] | a child for each boundary |
 
 mod audit;
-mod fork;
 mod sweep;
 mod world;
 mod writes;

@@ -3,12 +3,12 @@
 use std::fmt;
 
 use anyhow::{Result, bail};
+use boundaries::fork::{Children, Outcome, Tally};
 use keeper::Verdict;
 use keeper::hosted::Stop;
 use task_model::{FaultInfo, TaskId, TaskState};
 
 use crate::audit::{self, End, found};
-use crate::fork::{Children, Exit, Tally};
 use crate::world::{Rulings, World};
 use crate::writes;
 
@@ -44,6 +44,33 @@ pub(crate) struct Sweep {
 /// A child that crashed, and a victim that ended as nobody ruled, or not as was ruled before.
 const CRASHED: u8 = 32;
 const UNRULED: u8 = 64;
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    /// By itself, and with this to say.
+    Said(u8),
+    /// Its time was up.
+    Stuck,
+    /// By a signal.
+    Crashed,
+}
+
+impl Outcome for Exit {
+    const STUCK: Self = Self::Stuck;
+    const CRASHED: Self = Self::Crashed;
+
+    fn to_byte(self) -> u8 {
+        match self {
+            Self::Said(byte) => byte,
+            Self::Stuck | Self::Crashed => unreachable!("that is said of a child, and not by it"),
+        }
+    }
+
+    fn from_byte(byte: u8) -> Self {
+        Self::Said(byte)
+    }
+}
 
 impl Sweep {
     fn note(&mut self, boundary: String, exit: Exit, allowed: impl FnOnce(End) -> bool) {
@@ -167,7 +194,7 @@ pub(crate) fn keeper(recovery: &Recovery, death: Death, jobs: usize) -> Result<S
         let body = || {
             run.end(keeper, death);
             run.others(recovery);
-            audit::audit(run.0)
+            Exit::Said(audit::audit(run.0))
         };
         if last == Step::Wrote {
             sweep.distinct += 1;
@@ -220,7 +247,7 @@ pub(crate) fn parent(recovery: &Recovery, every: u64, jobs: usize) -> Result<Swe
 }
 
 /// In a child: ends the keeper, and in children of that, its parent.
-fn below(run: &Run, recovery: &Recovery, first: u64, every: u64, tally: &Tally) -> u8 {
+fn below(run: &Run, recovery: &Recovery, first: u64, every: u64, tally: &Tally) -> Exit {
     run.end(run.0.keeper.get(), Death::Kill);
     let parent = run.0.parent.get();
     let mut children = Children::new(1);
@@ -242,7 +269,7 @@ fn below(run: &Run, recovery: &Recovery, first: u64, every: u64, tally: &Tally) 
                 note(children.spawn((), || {
                     run.end(parent, Death::Fault);
                     run.others(recovery);
-                    audit::audit(run.0)
+                    Exit::Said(audit::audit(run.0))
                 }));
             }
             k += 1;
@@ -250,5 +277,5 @@ fn below(run: &Run, recovery: &Recovery, first: u64, every: u64, tally: &Tally) 
         last = run.step(parent).unwrap_or_else(|_| std::process::abort());
     }
     note(children.wait());
-    all
+    Exit::Said(all)
 }
