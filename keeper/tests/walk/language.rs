@@ -375,6 +375,8 @@ fn stops(switch: *mut Switch) {
         // SAFETY: all functions here run in the task that `StoppedTask::run` gave this switch to.
         unsafe { stop_task(switch) }
     }
+    // Without this an optimiser sees that nothing here unwinds, and makes no landing pads.
+    assert!(black_box(true), "it may unwind");
 }
 
 #[inline(never)]
