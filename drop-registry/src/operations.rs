@@ -36,6 +36,21 @@ pub enum ResourceKind {
     Unknown,
 }
 
+task_model::stored_as! { ResourceKind {
+    Mutex = 0,
+    ReadLock = 1,
+    WriteLock = 2,
+    Share = 3,
+    Box = 4,
+    Obligation = 5,
+    Permit = 6,
+    Once = 7,
+    WaitQueue = 8,
+    NoKill = 9,
+    Unknown = 10,
+    RecoveryPoint = 11,
+} }
+
 impl fmt::Display for ResourceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -121,6 +136,19 @@ pub enum Outcome {
     /// [`Domain`](crate::Domain). Nothing was touched, and the entry is gone.
     Refused,
 }
+
+task_model::stored_as! { Outcome {
+    Released = 0,
+    OwnerDied = 1,
+    RolledBack = 2,
+    Orphaned = 3,
+    Reclaimed = 4,
+    Repaired = 5,
+    GivenUp = 6,
+    Quarantined = 7,
+    Disowned = 8,
+    Refused = 9,
+} }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -37,6 +37,7 @@
 //! | [`Orders`] | what a policy may do about other tasks |
 //! | [`Keepers::monitor`], [`Keepers::link`], [`End`] | tasks that watch each other, or die together |
 //! | [`Report`], [`FrameReport`], [`Resource`] | what was found, and what was done |
+//! | `post_mortem` | with the feature `post-mortem`: reports in memory that may outlive a reset |
 //! | [`unwind`] | walking frames from outside |
 //! | `hosted` | with the feature of that name: a kernel in a Linux process, to test policies in |
 //!
@@ -73,6 +74,8 @@ mod peers;
 mod platform;
 #[cfg(feature = "alloc")]
 pub mod policy;
+#[cfg(feature = "post-mortem")]
+pub mod post_mortem;
 #[cfg(feature = "alloc")]
 mod report;
 #[cfg(feature = "alloc")]

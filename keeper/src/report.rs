@@ -4,7 +4,7 @@ use core::fmt;
 
 use drop_registry::{Ledger, Outcome, ResourceKind, Settled};
 use heapless::{String, Vec};
-use task_model::{FaultInfo, TaskId};
+use task_model::{FaultInfo, GeneralRegisters, TaskId};
 
 use crate::inbox::Cause;
 use crate::unwind::{Frame, FrameOrigin, Landing, MAX_FRAMES, WalkEnd};
@@ -65,6 +65,8 @@ pub struct Report {
     /// What it said when it panicked, and where, if its platform [knows](crate::Platform::panic_message);
     /// what there is room for.
     pub message: String<192>,
+    /// Its registers, from when its frames were looked at.
+    pub registers: Option<GeneralRegisters>,
     /// Its frames, innermost first: as many as there is room for of those that the walk found.
     pub frames: Vec<FrameReport, MAX_FRAMES>,
     /// How the walk ended.
@@ -116,6 +118,7 @@ impl Report {
             task: TaskId::first(0),
             fault: FaultInfo::killed(0),
             message: String::new(),
+            registers: None,
             frames: Vec::new(),
             walk_end: WalkEnd::Complete,
             resources: Log::new(Resource::FILLER),
@@ -151,6 +154,7 @@ impl Report {
         self.task = task;
         self.fault = *fault;
         self.message.clear();
+        self.registers = None;
         self.frames.clear();
         self.walk_end = WalkEnd::Complete;
         self.resources.clear();
@@ -344,6 +348,9 @@ impl fmt::Display for Report {
         writeln!(f, "task {}: {}", self.task, self.fault)?;
         for line in self.message.lines() {
             writeln!(f, "  {line}")?;
+        }
+        if let Some(registers) = &self.registers {
+            writeln!(f, "{registers}")?;
         }
         for (index, frame) in self.frames.iter().enumerate() {
             write_frame(f, index, frame)?;

@@ -80,6 +80,31 @@ impl FaultKind {
     }
 }
 
+crate::stored_as! { FaultKind {
+    DivideError = 0,
+    Debug = 1,
+    Breakpoint = 2,
+    InvalidOpcode = 3,
+    DoubleFault = 4,
+    StackSegment = 5,
+    GeneralProtection = 6,
+    PageFault = 7,
+    StackOverflow = 8,
+    X87FloatingPoint = 9,
+    AlignmentCheck = 10,
+    MachineCheck = 11,
+    SimdFloatingPoint = 12,
+    Killed = 13,
+    Panicked = 14,
+    LeftHolding = 15,
+    Exited = 16,
+    Overdue = 17,
+    OutOfTime = 18,
+    HeldTooLong = 19,
+    Deadlocked = 20,
+    | Other(u8) = 256..=511,
+} }
+
 impl fmt::Display for FaultKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -126,6 +151,8 @@ pub enum Place {
     /// The boot code, before the first task.
     Boot,
 }
+
+crate::stored_as! { Place { Task = 0, InterruptsOff = 1, Trap = 2, Boot = 3, } }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -20,6 +20,7 @@
 #[cfg(test)]
 extern crate std;
 
+mod codes;
 mod fault;
 mod frozen;
 mod id;
@@ -30,6 +31,6 @@ mod state;
 pub use fault::{FaultInfo, FaultKind, Place};
 pub use frozen::FrozenTask;
 pub use id::TaskId;
-pub use registers::{FpuState, Gpr, RegisterFile};
+pub use registers::{FpuState, GeneralRegisters, Gpr, RegisterFile};
 pub use stack::{ReadError, StackBounds, StackMemory};
 pub use state::{AtomicTaskState, IllegalMove, TaskState};

@@ -134,6 +134,38 @@ impl RegisterFile {
     }
 }
 
+/// The registers of a stopped task that tell where it was and what with: what a report keeps of a
+/// [`RegisterFile`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GeneralRegisters {
+    /// The general-purpose registers in encoding order.
+    pub gpr: [u64; 16],
+    /// The instruction pointer.
+    pub rip: u64,
+    /// The flags.
+    pub rflags: u64,
+}
+
+impl From<&RegisterFile> for GeneralRegisters {
+    fn from(file: &RegisterFile) -> Self {
+        Self { gpr: file.gpr, rip: file.rip, rflags: file.rflags }
+    }
+}
+
+/// Four to a line, without an end of line after the last.
+impl fmt::Display for GeneralRegisters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMES: [&str; 16] = [
+            "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11",
+            "r12", "r13", "r14", "r15",
+        ];
+        for (n, (name, value)) in NAMES.iter().zip(self.gpr).enumerate() {
+            write!(f, "  {name:>3} {value:016x}{}", if n % 4 == 3 { "\n" } else { "" })?;
+        }
+        write!(f, "  rip {:016x}  rflags {:x}", self.rip, self.rflags)
+    }
+}
+
 impl Default for RegisterFile {
     fn default() -> Self {
         Self::new()

@@ -68,6 +68,7 @@ impl<P: Platform> Keepers<P> {
             Verdict::Panic => {
                 report.verdict = Some(verdict);
                 report.gone_at = self.platform.now();
+                self.remember(keeper.number(), report);
                 self.platform.panic(report);
             }
             Verdict::Hold => {
@@ -86,6 +87,7 @@ impl<P: Platform> Keepers<P> {
             },
         }
         report.gone_at = self.platform.now();
+        self.remember(keeper.number(), report);
         told(Ok(report));
         self.close(open);
     }

@@ -3,6 +3,7 @@
 mod act;
 mod kill;
 mod places;
+mod post_mortem;
 mod recover;
 mod seat;
 
@@ -67,6 +68,8 @@ pub struct Keepers<P> {
     starving: AtomicU32,
     longest_no_kill: u64,
     for_interrupts_off: &'static dyn Policy,
+    #[cfg(feature = "post-mortem")]
+    ring: Option<&'static crate::post_mortem::Ring>,
     /// By number of the task.
     gauges: Box<[Gauge]>,
     pub(crate) peers: Peers,
@@ -100,6 +103,8 @@ impl<P: Platform> Keepers<P> {
             starving: AtomicU32::new(0),
             longest_no_kill: 100_000_000,
             for_interrupts_off: &policy::Panic,
+            #[cfg(feature = "post-mortem")]
+            ring: None,
             gauges: (0..capacity.tasks).map(|_| Gauge::new()).collect(),
             peers: Peers::new(capacity.tasks),
         }

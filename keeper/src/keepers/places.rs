@@ -3,7 +3,7 @@
 use task_model::{FaultInfo, Place};
 
 use super::Keepers;
-use crate::{Platform, Policy, Report, Stopped};
+use crate::{KeeperId, Platform, Policy, Report, Stopped};
 
 impl<P: Platform> Keepers<P> {
     /// Sets who rules on a task that faults with interrupts off: in the middle of something of the
@@ -32,6 +32,8 @@ impl<P: Platform> Keepers<P> {
         self.walk(&stopped.task, &mut report);
         report.verdict = Some(crate::Verdict::Panic);
         report.gone_at = self.platform.now();
+        // No keeper has this number.
+        self.remember(KeeperId::MAX as u8, &report);
         self.platform.panic(&report)
     }
 }

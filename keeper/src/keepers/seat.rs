@@ -97,6 +97,7 @@ impl<P: Platform> Keepers<P> {
                     report.restarted_as = Some(report.task.next_generation());
                 }
                 report.tell_policy(&Orders::new(self));
+                self.remember(keeper.number(), report);
                 told(Ok(report));
                 self.close(open);
             }
@@ -296,6 +297,7 @@ impl<P: Platform> Keepers<P> {
 
     /// Names the frames, and the frame of each resource.
     pub(super) fn walk(&self, task: &FrozenTask<'_>, report: &mut Report) {
+        report.registers = Some(task.registers().into());
         let mut rules = ImageRules::new(&self.images);
         let mut walk = Walk::new(task.registers(), task, &mut rules)
             .stopped_by(&report.fault)

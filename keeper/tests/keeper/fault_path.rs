@@ -13,7 +13,7 @@ use crate::faults;
 struct Counting;
 
 thread_local! {
-    static CALLS: Cell<u64> = const { Cell::new(0) };
+    pub(crate) static CALLS: Cell<u64> = const { Cell::new(0) };
 }
 
 // SAFETY: as the system's.

@@ -12,6 +12,7 @@ mod kills;
 mod landing_pads;
 mod meters;
 mod peers;
+mod post_mortem;
 mod recovery;
 mod rulings;
 mod verdicts;
