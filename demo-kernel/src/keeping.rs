@@ -23,7 +23,7 @@ use crate::exit::{ExitStatus, exit};
 use crate::serial::write_line;
 use crate::tasks::{self, Class, Spawn, TaskError};
 use crate::tracked::TRAP_LEDGER;
-use crate::{image, stacks, timer};
+use crate::{image, post_mortem, stacks, timer};
 
 static KEEPERS: Once<Keepers<Kernel>> = Once::new();
 static REPORTS: Once<ArrayQueue<Report>> = Once::new();
@@ -117,7 +117,9 @@ pub(crate) fn start() {
     let tables = tables.compile(memory).expect("the memory is as large as it has to be");
     let capacity =
         Capacity { tasks: tasks::CAPACITY, keepers: 4, deferred: 4, corpses: tasks::CAPACITY };
-    KEEPERS.call_once(|| Keepers::new(Kernel, domain(), tables, capacity));
+    KEEPERS.call_once(|| {
+        Keepers::new(Kernel, domain(), tables, capacity).with_post_mortem(post_mortem::ring())
+    });
     REPORTS.call_once(|| ArrayQueue::new(REPORTS_KEPT));
     spawn_keeper(KeeperId::ROOT);
 }

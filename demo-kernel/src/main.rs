@@ -12,6 +12,7 @@
 //! | [`tasks`] | the task table and the scheduler |
 //! | [`tracked`] | the drop registry's locks and handles, as this kernel uses them |
 //! | [`keeping`] | the kernel as its keeper sees it, and the keeper's own task |
+//! | [`post_mortem`] | the keepers' records, in memory that survives a warm reset |
 //! | [`mod@panic`], [`unwind`] | a Rust panic as a fault of its task; the symbols that tables name |
 //! | [`timer`], [`serial`], [`exit`] | the machine's devices |
 //! | [`scenarios`] | what the kernel is asked to show |
@@ -39,6 +40,7 @@ mod memory;
 mod memory_functions;
 mod modules;
 mod panic;
+mod post_mortem;
 mod scenarios;
 mod serial;
 mod stack_layout;

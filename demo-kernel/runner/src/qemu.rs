@@ -22,7 +22,11 @@ pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
 /// virtual too, so that a run repeats
 /// exactly. `isa-debug-exit` lets the kernel choose QEMU's exit status: `value << 1 | 1`.
 const MACHINE: &str = "-machine q35 -cpu max -m 256M -display none -monitor none -serial stdio \
-                       -no-reboot -icount shift=0,sleep=off -device isa-debug-exit,iobase=0xf4,iosize=0x04";
+                       -icount shift=0,sleep=off -device isa-debug-exit,iobase=0xf4,iosize=0x04";
+
+/// The scenarios that reset the machine on purpose. In all others a reset is a triple fault, and
+/// `-no-reboot` makes it the end.
+const RESET_ON_PURPOSE: [&str; 1] = ["post-mortem-after-reset"];
 
 /// Exit statuses that the kernel chooses, by writing 0x10 or 0x11 to port 0xf4.
 const STATUS_SUCCESS: i32 = 0x10 << 1 | 1;
@@ -154,6 +158,9 @@ impl Machine {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).arg("-kernel").arg(&self.kernel);
         command.arg("-append").arg(format!("scenario={scenario}")).args(more);
+        if !RESET_ON_PURPOSE.contains(&scenario) {
+            command.arg("-no-reboot");
+        }
         Guest::start(&mut command).map_err(|error| BootError::Start(self.program.clone(), error))
     }
 }

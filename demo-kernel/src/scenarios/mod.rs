@@ -29,6 +29,7 @@ mod one_for_all;
 mod page_fault_holding_lock;
 mod panic_holding_lock;
 mod peers;
+mod post_mortem_after_reset;
 mod refcount_held;
 mod repair_routine;
 mod rest_for_one;
@@ -96,6 +97,7 @@ const SCENARIOS: &[Scenario] = &[
     peers::SCENARIO,
     fault_outside_of_tasks::IN_TRAP_HANDLER,
     fault_outside_of_tasks::WITH_INTERRUPTS_OFF,
+    post_mortem_after_reset::SCENARIO,
     costs::SCENARIO,
     module_faults::SCENARIO,
     no_keeper::SCENARIO,

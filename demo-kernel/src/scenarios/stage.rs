@@ -139,6 +139,12 @@ impl Stage {
         self.report.as_ref()
     }
 
+    /// The report on the death that the scenario is about, where no keeper of this boot made it.
+    pub(crate) fn found(&mut self, report: &Report) {
+        self.fault = Some(report.fault.kind);
+        self.report = Some(report.clone());
+    }
+
     /// Names the death that the scenario is about, where there is no keeper to report it.
     pub(crate) fn died_of(&mut self, fault: FaultKind) {
         self.fault = Some(fault);
