@@ -1,5 +1,6 @@
 //! What every scenario needs: checks, a heartbeat, the books, and the keeper's reports.
 
+use alloc::boxed::Box;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -98,17 +99,21 @@ impl Stage {
 
     /// Waits for two reports: that on `task`, which is the death that the scenario is about, and
     /// another one, in any order.
-    pub(crate) fn two_reports(&mut self, task: TaskId) -> (Option<Report>, Option<Report>) {
+    pub(crate) fn two_reports(
+        &mut self,
+        task: TaskId,
+    ) -> (Option<Box<Report>>, Option<Box<Report>>) {
         let (mut own, mut other) = (None, None);
         self.wait_for(format_args!("the keepers report on task {task}, and on another"), || {
             while let Some(report) = keeping::next_report() {
                 let which = if report.task == task { &mut own } else { &mut other };
-                *which = Some(report);
+                // A stack has not room for many.
+                *which = Some(Box::new(report));
             }
             own.is_some() && other.is_some()
         });
         self.fault = own.as_ref().map(|report| report.fault.kind);
-        self.report = own.clone();
+        self.report = own.as_deref().cloned();
         (own, other)
     }
 
