@@ -6,6 +6,7 @@
 
 mod allocator_lock_holder_dies;
 mod box_in_nounwind_frame;
+mod caught_by_recovery_point;
 mod children;
 mod costs;
 mod deadlock_found;
@@ -88,6 +89,7 @@ const SCENARIOS: &[Scenario] = &[
     killed_at_safepoint::SCENARIO,
     meters::SCENARIO,
     demand_paging::SCENARIO,
+    caught_by_recovery_point::SCENARIO,
     keeper_dies_ruling::SCENARIO,
     keeper_overdue::SCENARIO,
     one_for_all::SCENARIO,

@@ -13,10 +13,12 @@
 //! | [`sweep`] | all k of one operation |
 //! | [`settler`] | the same, with the settling code killed at each of its instructions too |
 //! | [`boundaries::fork`] | a child for each boundary |
+//! | [`recovery`] | a recovery point around the operation |
 
 mod bystanders;
 mod operation;
 mod operations;
+mod recovery;
 mod settler;
 mod spawn;
 mod sweep;
@@ -47,6 +49,9 @@ struct Arguments {
     /// Do not kill: take the processor away before the instruction, until no other task can go on.
     #[arg(long, conflicts_with = "settler")]
     preempt: bool,
+    /// Do not kill: cut the operation off by a recovery point around it, and let the victim go on.
+    #[arg(long, conflicts_with = "preempt")]
+    recover: bool,
     /// Stop at the first finding.
     #[arg(long)]
     first: bool,
@@ -89,7 +94,11 @@ fn main() -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let fate = if arguments.preempt { Fate::Preempted } else { Fate::Killed };
+    let fate = match (arguments.preempt, arguments.recover) {
+        (true, _) => Fate::Preempted,
+        (_, true) => Fate::Recovered,
+        _ => Fate::Killed,
+    };
     let mut total = Sweep::new(fate, arguments.first);
     for operation in chosen {
         let empty = Sweep::new(fate, arguments.first);

@@ -13,11 +13,13 @@ use anyhow::Result;
 use boundaries::fork::{Children, Tally};
 use drop_registry::hosted::{Hosted, Stop, domain};
 use drop_registry::{
-    Domain, Ledger, Outcome, Settled, TrackedHeap, WindowTable, reclaim, settle, take_over,
+    Domain, Ledger, Outcome, RecoveryPoint, Settled, TrackedHeap, WindowTable, reclaim, settle,
+    take_over,
 };
 use task_model::{FrozenTask, RegisterFile, StackMemory, TaskId};
 
 use crate::operation::{self, Findings, Mark, Operation, begin, end, take_mark};
+use crate::recovery::Around;
 use crate::spawn::spawn;
 use crate::sweep::{Run, Sweep};
 
@@ -25,7 +27,7 @@ use crate::sweep::{Run, Sweep};
 /// of the settlement.
 pub(crate) fn sweep(operation: &Operation, jobs: usize, mut sweep: Sweep) -> Result<Sweep> {
     let tally = Tally::new()?;
-    let mut run = Run::start(operation)?;
+    let mut run = Run::start(operation, sweep.fate)?;
     let mut children = Children::new(jobs);
     let mut seen = HashSet::new();
     let mut k = 0u64;
@@ -76,6 +78,8 @@ struct Corpse {
     /// Known before anybody settles: a settler that died while it found out would keep the next one
     /// from it.
     domain: Domain<'static>,
+    /// Whether the victim goes on.
+    recovers: bool,
 }
 
 impl Corpse {
@@ -89,18 +93,27 @@ impl Corpse {
             stack,
             ledger,
             domain: domain(),
+            recovers: run.around.is_some(),
         }
     }
 
     /// # Safety
     /// Nobody else settles it.
     unsafe fn settle(self, mut each: impl FnMut(Settled)) {
-        // SAFETY: the victim never runs again, its registers and its ledger belong to its machine,
+        // SAFETY: the victim never runs again, or not before it is recovered; its registers and its ledger belong to its machine,
         // which lives, and this function's contract.
         unsafe {
-            let frozen = FrozenTask::new(self.id, self.registers, self.stack);
-            settle(&frozen, self.ledger.as_ref(), &self.domain, &mut each);
-            reclaim(self.ledger.as_ref(), &self.domain, &mut each);
+            let mut frozen = FrozenTask::new(self.id, self.registers, self.stack);
+            let ledger = self.ledger.as_ref();
+            if self.recovers {
+                let point = RecoveryPoint::innermost(&frozen, ledger).expect("it is in one");
+                point.settle(&frozen, ledger, &self.domain, &mut each);
+                point.reclaim(ledger, &self.domain, &mut each);
+                point.land(&mut frozen, ledger, Around::fault());
+            } else {
+                settle(&frozen, ledger, &self.domain, &mut each);
+                reclaim(ledger, &self.domain, &mut each);
+            }
         }
     }
 }
@@ -139,7 +152,7 @@ fn settle_and_die(run: &mut Run, tally: &Tally, is_enough: impl Fn(Findings) -> 
         let done = children.spawn((), || {
             let mut settled = begin_again(run, settler, corpse);
             settled.extend(told.get());
-            run.audit(Some(&settled))
+            run.aftermath(&settled)
         });
         let stop = run.machine.run(settler, Some(1));
         match done {

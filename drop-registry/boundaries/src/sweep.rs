@@ -10,6 +10,7 @@ use task_model::TaskId;
 
 use crate::bystanders::Bystanders;
 use crate::operation::{Audit, Companion, Findings, Mark, Operation, World, take_mark};
+use crate::recovery::Around;
 use crate::spawn::spawn;
 
 /// What befalls the victim before an instruction.
@@ -20,13 +21,15 @@ pub(crate) enum Fate {
     Killed,
     /// It has to wait until none of the others can go on, and goes on to its end then.
     Preempted,
+    /// It is brought back to a recovery point around the operation, and goes on there.
+    Recovered,
 }
 
 /// What came of that at every boundary.
 #[derive(Debug)]
 pub(crate) struct Sweep {
     /// What befell the victim.
-    fate: Fate,
+    pub(crate) fate: Fate,
     /// Whether one finding is enough.
     first: bool,
     /// How many instructions the operation executes, counted in a run in which nothing befalls it.
@@ -89,6 +92,7 @@ impl fmt::Display for Sweep {
             match self.fate {
                 Fate::Killed => "killed",
                 Fate::Preempted => "preempted",
+                Fate::Recovered => "recovered",
             },
             self.befallen,
             self.count(Findings::LEAKED),
@@ -111,16 +115,23 @@ pub(crate) struct Run {
     pub(crate) bystanders: Bystanders,
     /// What was settled of whoever died with the victim.
     companions: Vec<Settled>,
+    /// What is around the operation, if the victim is to be recovered.
+    pub(crate) around: Option<&'static Around>,
 }
 
 impl Run {
     /// Brings everybody to the beginning of the operation.
-    pub(crate) fn start(operation: &Operation) -> Result<Self> {
+    pub(crate) fn start(operation: &Operation, fate: Fate) -> Result<Self> {
         let world = (operation.world)();
         let mut machine = Machine::new();
-        let victim = spawn(&machine, world.victim());
+        let around = matches!(fate, Fate::Recovered).then(Around::new);
+        let victim = match around {
+            Some(around) => around.victim(world.victim()),
+            None => world.victim(),
+        };
+        let victim = spawn(&machine, victim);
         let bystanders = Bystanders::spawn(&mut machine, world.bystanders());
-        let mut run = Self { world, machine, victim, bystanders, companions: Vec::new() };
+        let mut run = Self { world, machine, victim, bystanders, companions: Vec::new(), around };
         run.bystanders_take_turns()?;
         loop {
             match (run.machine.run(run.victim, None), take_mark()) {
@@ -197,6 +208,17 @@ impl Run {
         Ok(())
     }
 
+    /// As [`Run::audit`], for a victim that is dead; or has been recovered, and goes on first.
+    pub(crate) fn aftermath(&mut self, settled: &[Settled]) -> Findings {
+        let Some(around) = self.around else { return self.audit(Some(settled)) };
+        let Ok(mut findings) = around.goes_on(&mut self.machine, self.victim) else {
+            return Findings::CRASHED;
+        };
+        findings |= self.audit(Some(settled));
+        findings |= around.dies_later(&mut self.machine, self.victim).unwrap_or(Findings::CRASHED);
+        findings
+    }
+
     /// Looks at what is left after the settlement. Whoever lives must have come to their end then.
     /// `None` if the victim is one of these.
     pub(crate) fn audit(&mut self, settled: Option<&[Settled]>) -> Findings {
@@ -218,12 +240,12 @@ impl Run {
 
 /// How many instructions the operation executes if nobody is killed; or what is wrong even then. In
 /// a child, so that the sweep finds the world as this did.
-fn count(operation: &Operation) -> Result<std::result::Result<u64, Findings>> {
+fn count(operation: &Operation, fate: Fate) -> Result<std::result::Result<u64, Findings>> {
     let tally = Tally::new()?;
     let mut children = Children::new(1);
     children.spawn((), || {
         let run_to_the_end = || -> Result<()> {
-            let mut run = Run::start(operation)?;
+            let mut run = Run::start(operation, fate)?;
             tally.executed();
             while run.step()? {
                 tally.executed();
@@ -241,7 +263,17 @@ fn killed(run: &mut Run) -> Findings {
         return Findings::CRASHED;
     }
     let settled = run.machine.kill(run.victim);
-    run.audit(Some(&settled))
+    run.aftermath(&settled)
+}
+
+fn recovered(run: &mut Run) -> Findings {
+    if run.die().is_err() {
+        return Findings::CRASHED;
+    }
+    match run.machine.recover(run.victim, Around::fault()) {
+        Ok(settled) => run.aftermath(&settled),
+        Err(_) => Findings::CRASHED,
+    }
 }
 
 fn preempted(run: &mut Run) -> Findings {
@@ -250,7 +282,7 @@ fn preempted(run: &mut Run) -> Findings {
 
 /// Lets the fate befall the victim before every instruction, and audits.
 pub(crate) fn sweep(operation: &Operation, jobs: usize, mut sweep: Sweep) -> Result<Sweep> {
-    match count(operation)? {
+    match count(operation, sweep.fate)? {
         Ok(executed) => sweep.executed = executed,
         Err(findings) => {
             sweep.executed = 1;
@@ -261,8 +293,9 @@ pub(crate) fn sweep(operation: &Operation, jobs: usize, mut sweep: Sweep) -> Res
     let befall = match sweep.fate {
         Fate::Killed => killed,
         Fate::Preempted => preempted,
+        Fate::Recovered => recovered,
     };
-    let mut run = Run::start(operation)?;
+    let mut run = Run::start(operation, sweep.fate)?;
     let mut children = Children::new(jobs);
     let mut k = 0u64;
     loop {
