@@ -4,7 +4,7 @@
 use alloc::boxed::Box;
 use core::cell::UnsafeCell;
 use core::fmt;
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use task_model::{FaultInfo, TaskId};
 
@@ -76,7 +76,10 @@ struct Place {
     keeper: AtomicU8,
     /// The keeper that the task serves, if it also has that one's seat.
     serves: AtomicU8,
-    posted: AtomicU8,
+    /// What is posted, and above that the keeper that is at it, if one is: see [`posted::TAKER`].
+    posted: AtomicU16,
+    /// How many faults there have been of tasks with this number.
+    faults: AtomicU32,
     fault: UnsafeCell<Fault>,
     kill: Request,
     /// When a kill that the task may put off is due at the latest; `u64::MAX` if there is none.
@@ -102,12 +105,19 @@ const NOBODY: u8 = u8::MAX;
 /// Bits of [`Place::posted`].
 mod posted {
     /// Somebody writes the fault.
-    pub(super) const CLAIMED: u8 = 1;
-    pub(super) const FAULT: u8 = 2;
-    pub(super) const KILL: u8 = 4;
-    pub(super) const RELEASE: u8 = 8;
+    pub(super) const CLAIMED: u16 = 1;
+    pub(super) const FAULT: u16 = 2;
+    pub(super) const KILL: u16 = 4;
+    pub(super) const RELEASE: u16 = 8;
     /// What there is to be served.
-    pub(super) const ANY: u8 = FAULT | KILL | RELEASE;
+    pub(super) const ANY: u16 = FAULT | KILL | RELEASE;
+    /// The keeper that serves what is posted, plus one. Two may be told of it, since a keeper that has
+    /// just sat down is told of what was posted to the one above it; but one serves it.
+    pub(super) const TAKER: u32 = 8;
+
+    pub(super) const fn taken_by(keeper: crate::KeeperId) -> u16 {
+        (keeper.number() as u16 + 1) << TAKER
+    }
 }
 
 // SAFETY: `fault` is written by whoever set `CLAIMED`, before `FAULT`; it is read while that is set,
@@ -120,7 +130,8 @@ impl Inbox {
         let place = |_| Place {
             keeper: AtomicU8::new(KeeperId::ROOT.number()),
             serves: AtomicU8::new(NOBODY),
-            posted: AtomicU8::new(0),
+            posted: AtomicU16::new(0),
+            faults: AtomicU32::new(0),
             fault: UnsafeCell::new(Fault { generation: 0, at: 0, info: FaultInfo::killed(0) }),
             kill: Request::none(),
             kill_by: AtomicU64::new(u64::MAX),
@@ -181,6 +192,8 @@ impl Inbox {
         if before & posted::CLAIMED != 0 {
             return Err(PostError::AlreadyPosted(task));
         }
+        // Relaxed: seen with the bit that is set below.
+        place.faults.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the claim is ours: see `Sync`.
         unsafe { *place.fault.get() = Fault { generation: task.generation, at, info: fault } };
         self.announce(place, task.index, posted::FAULT, keeper);
@@ -206,7 +219,7 @@ impl Inbox {
     }
 
     #[inline]
-    fn announce(&self, place: &Place, index: u32, bit: u8, keeper: KeeperId) {
+    fn announce(&self, place: &Place, index: u32, bit: u16, keeper: KeeperId) {
         // Release pairs with the Acquire in `notice_at`: what was written is seen with the bit.
         place.posted.fetch_or(bit, Ordering::Release);
         self.make_ready(index, keeper);
@@ -253,13 +266,47 @@ impl Inbox {
             }
             let bit = ready.trailing_zeros();
             let index = at as u32 * 64 + bit;
+            if !self.take(index, keeper) {
+                // Who is at it looks for more of this task afterwards.
+                word.fetch_and(!(1 << bit), Ordering::AcqRel);
+                continue;
+            }
             if let Some(notice) = self.notice_at(index) {
                 let last = index as usize + 1 >= self.places.len();
                 turn.store(if last { 0 } else { index + 1 }, Ordering::Relaxed);
                 return Some(notice);
             }
+            self.abandon_at(index, keeper);
             self.make_unready(index, keeper);
         }
+    }
+
+    /// Sees to it that nobody but `keeper` serves what is posted of this task; `false` if somebody else
+    /// does already.
+    #[inline]
+    fn take(&self, index: u32, keeper: KeeperId) -> bool {
+        let Some(place) = self.places.get(index as usize) else { return true };
+        let mine = posted::taken_by(keeper);
+        let taken = place.posted.fetch_update(Ordering::AcqRel, Ordering::Acquire, |bits| {
+            let taker = bits & !0 << posted::TAKER;
+            (taker == 0).then_some(bits | mine)
+        });
+        taken.is_ok() || taken.is_err_and(|bits| bits & !0 << posted::TAKER == mine)
+    }
+
+    /// `keeper` serves no more of what is posted of this task.
+    fn abandon_at(&self, index: u32, keeper: KeeperId) {
+        if let Some(place) = self.places.get(index as usize) {
+            let _ = place.posted.fetch_update(Ordering::AcqRel, Ordering::Acquire, |bits| {
+                let taker = bits & !0 << posted::TAKER;
+                (taker == posted::taken_by(keeper)).then_some(bits & !taker)
+            });
+        }
+    }
+
+    /// `keeper`, which leaves its seat, serves no more of what is posted.
+    pub(crate) fn abandon_all(&self, keeper: KeeperId) {
+        (0..self.places.len() as u32).for_each(|index| self.abandon_at(index, keeper));
     }
 
     #[inline]
@@ -297,6 +344,13 @@ impl Inbox {
         self.notice_at(task.index).is_some_and(|it| it.task == task && it.cause == Cause::Fault)
     }
 
+    /// How many faults have been posted of tasks with this number: if there are more than there were,
+    /// it has gone on in between.
+    #[inline]
+    pub(crate) fn faults(&self, task: TaskId) -> u32 {
+        self.place(task).map_or(0, |place| place.faults.load(Ordering::Relaxed))
+    }
+
     /// Takes a notice away that `keeper` was told of, once the case that it has opened can be found
     /// again.
     #[inline]
@@ -308,7 +362,8 @@ impl Inbox {
             Cause::Release => posted::RELEASE,
         };
         // Release: see `post`.
-        let before = place.posted.fetch_and(!bits, Ordering::AcqRel);
+        let taker = !0 << posted::TAKER;
+        let before = place.posted.fetch_and(!(bits | taker), Ordering::AcqRel);
         if before & !bits & posted::ANY == 0 {
             self.make_unready(task.index, keeper);
         }
@@ -387,14 +442,18 @@ impl Inbox {
         }
     }
 
-    /// Announces again what is posted of tasks for which `is_its` holds: for a keeper whose
-    /// predecessor may have died over its bits.
-    pub(crate) fn announce_all(&self, keeper: KeeperId, is_its: impl Fn(TaskId) -> bool) {
+    /// Announces again what is posted, to whom `whose` says, and returns to whom, a bit for each: where
+    /// a keeper may have died over its bits.
+    pub(crate) fn announce_all(&self, whose: impl Fn(TaskId) -> Option<KeeperId>) -> u32 {
+        let mut told = 0;
         for index in 0..self.places.len() as u32 {
-            if self.notice_at(index).is_some_and(|notice| is_its(notice.task)) {
+            let notice = self.notice_at(index);
+            if let Some(keeper) = notice.and_then(|notice| whose(notice.task)) {
                 self.make_ready(index, keeper);
+                told |= 1 << keeper.number();
             }
         }
+        told
     }
 }
 
@@ -497,13 +556,28 @@ mod tests {
     }
 
     #[test]
+    fn two_that_are_told_of_one_notice_do_not_both_serve_it() {
+        let inbox = Inbox::new(1, 2);
+        let (task, other) = (TaskId::first(0), KeeperId::from_number(1));
+        inbox.post(task, FaultInfo::killed(7), 0, ROOT).unwrap();
+        inbox.announce_all(|_| Some(other));
+        assert!(inbox.next(ROOT).is_some());
+        assert_eq!(inbox.next(other), None);
+        // Unless the first one dies over it.
+        inbox.abandon_all(ROOT);
+        inbox.announce_all(|_| Some(other));
+        assert!(inbox.next(other).is_some());
+        assert_eq!(inbox.next(ROOT), None);
+    }
+
+    #[test]
     fn what_a_dead_keeper_took_the_bit_of_is_announced_again() {
         let inbox = Inbox::new(1, 1);
         inbox.post(TaskId::first(0), FaultInfo::killed(7), 0, ROOT).unwrap();
         // It died right after it had taken the bit away.
         inbox.ready[0][0].store(0, Ordering::Relaxed);
         assert_eq!(inbox.next(ROOT), None);
-        inbox.announce_all(ROOT, |task| task.index == 0);
+        inbox.announce_all(|task| (task.index == 0).then_some(ROOT));
         assert!(inbox.next(ROOT).is_some());
     }
 }

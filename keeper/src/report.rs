@@ -89,6 +89,8 @@ pub struct Report {
     pub(crate) lost_cases: bool,
     /// Which notice opened the case.
     pub(crate) cause: Cause,
+    /// How many faults of it had been posted when the case was opened.
+    pub(crate) faults: u32,
     /// The policy that the task names, which is told of its end.
     pub(crate) policy: Option<&'static dyn Policy>,
     /// How often that has been told.
@@ -129,6 +131,7 @@ impl Report {
             peers_told: false,
             lost_cases: false,
             cause: Cause::Fault,
+            faults: 0,
             policy: None,
             told: 0,
             keepers: Log::new(KeeperId::ROOT),

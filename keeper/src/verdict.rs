@@ -65,6 +65,9 @@ pub enum Refusal {
     NoRecoveryPoint,
     /// [`Restart`](Verdict::Restart) of a task that has nothing to begin again from: it ended.
     NoEntry,
+    /// [`RestartAfter`](Verdict::RestartAfter) of one task more than may be
+    /// [left to others or to time](crate::Capacity::deferred): it began again at once.
+    NoRoomToWait,
     /// [`Hold`](Verdict::Hold) of one corpse more than may be kept: the task ended.
     TooManyCorpses,
     /// [`Deferred`](Verdict::Deferred) without a token: the parent was asked.
@@ -83,6 +86,7 @@ impl fmt::Display for Refusal {
             Self::CaseLost => "no resume or recovery of a keeper whose case is another's",
             Self::NoRecoveryPoint => "no recovery without an intact recovery point",
             Self::NoEntry => "no restart of a task without an entry",
+            Self::NoRoomToWait => "no room for one more restart that waits",
             Self::TooManyCorpses => "no room for another corpse",
             Self::NoToken => "deferred without a token",
             Self::NoVerdict => "no verdict in time",

@@ -5,7 +5,7 @@ mod word;
 
 use alloc::boxed::Box;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use task_model::TaskId;
 
@@ -21,6 +21,10 @@ pub(crate) struct Docket {
     /// How many cases may be left to somebody else at a time; the other slots are for those that a
     /// keeper has in hand.
     deferrable: usize,
+    /// By keeper: the slot, plus one, of the last case that it opened. Until that is over, or left to
+    /// somebody else, it opens no other: so there is room for one of each keeper at any time, whatever
+    /// keepers have passed on, or died over.
+    last: Box<[AtomicU32]>,
     /// Whether a case may be waiting for a keeper to take it up.
     any_waits: AtomicBool,
 }
@@ -31,16 +35,25 @@ impl Docket {
         Self {
             slots: (0..keepers + deferrable).map(|_| Slot::free()).collect(),
             deferrable,
+            last: (0..keepers).map(|_| AtomicU32::new(0)).collect(),
             any_waits: AtomicBool::new(false),
         }
     }
 
-    /// Opens a case for `keeper`; `None` if all slots are taken.
+    /// Opens a case for `keeper`; `None` if one that it has opened before waits still for those above.
     #[inline]
     pub(crate) fn open(&self, keeper: KeeperId) -> Option<OpenCase<'_>> {
         // A keeper's own number first: its last case was there, and is closed most of the time.
         let own = self.slots.get(usize::from(keeper.number()))?;
-        own.open(keeper).or_else(|| self.slots.iter().find_map(|slot| slot.open(keeper)))
+        let last = self.last.get(usize::from(keeper.number()))?;
+        // Relaxed: written by who serves as this keeper, and handed on with the seat.
+        let before = (last.load(Ordering::Relaxed) as usize).checked_sub(1);
+        if before.is_some_and(|at| self.slots[at].is_still_of(keeper)) {
+            return None;
+        }
+        let open = own.open(keeper).or_else(|| self.slots.iter().find_map(|it| it.open(keeper)))?;
+        last.store(self.number_of(open.slot()) as u32 + 1, Ordering::Relaxed);
+        Some(open)
     }
 
     /// Takes up a case that waits for `keeper`, or one for which that serves, and says what was ruled,
@@ -91,7 +104,7 @@ impl Docket {
 
     /// Whether one more case may be left to somebody else.
     fn may_defer(&self) -> bool {
-        self.slots.iter().filter(|slot| slot.word().is_left_to_others()).count() < self.deferrable
+        self.slots.iter().filter(|slot| slot.is_left_to_others()).count() < self.deferrable
     }
 
     /// Rules on a deferred case by its token's numbers. Returns the keeper that is to carry it out;

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "who has a case alone uses its record")]
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use task_model::TaskId;
 
@@ -20,6 +20,10 @@ pub(super) struct Slot {
     delay: AtomicU64,
     /// Whom the record is of, from when it is: see [`Slot::task`].
     task: AtomicU64,
+    /// Who has opened it.
+    opener: AtomicU8,
+    /// Whether it has been left to somebody else, or to time, since then.
+    left: AtomicBool,
     /// Whether somebody wants the task to end, whatever is ruled.
     killed: AtomicBool,
     record: UnsafeCell<Report>,
@@ -43,6 +47,8 @@ impl Slot {
             due: AtomicU64::new(u64::MAX),
             delay: AtomicU64::new(0),
             task: AtomicU64::new(NO_TASK),
+            opener: AtomicU8::new(0),
+            left: AtomicBool::new(false),
             killed: AtomicBool::new(false),
             record: UnsafeCell::new(Report::empty()),
         }
@@ -80,7 +86,24 @@ impl Slot {
         if !word.is(Phase::Free) {
             return None;
         }
-        OpenCase { slot: self, word }.move_to(Phase::Serving, keeper, None)
+        let open = OpenCase { slot: self, word }.move_to(Phase::Serving, keeper, None)?;
+        // Relaxed: numbers that say how much room there is, and not who has what.
+        self.opener.store(keeper.number(), Ordering::Relaxed);
+        self.left.store(false, Ordering::Relaxed);
+        Some(open)
+    }
+
+    /// Whether there is a case here that `keeper` has opened, and that nobody has left to others.
+    #[inline]
+    pub(super) fn is_still_of(&self, keeper: KeeperId) -> bool {
+        !self.word().is(Phase::Free)
+            && self.opener.load(Ordering::Relaxed) == keeper.number()
+            && !self.left.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is a case here that has been left to somebody else, or to time.
+    pub(super) fn is_left_to_others(&self) -> bool {
+        !self.word().is(Phase::Free) && self.left.load(Ordering::Relaxed)
     }
 
     pub(super) fn take_up(
@@ -255,11 +278,25 @@ impl<'d> OpenCase<'d> {
 
     /// Takes a token out: its slot and generation. `None` if too many cases are left to others.
     pub(crate) fn begin_deferring(&mut self, docket: &Docket) -> Option<(usize, u32)> {
-        if !self.word.is(Phase::Serving) || !docket.may_defer() {
+        if !self.word.is(Phase::Serving) || !self.may_be_left(docket) {
             return None;
         }
         *self = self.move_to(Phase::Deferring, self.word.keeper(), None)?;
         Some((docket.number_of(self.slot), self.word.generation()))
+    }
+
+    /// Whether there is room for this case among those that are left to others; if so, it is one of
+    /// them until it is over.
+    pub(crate) fn may_be_left(&self, docket: &Docket) -> bool {
+        let may = self.slot.left.load(Ordering::Relaxed) || docket.may_defer();
+        if may {
+            self.slot.left.store(true, Ordering::Relaxed);
+        }
+        may
+    }
+
+    pub(super) fn slot(&self) -> &'d Slot {
+        self.slot
     }
 
     /// The same case, after a token has been taken out.
@@ -269,6 +306,10 @@ impl<'d> OpenCase<'d> {
 
     /// Leaves the case to whoever has the token, until `due`. If that has ruled already, says what.
     pub(crate) fn defer(self, due: u64) -> Result<(), Verdict> {
+        // It has been answered before the policy came back.
+        if let Some(verdict) = self.verdict() {
+            return Err(verdict);
+        }
         self.slot.set_due(due);
         // The token keeps its generation.
         let deferred = self.word.in_phase(Phase::Deferred);
@@ -317,13 +358,22 @@ impl<'d> OpenCase<'d> {
         }
     }
 
-    /// The case is over.
-    pub(crate) fn close(self) {
+    /// The case is over. Returns whether somebody wants the task to end, and has not been
+    /// [taken note of](Self::take_kill).
+    pub(crate) fn close(self) -> bool {
         // First, so that the next case does not begin with it. Whoever finds the case like this
         // closes it again.
         self.slot.task.store(NO_TASK, Ordering::SeqCst);
         self.slot.set_due(u64::MAX);
+        // SeqCst, as in `kill`: who set this before it found the task gone is seen.
+        let killed = self.slot.killed.load(Ordering::SeqCst);
         self.move_to(Phase::Free, self.word.keeper(), None);
+        killed
+    }
+
+    /// Whether somebody wants the task to end, whatever is ruled, and has not been taken note of.
+    pub(crate) fn take_kill(&self) -> bool {
+        self.is_killed() && self.slot.killed.swap(false, Ordering::SeqCst)
     }
 
     #[inline]

@@ -63,11 +63,6 @@ impl Word {
         self.0 as u8 == phase as u8
     }
 
-    /// Whether what becomes of it is somebody else's word, or a matter of time.
-    pub(crate) const fn is_left_to_others(self) -> bool {
-        matches!(self.phase(), Phase::Deferring | Phase::Deferred | Phase::Delayed)
-    }
-
     /// Whether a keeper is at it.
     pub(crate) const fn is_in_hand(self) -> bool {
         matches!(self.phase(), Phase::Serving | Phase::Deferring | Phase::Ruled)

@@ -42,7 +42,7 @@ impl<P: Platform> Keepers<P> {
         self.platform.resume(stopped);
         report.gone_at = self.platform.now();
         told(Ok(report));
-        self.close(open);
+        self.close_of_living(open, report.task);
     }
 
     /// Does everything but to resume.
@@ -89,7 +89,11 @@ impl<P: Platform> Keepers<P> {
         report.gone_at = self.platform.now();
         self.remember(keeper.number(), report);
         told(Ok(report));
-        self.close(open);
+        if matches!(verdict, Verdict::Hold | Verdict::Recover) {
+            self.close_of_living(open, task);
+        } else {
+            self.close(open);
+        }
     }
 
     /// Leaves the case to `parent`, or to who serves for it.
@@ -183,6 +187,9 @@ impl<P: Platform> Keepers<P> {
                 Some(refusal) => (refusal, Verdict::TryNext),
                 None => return verdict,
             },
+            Verdict::RestartAfter(_) if !open.may_be_left(&self.docket) => {
+                (Refusal::NoRoomToWait, Verdict::Restart)
+            }
             Verdict::Hold if !self.corpses.hold(task) => (Refusal::TooManyCorpses, Verdict::Exit),
             _ => return verdict,
         };
@@ -215,15 +222,21 @@ impl<P: Platform> Keepers<P> {
         for open in self.docket.left_by(keeper) {
             self.leave_case(open, above);
         }
+        self.inbox.abandon_all(keeper);
         self.chain.vacate(keeper);
-        let heir = self.chain.route(keeper);
-        self.announce_all(heir);
-        self.wake(heir);
+        // To all, since what this one was at may have been another's.
+        let mut told = self.inbox.announce_all(|task| self.keeper_for(task).ok());
+        self.docket.announce();
+        told |= 1 << self.chain.route(keeper).number();
+        while told != 0 {
+            self.wake(KeeperId::from_number(told.trailing_zeros() as u8));
+            told &= told - 1;
+        }
     }
 
     /// Closes a case, and wakes those who wait for room for one.
-    pub(super) fn close(&self, open: OpenCase<'_>) {
-        open.close();
+    pub(super) fn close(&self, open: OpenCase<'_>) -> bool {
+        let killed = open.close();
         // Relaxed: a look that misses the bit comes before the starving keeper's own second look.
         if self.starving.load(Ordering::Relaxed) != 0 {
             let mut starving = self.starving.swap(0, Ordering::AcqRel);
@@ -231,6 +244,20 @@ impl<P: Platform> Keepers<P> {
                 self.wake(KeeperId::from_number(starving.trailing_zeros() as u8));
                 starving &= starving - 1;
             }
+        }
+        killed
+    }
+
+    /// Closes the case of a task that is still there. Who wanted it to end, and came when it had been
+    /// ruled on, is not forgotten.
+    #[inline]
+    pub(super) fn close_of_living(&self, open: OpenCase<'_>, task: TaskId) {
+        if open.take_kill() {
+            // First, should this keeper die.
+            let _ = self.kill(task);
+        }
+        if self.close(open) {
+            let _ = self.kill(task);
         }
     }
 

@@ -308,7 +308,7 @@ impl<P: Platform> Keepers<P> {
 
     /// Announces all again for which `keeper` serves.
     fn announce_all(&self, keeper: KeeperId) {
-        self.inbox.announce_all(keeper, |task| self.keeper_for(task) == Ok(keeper));
+        self.inbox.announce_all(|task| self.keeper_for(task).ok().filter(|its| *its == keeper));
         self.docket.announce();
     }
 

@@ -17,6 +17,11 @@ use crate::{
     TooLate, Verdict,
 };
 
+/// Whether the task runs again after this, in the same life.
+fn goes_on(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::Resume | Verdict::Recover)
+}
+
 /// The most frames that are looked at to find whose a resource is.
 const DEEPEST: usize = 4096;
 
@@ -80,14 +85,17 @@ impl<P: Platform> Keepers<P> {
     ) {
         // SAFETY: it has just become ours.
         let report = unsafe { open.record() };
-        let resumed = ruled == Some(Verdict::Resume) && self.inbox.has_fault(report.task);
-        match (self.platform.seize(report.task), ruled) {
-            // It was resumed, and has come to another fault, which is another case.
-            (Ok(_), Some(verdict)) if resumed => {
-                report.verdict = Some(verdict);
-                told(Ok(report));
-                self.close(open);
-            }
+        // Whether it was resumed, and has come to another fault, which is another case.
+        let (task, faults) = (report.task, report.faults);
+        let has_gone_on = || ruled.is_some_and(goes_on) && self.inbox.faults(task) != faults;
+        // Before it is stopped, since it may be running; and after, since it may have been.
+        let seized = if has_gone_on() { None } else { Some(self.platform.seize(task)) };
+        let Some(seized) = seized.filter(|it| it.is_err() || !has_gone_on()) else {
+            report.verdict = ruled;
+            told(Ok(report));
+            return self.close_of_living(open, task);
+        };
+        match (seized, ruled) {
             (Ok(stopped), _) => self.attend(keeper, open, stopped, ruled, report, told),
             // It was done, and its keeper died before it could say so.
             (Err(_), Some(verdict)) => {
@@ -146,6 +154,10 @@ impl<P: Platform> Keepers<P> {
                 return true;
             }
         };
+        if cause == Cause::Kill && !held && self.inbox.has_fault(task) {
+            // It has faulted before it could be stopped. That is what happened first, and comes next.
+            return true;
+        }
         let spared =
             if cause == Cause::Kill && !held { self.spare(stopped) } else { Some(stopped) };
         let Some(stopped) = spared else {
@@ -168,6 +180,7 @@ impl<P: Platform> Keepers<P> {
             None => report.begin(task, &killed(), at, stopped.policy),
         }
         report.cause = cause;
+        report.faults = self.inbox.faults(task);
         // From here on the case is found if the keeper dies, and before that the notice.
         open.begin(task);
         self.inbox.done(task, cause, keeper);
@@ -327,7 +340,17 @@ impl<P: Platform> Keepers<P> {
         for open in self.docket.left_by(dead) {
             *lost_cases = true;
             compiler_fence(Ordering::SeqCst);
-            if let Some(task) = open.task()
+            // What is to be resumed has not been settled, and may have been resumed; and what recovered
+            // may have come to another fault.
+            // SAFETY: as in `leave_case`; the reference is gone at once.
+            let faults = unsafe { open.record() }.faults;
+            let runs = |task| match open.verdict() {
+                Some(Verdict::Resume) => true,
+                Some(Verdict::Recover) => self.inbox.faults(task) != faults,
+                _ => false,
+            };
+            if !open.task().is_some_and(runs)
+                && let Some(task) = open.task()
                 && let Ok(stopped) = self.platform.seize(task)
             {
                 // SAFETY: the settler is stopped for good: it is not resumed once it has lost a case
@@ -343,7 +366,8 @@ impl<P: Platform> Keepers<P> {
     pub(super) fn leave_case(&self, open: OpenCase<'_>, heir: KeeperId) {
         if open.task().is_none() {
             // Its notice is posted still.
-            return self.close(open);
+            self.close(open);
+            return;
         }
         // SAFETY: the keeper that had it is frozen, or has come out of it, and the case is given to
         // nobody else before `leave_to`: one keeper alone inherits from another.

@@ -23,6 +23,7 @@ stored_as! { Refusal {
     NoToken = 6,
     NoVerdict = 7,
     NoRecoveryPoint = 8,
+    NoRoomToWait = 9,
 } }
 
 /// Stands for no verdict, and for no refusal.
@@ -54,6 +55,7 @@ pub(super) fn encode(report: &Report, mut put: impl FnMut(u64)) {
         walked: _,
         lost_cases: _,
         cause: _,
+        faults: _,
         policy: _,
         told: _,
         peers_told: _,
