@@ -87,7 +87,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 37] = [
         Self::RecordOutsideWindow,
         Self::EraseOutsideWindow,
         Self::ZeroFlagIgnored,
@@ -123,6 +123,8 @@ impl Bug {
         Self::ReaderMarkedLate,
         Self::LeftoversStay,
         Self::ClearedInFront,
+        Self::CutTooDeep,
+        Self::WatermarkStays,
     ];
 }
 

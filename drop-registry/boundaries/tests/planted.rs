@@ -42,6 +42,9 @@ fn where_it_shows(bug: Bug) -> &'static [&'static str] {
         Bug::LeftoversStay => &["lock_api spin rwlock write, others read"],
         Bug::ClearedInFront => &["lock_api spin rwlock write, another writes"],
         Bug::NobodyHelps => &["channel send"],
+        Bug::CutTooDeep | Bug::WatermarkStays => {
+            &["--exact", "--recover", "mutex lock, write, unlock"]
+        }
         Bug::GapIsNull => &["hand-over from between"],
         Bug::LastIsOrdinary | Bug::OrdinaryIsLast => &["shared"],
         _ => &[
