@@ -37,6 +37,10 @@ static KEEPERS_RESTART: policy::Restart = policy::Restart { at_most: 8 };
 /// How many reports wait to be read; the oldest gives way to one more.
 const REPORTS_KEPT: usize = 8;
 
+/// What the keepers have room for.
+pub(crate) const CAPACITY: Capacity =
+    Capacity { tasks: tasks::CAPACITY, keepers: 4, deferred: 4, corpses: tasks::CAPACITY };
+
 /// This kernel. A tick of its time is one of the time-stamp counter: an instruction, under
 /// `-icount shift=0`.
 #[derive(Debug)]
@@ -115,10 +119,8 @@ pub(crate) fn start() {
     info!("unwind tables: {size}");
     let memory = Box::leak(Box::new(CompiledMemory::new(&size)));
     let tables = tables.compile(memory).expect("the memory is as large as it has to be");
-    let capacity =
-        Capacity { tasks: tasks::CAPACITY, keepers: 4, deferred: 4, corpses: tasks::CAPACITY };
     KEEPERS.call_once(|| {
-        Keepers::new(Kernel, domain(), tables, capacity).with_post_mortem(post_mortem::ring())
+        Keepers::new(Kernel, domain(), tables, CAPACITY).with_post_mortem(post_mortem::ring())
     });
     REPORTS.call_once(|| ArrayQueue::new(REPORTS_KEPT));
     spawn_keeper(KeeperId::ROOT);
@@ -261,22 +263,29 @@ pub(crate) fn tick(running: TaskId) {
 
 /// A keeper's task.
 fn serve(keeper: usize) {
-    let (Some(keepers), Some(reports)) = (KEEPERS.get(), REPORTS.get()) else { return };
+    let Some(keepers) = KEEPERS.get() else { return };
     let keeper = KeeperId::from_number(keeper as u8);
     let mut seat = keepers.sit(keeper, tasks::current()).expect("each keeper has one task");
     loop {
         let served = seat.serve(|told| match told {
             Ok(report) if report.verdict == Some(Verdict::Resume) => {}
-            Ok(report) => {
-                // Writing to the log cannot fail.
-                let _ = write!(LogLines::default(), "{report}");
-                reports.force_push(report.clone());
-            }
+            Ok(report) => publish(report),
             Err(gone) => warn!("{gone}"),
         });
         if !served {
             tasks::park();
         }
+    }
+}
+
+/// Logs a report, and keeps it for a scenario to read. It is large, and so is what this takes of the
+/// stack.
+#[cold]
+fn publish(report: &Report) {
+    // Writing to the log cannot fail.
+    let _ = write!(LogLines::default(), "{report}");
+    if let Some(reports) = REPORTS.get() {
+        reports.force_push(report.clone());
     }
 }
 

@@ -125,6 +125,9 @@ mod posted {
 unsafe impl Sync for Inbox {}
 
 impl Inbox {
+    /// What a task takes here, besides a bit for each keeper.
+    pub(crate) const BYTES_PER_TASK: usize = size_of::<Place>();
+
     pub(crate) fn new(tasks: usize, keepers: usize) -> Self {
         let words = |_| (0..tasks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         let place = |_| Place {

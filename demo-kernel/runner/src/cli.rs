@@ -29,6 +29,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Count how much of an executable is out of an unwinder's reach
     Coverage(CoverageArgs),
+    /// Measure what faults, deaths and safepoints cost, in instructions
+    Costs,
     /// Single-step the kernel, and compare the walker with the truth at every instruction
     Validate(ValidateArgs),
 }
@@ -139,6 +141,14 @@ mod tests {
         assert_eq!((args.elf, args.top), (Some("a.elf".into()), 3));
         let cli = Cli::try_parse_from(["demo", "a", "coverage"]).unwrap();
         assert_eq!(cli.run.names, ["a", "coverage"]);
+    }
+
+    #[test]
+    fn costs_is_a_subcommand_and_the_scenario_of_that_name_can_still_be_run() {
+        let cli = Cli::try_parse_from(["demo", "costs"]).unwrap();
+        assert!(matches!(cli.command, Some(Command::Costs)));
+        let cli = Cli::try_parse_from(["demo", "--serial", "costs"]).unwrap();
+        assert_eq!((cli.command.is_none(), cli.run.names), (true, vec!["costs".to_owned()]));
     }
 
     #[test]

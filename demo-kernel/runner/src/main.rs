@@ -12,6 +12,7 @@
 //! | `report` | whether one held, and if not, why; its JSON |
 //! | `validate`, `gdb` | steps through the kernel, and judges the walker |
 //! | `table`, `progress` | what the user sees |
+//! | `costs` | `cargo demo costs`: what things cost, and the lines through it |
 //! | `coverage` | `cargo demo coverage`: what landing pads cover |
 //!
 //! The kernel is the one source of the scenarios: it is asked for their names, and it judges
@@ -21,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod costs;
 mod coverage;
 mod gdb;
 mod guest;
@@ -56,12 +58,14 @@ use coverage::Coverage;
 use qemu::{BootError, Machine};
 use report::Report;
 use selection::UnknownScenarios;
+use transcript::Transcript;
 use validator::Tally;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let passed = match &cli.command {
         None => run(&cli.run),
+        Some(Command::Costs) => measure(),
         Some(Command::Validate(args)) => validate(args),
         Some(Command::Coverage(args)) => count(args).map(|()| true),
     };
@@ -162,6 +166,20 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
     text.push_str(&table::summary(&reports));
     print(&text)?;
     Ok(reports.iter().all(Report::passed))
+}
+
+/// Returns whether the scenario held that measures; if not, no figure is shown.
+fn measure() -> anyhow::Result<bool> {
+    let (program, kernel, cancelled) = prepare()?;
+    let machine = Machine::qemu(program, kernel, costs::TIME_LIMIT);
+    let report = Report::new(costs::SCENARIO, machine.boot(costs::SCENARIO, &cancelled)?);
+    if report.passed() {
+        print(&costs::text(&Transcript::parse(&report.output).costs))?;
+    } else {
+        print(&transcript_of(&report))?;
+        print(&table::results(std::slice::from_ref(&report)))?;
+    }
+    Ok(report.passed())
 }
 
 fn count(args: &CoverageArgs) -> anyhow::Result<()> {

@@ -4,12 +4,14 @@
 //! | --- | --- |
 //! | `@scenario NAME SUMMARY…` | one for each scenario, when booted with `scenario=list` |
 //! | `@check ok CLAIM…`, `@check FAILED CLAIM…` | one for each thing that a scenario asserts |
+//! | `@cost NAME key=value… UNIT=N` | one for each figure that is measured; see [`Cost`] |
 //! | `@outcome key=value…` | once, at a scenario's end; see [`Outcome`] |
 //!
 //! Lines end in LF or CRLF. Every other line is log.
 
 use std::fmt;
 
+use crate::costs::{Cost, CostError};
 use crate::outcome::{Outcome, OutcomeError};
 
 /// Everything that one boot said to the runner, in the order it was said.
@@ -19,6 +21,8 @@ pub(crate) struct Transcript {
     pub(crate) scenarios: Vec<Scenario>,
     /// What the scenario asserted.
     pub(crate) checks: Vec<Check>,
+    /// What it measured.
+    pub(crate) costs: Vec<Cost>,
     /// Its outcome; more than one is a defect of the kernel.
     pub(crate) outcomes: Vec<Outcome>,
     /// Lines that are meant for the runner and cannot be read.
@@ -57,6 +61,7 @@ enum GarbledReason {
     NoName,
     NoClaim,
     NeitherOkNorFailed,
+    Cost(CostError),
     Outcome(OutcomeError),
 }
 
@@ -76,7 +81,7 @@ impl Transcript {
 
     fn read_line(&mut self, line: &str, whole: bool) -> Result<(), GarbledReason> {
         let (tag, rest) = split_word(line);
-        if !matches!(tag, "@scenario" | "@check" | "@outcome") {
+        if !matches!(tag, "@scenario" | "@check" | "@cost" | "@outcome") {
             return Ok(());
         }
         if !whole {
@@ -85,6 +90,7 @@ impl Transcript {
         match tag {
             "@scenario" => self.scenarios.push(scenario(rest)?),
             "@check" => self.checks.push(check(rest)?),
+            "@cost" => self.costs.push(rest.parse().map_err(GarbledReason::Cost)?),
             _ => self.outcomes.push(rest.parse().map_err(GarbledReason::Outcome)?),
         }
         Ok(())
@@ -125,6 +131,7 @@ impl fmt::Display for Garbled {
             GarbledReason::NoName => f.write_str("no name")?,
             GarbledReason::NoClaim => f.write_str("a check that claims nothing")?,
             GarbledReason::NeitherOkNorFailed => f.write_str("a check neither ok nor FAILED")?,
+            GarbledReason::Cost(error) => error.fmt(f)?,
             GarbledReason::Outcome(error) => error.fmt(f)?,
         }
         write!(f, ": {}", self.line)
@@ -180,11 +187,19 @@ mod tests {
 
     #[test]
     fn lines_that_cannot_be_read_are_kept_as_garbled() {
-        for line in ["@check", "@check ok", "@check maybe x", "@scenario", "@outcome passed=true"] {
+        for line in [
+            "@check",
+            "@check ok",
+            "@check maybe x",
+            "@scenario",
+            "@cost safepoint",
+            "@outcome passed=true",
+        ] {
             let transcript = parse(&format!("{line}\n"));
             assert_eq!(transcript.garbled.len(), 1, "{line}");
             assert!(transcript.garbled[0].to_string().ends_with(line), "{line}");
             assert!(transcript.checks.is_empty() && transcript.outcomes.is_empty(), "{line}");
+            assert!(transcript.costs.is_empty(), "{line}");
         }
     }
 

@@ -10,6 +10,7 @@ use drop_registry::safepoint;
 use keeper::{Case, Policy, Verdict};
 
 use super::{Scenario, Stage, deaths};
+use crate::keeping;
 use crate::serial::write_line;
 use crate::tasks::Spawn;
 use crate::timer;
@@ -23,6 +24,11 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 /// How often each is measured. The least counts: the timer's trap may come in between.
 const TIMES: usize = 16;
+
+/// What the round trip and a safepoint may take, so that nobody makes them long without knowing.
+/// Compilers differ, so it is more than they do take.
+const MOST_ROUND_TRIP: u64 = 1800;
+const MOST_SAFEPOINT: u64 = 4;
 
 /// Skips the two bytes of a `ud2`, and notes when it was asked.
 #[derive(Debug)]
@@ -40,6 +46,7 @@ impl Policy for SkipUd2 {
 }
 
 static TO_POLICY: AtomicU64 = AtomicU64::new(u64::MAX);
+static TO_RESUMED: AtomicU64 = AtomicU64::new(u64::MAX);
 static ROUND_TRIP: AtomicU64 = AtomicU64::new(u64::MAX);
 
 fn resumed(_: usize) {
@@ -51,7 +58,9 @@ fn resumed(_: usize) {
         // What the reading of the clock itself takes is in both differences once.
         let clock = timer::now() - after;
         ROUND_TRIP.fetch_min(after - before - clock, Ordering::Relaxed);
-        TO_POLICY.fetch_min(ASKED_AT.load(Ordering::Relaxed) - before - clock, Ordering::Relaxed);
+        let asked = ASKED_AT.load(Ordering::Relaxed);
+        TO_POLICY.fetch_min(asked - before - clock, Ordering::Relaxed);
+        TO_RESUMED.fetch_min(after - asked - clock, Ordering::Relaxed);
     }
 }
 
@@ -108,9 +117,16 @@ fn run(stage: &mut Stage) {
     let (to_policy, round_trip) =
         (TO_POLICY.load(Ordering::Relaxed), ROUND_TRIP.load(Ordering::Relaxed));
     write_line(format_args!("@cost resume-trap-to-policy instructions={to_policy}"));
+    let to_resumed = TO_RESUMED.load(Ordering::Relaxed);
+    write_line(format_args!("@cost resume-policy-to-resumed instructions={to_resumed}"));
     write_line(format_args!("@cost resume-round-trip instructions={round_trip}"));
     stage.check("the task was resumed each time", round_trip != u64::MAX);
-    write_line(format_args!("@cost safepoint instructions={}", safepoint_cost()));
+    stage.check("a round trip is short", round_trip <= MOST_ROUND_TRIP);
+    let safepoint = safepoint_cost();
+    write_line(format_args!("@cost safepoint instructions={safepoint}"));
+    stage.check("a safepoint is a load and a branch", safepoint <= MOST_SAFEPOINT);
+    let bytes = keeping::CAPACITY.bytes_per_task();
+    write_line(format_args!("@cost memory-per-task bytes={bytes}"));
 
     for resources in [1, 4, 16] {
         for frames in [4, 16, 64] {

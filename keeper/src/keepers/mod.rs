@@ -12,7 +12,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::sync::atomic::AtomicU32;
 
-use drop_registry::Domain;
+use drop_registry::{Domain, Ledger};
 use task_model::{FaultInfo, FaultKind, TaskId};
 
 use crate::chain::{Chain, Link};
@@ -46,6 +46,18 @@ impl Capacity {
     /// One keeper for so many tasks, of which all may be held, and none deferred.
     pub const fn tasks(tasks: usize) -> Self {
         Self { tasks, keepers: 1, deferred: 0, corpses: tasks }
+    }
+
+    /// How many bytes there are for each task: its [`Ledger`], which is the kernel's to place; the
+    /// places for what can be posted of it; its meter; what is known of its last resumption; and,
+    /// rounded up, its bits in sets of tasks, one for each keeper and two more.
+    pub const fn bytes_per_task(&self) -> usize {
+        let bits = self.keepers + 2;
+        size_of::<Ledger>()
+            + Inbox::BYTES_PER_TASK
+            + size_of::<Gauge>()
+            + size_of::<act::Tries>()
+            + bits.div_ceil(8)
     }
 }
 
@@ -203,6 +215,7 @@ impl<P: Platform> Keepers<P> {
     /// # Errors
     /// If nobody keeps the task, since it is the root keeper's: the kernel cannot go on. If a fault of
     /// it was posted before, whose record stays. If there is no room for a task with that number.
+    #[inline]
     pub fn post(&self, task: TaskId, fault: FaultInfo, at: u64) -> Result<(), PostError> {
         let keeper = self.keeper_for(task)?;
         self.inbox.post(task, fault, at, keeper)?;
@@ -274,7 +287,7 @@ impl<P: Platform> Keepers<P> {
     }
 
     /// Who is to be told of `task`: the keeper that was named, or the first above it that is served.
-    #[inline]
+    #[inline(always)]
     fn keeper_for(&self, task: TaskId) -> Result<KeeperId, PostError> {
         let named = self.inbox.keeper_of(task).ok_or(PostError::NoSuchTask(task))?;
         let named = match self.served_by(task) {
