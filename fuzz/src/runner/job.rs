@@ -49,12 +49,17 @@ const ASAN_OPTIONS: &str = "detect_leaks=0:detect_stack_use_after_return=0";
 const ASAN_OPTIONS_OF_MANY_RUNS: &str =
     "malloc_context_size=0:quarantine_size_mb=1:thread_local_quarantine_size_kb=64";
 
+/// When an input is taken to run for ever, in seconds. By the clock on the wall: a process without
+/// priority has waited more than ten for a loaded processor, in runs of 0.1 ms.
+const TIMEOUT: u32 = 120;
+
 /// The command for a process that runs `target` many times.
 pub(crate) fn fuzz(fuzzer: &Path, target: &Target) -> Command {
     let mut command = command(fuzzer, target);
     command
         .env("ASAN_OPTIONS", format!("{ASAN_OPTIONS}:{ASAN_OPTIONS_OF_MANY_RUNS}"))
-        .args(["-detect_leaks=0", "-timeout=10", "-print_final_stats=1"])
+        .args(["-detect_leaks=0", "-print_final_stats=1"])
+        .arg(format!("-timeout={TIMEOUT}"))
         .arg(format!("-max_len={}", target.max_len));
     command
 }
