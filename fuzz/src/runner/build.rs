@@ -1,6 +1,6 @@
 //! Building the fuzzer.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
@@ -32,15 +32,15 @@ const SANITIZER: &str =
 /// Naming the host's own target keeps these flags from build scripts.
 const HOST: &str = "x86_64-unknown-linux-gnu";
 
-/// Builds the fuzzer and returns its path.
+/// Builds the fuzzer from a workspace and returns its path.
 ///
 /// # Errors
 /// If it does not build.
-pub(crate) fn build(places: &Places) -> anyhow::Result<PathBuf> {
+pub(crate) fn build(places: &Places, workspace: &Path) -> anyhow::Result<PathBuf> {
     eprintln!("{} the fuzzer", style("Building").for_stderr().green().bold());
     let cargo = cargo();
     let status = Command::new(&cargo)
-        .current_dir(Places::package())
+        .current_dir(workspace)
         .args(["build", "--quiet", "--release", "--package", "fuzz-targets", "--bin", "fuzzer"])
         .args(["--no-default-features", "--features", "fuzzer", "--target", HOST, "--target-dir"])
         .arg(&places.target_directory)

@@ -40,12 +40,16 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "N", conflicts_with_all = ["seconds", "runs"])]
     total: Option<NonZeroU64>,
 
+    /// Plant a fault for each target into a copy of the sources, and see the target find it
+    #[arg(long, conflicts_with_all = ["list", "seconds", "runs", "total", "jobs"])]
+    pub(crate) planted: bool,
+
     /// How many processes run side by side [default: one per CPU]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
 
     /// Run the one TARGET on the input in FILE, and show what happens
-    #[arg(long, value_name = "FILE", requires = "targets", conflicts_with_all = ["seconds", "runs", "total", "jobs"])]
+    #[arg(long, value_name = "FILE", requires = "targets", conflicts_with_all = ["seconds", "runs", "total", "jobs", "planted"])]
     pub(crate) replay: Option<PathBuf>,
 }
 

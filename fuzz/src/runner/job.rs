@@ -1,5 +1,6 @@
 //! One process of the fuzzer, and what it says.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -7,10 +8,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use fuzz_targets::{TARGET_VARIABLE, Target};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use crate::places::Places;
 
 /// What libFuzzer exits with when it was interrupted.
 const INTERRUPTED: i32 = 72;
@@ -77,13 +80,35 @@ fn command(fuzzer: &Path, target: &Target) -> Command {
 /// Runs `target` on the input in `file`, in the open. Returns whether it passed.
 pub(crate) fn replay(fuzzer: &Path, target: &Target, file: &Path) -> anyhow::Result<bool> {
     // libFuzzer takes a file that is not there for an empty directory.
-    std::fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
+    fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
     let status = command(fuzzer, target)
         .env("RUST_BACKTRACE", "1")
         .arg(file)
         .status()
         .with_context(|| format!("cannot start {}", fuzzer.display()))?;
     Ok(status.success())
+}
+
+/// Whether `target` fails within a minute, from its seeds. `scratch` is emptied.
+pub(crate) fn finds_something(
+    fuzzer: &Path,
+    target: &Target,
+    scratch: &Path,
+) -> anyhow::Result<bool> {
+    let _ = fs::remove_dir_all(scratch);
+    fs::create_dir_all(scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
+    let [seeds, _] = Places::kept(target.name);
+    let output = fuzz(fuzzer, target)
+        .args(["-max_total_time=60", "-seed=1"])
+        .arg(format!("-artifact_prefix={}/", scratch.display()))
+        .args([scratch, &seeds])
+        .stderr(Stdio::piped())
+        .output()
+        .with_context(|| format!("cannot start {}", fuzzer.display()))?;
+    let messages = String::from_utf8_lossy(&output.stderr);
+    let failed = messages.lines().any(|line| failure(line).is_some());
+    ensure!(failed || output.status.success(), "the fuzzer ended with {}", output.status);
+    Ok(failed)
 }
 
 impl Job {

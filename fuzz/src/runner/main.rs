@@ -7,6 +7,7 @@
 //! | `places` | where inputs are kept |
 //! | `job` | one process of it, and what it says |
 //! | `fuzz` | the jobs of one target, side by side |
+//! | `planted` | faults that the targets must find |
 //! | `tally` | how many runs were made, in all invocations |
 
 #![forbid(unsafe_code)]
@@ -16,11 +17,13 @@ mod cli;
 mod fuzz;
 mod job;
 mod places;
+mod planted;
 mod tally;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use clap::Parser as _;
@@ -30,6 +33,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::cli::Cli;
 use crate::fuzz::Fuzz;
+use crate::places::Places;
+use crate::planted::FAULTS;
 use crate::tally::{Fingerprint, Tally};
 
 fn main() -> ExitCode {
@@ -52,8 +57,11 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
         }
         return Ok(true);
     }
-    let places = places::Places::new()?;
-    let fuzzer = build::build(&places)?;
+    let places = Places::new()?;
+    if cli.planted {
+        return find_planted(&places, &targets);
+    }
+    let fuzzer = build::build(&places, Places::workspace())?;
     if let Some(file) = &cli.replay {
         let [target] = targets[..] else { bail!("--replay takes the name of one target") };
         return job::replay(&fuzzer, target, file);
@@ -76,6 +84,28 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
         }
     }
     Ok(found_nothing)
+}
+
+/// Returns whether each of the targets finds the faults that are planted for it.
+fn find_planted(places: &Places, targets: &[&'static Target]) -> anyhow::Result<bool> {
+    let mut all_found = true;
+    for target in targets {
+        for fault in FAULTS.iter().filter(|fault| fault.target == target.name) {
+            let copy = places.planted();
+            fault.plant(&copy)?;
+            let fuzzer = build::build(places, &copy)?;
+            let started = Instant::now();
+            let found = job::finds_something(&fuzzer, target, &places.scratch())?;
+            all_found &= found;
+            println!(
+                "planted target={} found={found} seconds={:.1} fault={:?}",
+                target.name,
+                started.elapsed().as_secs_f64(),
+                fault.about
+            );
+        }
+    }
+    Ok(all_found)
 }
 
 /// The targets with these names; all if there are none.

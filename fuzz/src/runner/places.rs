@@ -37,6 +37,21 @@ impl Places {
         Path::new(env!("CARGO_MANIFEST_DIR"))
     }
 
+    /// The directory of the workspace.
+    pub(crate) fn workspace() -> &'static Path {
+        Self::package().parent().expect("the package is a member of a workspace")
+    }
+
+    /// Where a fault is planted.
+    pub(crate) fn planted(&self) -> PathBuf {
+        self.target_directory.join("planted")
+    }
+
+    /// For inputs that are not kept.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.target_directory.join("scratch")
+    }
+
     /// Inputs in the repository, to begin with and to keep.
     pub(crate) fn kept(target: &str) -> [PathBuf; 2] {
         ["seeds", "regressions"].map(|kind| Self::package().join(kind).join(target))

@@ -36,19 +36,20 @@ pub(super) fn checked_walk(
     let mut walk = Walk::new(registers, stack, source).stopped_by(fault).max_frames(LIMIT);
     let mut frames = [None; LIMIT];
     let mut depth = 0;
-    let mut previous_end = None;
+    let mut previous = None;
     let mut unfinished = false;
     for frame in &mut walk {
         assert!(!unfinished, "a frame without an end is the last");
         assert_eq!(frame.origin == FrameOrigin::Stopped, depth == 0);
-        if let Some(end) = previous_end {
+        if let Some((sp, end)) = previous {
+            assert!(sp < end, "a frame without extent has a caller");
             assert!(end <= frame.sp && frame.sp <= bounds.top(), "frames overlap");
         }
         if let Some(cfa) = frame.cfa {
             assert!(cfa <= bounds.top(), "a frame outside of the stack");
         }
         unfinished = frame.cfa.is_none();
-        previous_end = frame.cfa;
+        previous = frame.cfa.map(|cfa| (frame.sp, cfa));
         frames[depth] = Some(frame);
         depth += 1;
     }
