@@ -51,10 +51,10 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         target: "walk",
-        about: "a frame may end where it begins, or before",
+        about: "the usual way is taken though a slot lies below the stack pointer",
         file: "keeper/src/unwind/step.rs",
-        right: "if cfa <= self.sp {",
-        wrong: "if false && cfa <= self.sp {",
+        right: "if cfa.checked_sub(depth)? < live.rsp() {",
+        wrong: "if false && cfa.checked_sub(depth)? < live.rsp() {",
     },
 ];
 
