@@ -187,11 +187,17 @@ fn cases() -> impl Strategy<Value = Case> {
         let resource = (prop::sample::select(&KINDS[..]), vec_of(0..tasks, 0..4));
         let waits = vec_of(prop::option::weighted(0.8, 0..resources), tasks);
         (vec_of(resource, resources), waits).prop_map(move |(mut resources, waits)| {
+            let mut held = vec![0; tasks];
             for (kind, holders) in &mut resources {
                 // What one task holds at a time, one task holds.
                 if matches!(kind, ResourceKind::Mutex | ResourceKind::WriteLock) {
                     holders.truncate(1);
                 }
+                // And no more than a ledger has room for.
+                holders.retain(|task| {
+                    held[*task] += 1;
+                    held[*task] <= Ledger::CAPACITY
+                });
             }
             Case { tasks, resources, waits }
         })
