@@ -53,8 +53,8 @@ pub(crate) const FAULTS: &[Fault] = &[
         target: "walk",
         about: "the usual way is taken though a slot lies below the stack pointer",
         file: "keeper/src/unwind/step.rs",
-        right: "if cfa.checked_sub(depth)? < live.rsp() {",
-        wrong: "if false && cfa.checked_sub(depth)? < live.rsp() {",
+        right: "if cfa.checked_sub(depth)? < rsp {",
+        wrong: "if false && cfa.checked_sub(depth)? < rsp {",
     },
 ];
 
