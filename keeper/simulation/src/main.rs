@@ -9,21 +9,54 @@
 //! ruled, no lock is stolen or leaked, its next owner is told exactly when it must, no keeper rules on
 //! itself. And in the end: no case is open, nobody waits, no kill is lost.
 //!
-//! A sequence that fails says how to run it again.
+//! A sequence that fails says how to run it again; `cargo simulate` runs a hundred thousand, `cargo test`
+//! some hundred, and a fault storm besides.
 #![expect(unsafe_code, reason = "implements a platform")]
 
 mod platform;
 mod random;
+#[cfg(test)]
 mod storm;
 mod world;
 
+use std::ops::Range;
 use std::panic::{catch_unwind, resume_unwind, set_hook, take_hook};
 use std::sync::Once;
 
+use clap::Parser;
+
 use crate::world::Died;
 
+/// Run random sequences of faults, kills and dying keepers, and see that nothing is lost.
+#[derive(Debug, Parser)]
+#[command(name = "cargo simulate", version)]
+struct Arguments {
+    /// How many sequences.
+    #[arg(long, value_name = "N", default_value_t = 100_000, conflicts_with = "seed")]
+    sequences: u64,
+    /// The seed of the first; the others follow.
+    #[arg(long, value_name = "SEED", default_value_t = 1_000_000, conflicts_with = "seed")]
+    from: u64,
+    /// Only the sequence of this seed, and say what happens.
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+fn main() {
+    let arguments = Arguments::parse();
+    let seeds = match arguments.seed {
+        Some(seed) => seed..seed.saturating_add(1),
+        None => arguments.from..arguments.from.saturating_add(arguments.sequences),
+    };
+    world::TRACES.set(arguments.seed.is_some());
+    simulate(seeds);
+}
+
 /// Runs the sequences of these seeds.
-fn simulate(seeds: std::ops::Range<u64>) {
+///
+/// # Panics
+/// If what a sequence checks does not hold; or if nothing has happened in many.
+fn simulate(seeds: Range<u64>) {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| {
         let others = take_hook();
@@ -42,7 +75,7 @@ fn simulate(seeds: std::ops::Range<u64>) {
                 rulings += ruled;
             }
             Err(panic) => {
-                eprintln!("again with: SEED={seed} cargo simulate one_sequence");
+                eprintln!("again with: cargo simulate --seed {seed}");
                 resume_unwind(panic);
             }
         }
@@ -54,18 +87,4 @@ fn simulate(seeds: std::ops::Range<u64>) {
 #[test]
 fn random_faults_and_kills_lose_nothing() {
     simulate(0..500);
-}
-
-#[test]
-#[ignore = "a minute of them"]
-fn a_hundred_thousand_random_sequences() {
-    simulate(1_000_000..1_100_000);
-}
-
-#[test]
-#[ignore = "for a seed that failed"]
-fn one_sequence() {
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-    world::TRACES.set(true);
-    seed.into_iter().for_each(|seed: u64| simulate(seed..seed + 1));
 }
