@@ -1,0 +1,229 @@
+//! What keepers are told, and by whom they can be told: by anybody, from anywhere.
+#![expect(unsafe_code, reason = "a fault is written by who claimed its place")]
+
+mod notice;
+mod put_off;
+mod serving;
+#[cfg(test)]
+mod tests;
+
+use alloc::boxed::Box;
+use core::cell::UnsafeCell;
+use core::fmt;
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+use task_model::{FaultInfo, TaskId};
+
+use crate::KeeperId;
+pub use notice::PostError;
+pub(crate) use notice::{Cause, Notice};
+
+/// For each task, a place for each thing that can be said of it; and for each keeper, a bit for each
+/// task of which something was said.
+///
+/// It cannot overflow, since a task that has stopped does not fault again. And nobody who posts
+/// waits for whoever reads, who may have died over it at any instruction: a notice is taken away only
+/// when the case that it opened can be found again. (A queue whose reader dies between taking an
+/// element and giving its place back makes writers wait for ever, a lap later.)
+pub(crate) struct Inbox {
+    places: Box<[Place]>,
+    /// By keeper, then by task.
+    ready: Box<[Box<[AtomicU64]>]>,
+    /// The tasks of which a kill is put off.
+    put_off: Box<[AtomicU64]>,
+    /// Where each keeper looks first, so that it comes round to everybody.
+    turns: Box<[AtomicU32]>,
+}
+
+struct Place {
+    keeper: AtomicU8,
+    /// The keeper that the task serves, if it also has that one's seat.
+    serves: AtomicU8,
+    /// What is posted, and above that the keeper that is at it, if one is: see [`posted::TAKER`].
+    posted: AtomicU16,
+    /// How many faults there have been of tasks with this number.
+    faults: AtomicU32,
+    fault: UnsafeCell<Fault>,
+    kill: Request,
+    /// When a kill that the task may put off is due at the latest; `u64::MAX` if there is none.
+    kill_by: AtomicU64,
+    release: Request,
+}
+
+struct Fault {
+    generation: u32,
+    at: u64,
+    info: FaultInfo,
+}
+
+/// That somebody wants something of one life of a task.
+struct Request {
+    generation: AtomicU32,
+    at: AtomicU64,
+}
+
+/// What stands for no keeper.
+const NOBODY: u8 = u8::MAX;
+
+/// Bits of [`Place::posted`].
+mod posted {
+    /// Somebody writes the fault.
+    pub(super) const CLAIMED: u16 = 1;
+    pub(super) const FAULT: u16 = 2;
+    pub(super) const KILL: u16 = 4;
+    pub(super) const RELEASE: u16 = 8;
+    /// What there is to be served.
+    pub(super) const ANY: u16 = FAULT | KILL | RELEASE;
+    /// The keeper that serves what is posted, plus one. Two may be told of it, since a keeper that has
+    /// just sat down is told of what was posted to the one above it; but one serves it.
+    pub(super) const TAKER: u32 = 8;
+
+    pub(super) const fn taken_by(keeper: crate::KeeperId) -> u16 {
+        (keeper.number() as u16 + 1) << TAKER
+    }
+}
+
+// SAFETY: `fault` is written by whoever set `CLAIMED`, before `FAULT`; it is read while that is set,
+// and nobody writes before both are cleared again.
+unsafe impl Sync for Inbox {}
+
+impl Inbox {
+    /// What a task takes here, besides a bit for each keeper.
+    pub(crate) const BYTES_PER_TASK: usize = size_of::<Place>();
+
+    pub(crate) fn new(tasks: usize, keepers: usize) -> Self {
+        let words = |_| (0..tasks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        let place = |_| Place {
+            keeper: AtomicU8::new(KeeperId::ROOT.number()),
+            serves: AtomicU8::new(NOBODY),
+            posted: AtomicU16::new(0),
+            faults: AtomicU32::new(0),
+            fault: UnsafeCell::new(Fault { generation: 0, at: 0, info: FaultInfo::killed(0) }),
+            kill: Request::none(),
+            kill_by: AtomicU64::new(u64::MAX),
+            release: Request::none(),
+        };
+        Self {
+            places: (0..tasks).map(place).collect(),
+            ready: (0..keepers).map(words).collect(),
+            put_off: words(0),
+            turns: (0..keepers).map(|_| AtomicU32::new(0)).collect(),
+        }
+    }
+
+    #[inline]
+    fn place(&self, task: TaskId) -> Option<&Place> {
+        self.places.get(task.index as usize)
+    }
+
+    /// Notes that the task is about to take a keeper's seat.
+    pub(crate) fn set_serves(&self, task: TaskId, keeper: KeeperId) {
+        if let Some(place) = self.place(task) {
+            // Relaxed: the seat decides.
+            place.serves.store(keeper.number(), Ordering::Relaxed);
+        }
+    }
+
+    /// The keeper whose seat the task last was about to take.
+    #[inline]
+    pub(crate) fn serves(&self, task: TaskId) -> Option<KeeperId> {
+        let number = self.place(task)?.serves.load(Ordering::Relaxed);
+        (number != NOBODY).then(|| KeeperId::from_number(number))
+    }
+
+    /// The keeper that was named for the tasks of this number; `None` if there is no room for one.
+    #[inline]
+    pub(crate) fn keeper_of(&self, task: TaskId) -> Option<KeeperId> {
+        // Relaxed: a number.
+        Some(KeeperId::from_number(self.place(task)?.keeper.load(Ordering::Relaxed)))
+    }
+
+    pub(crate) fn set_keeper_of(&self, task: TaskId, keeper: KeeperId) {
+        if let Some(place) = self.place(task) {
+            place.keeper.store(keeper.number(), Ordering::Relaxed);
+        }
+    }
+
+    /// Posts a fault.
+    pub(crate) fn post(
+        &self,
+        task: TaskId,
+        fault: FaultInfo,
+        at: u64,
+        keeper: KeeperId,
+    ) -> Result<(), PostError> {
+        let place = self.place(task).ok_or(PostError::NoSuchTask(task))?;
+        // Acquire pairs with the Release in `done`: the last fault has been read to its end.
+        let before = place.posted.fetch_or(posted::CLAIMED, Ordering::Acquire);
+        if before & posted::CLAIMED != 0 {
+            return Err(PostError::AlreadyPosted(task));
+        }
+        // Relaxed: seen with the bit that is set below.
+        place.faults.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the claim is ours: see `Sync`.
+        unsafe { *place.fault.get() = Fault { generation: task.generation, at, info: fault } };
+        self.announce(place, task.index, posted::FAULT, keeper);
+        Ok(())
+    }
+
+    /// Posts that somebody wants the task killed, or its corpse released.
+    pub(crate) fn ask(
+        &self,
+        task: TaskId,
+        cause: Cause,
+        at: u64,
+        keeper: KeeperId,
+    ) -> Result<(), PostError> {
+        let place = self.place(task).ok_or(PostError::NoSuchTask(task))?;
+        let (bit, request) = match cause {
+            Cause::Release => (posted::RELEASE, &place.release),
+            _ => (posted::KILL, &place.kill),
+        };
+        request.note(task.generation, at, place.posted.load(Ordering::Acquire) & bit != 0);
+        self.announce(place, task.index, bit, keeper);
+        Ok(())
+    }
+
+    #[inline]
+    fn announce(&self, place: &Place, index: u32, bit: u16, keeper: KeeperId) {
+        // Release pairs with the Acquire in `notice_at`: what was written is seen with the bit.
+        place.posted.fetch_or(bit, Ordering::Release);
+        self.make_ready(index, keeper);
+    }
+
+    #[inline]
+    fn make_ready(&self, index: u32, keeper: KeeperId) {
+        let (word, bit) = (index as usize / 64, 1 << (index % 64));
+        if let Some(word) = self.ready_of(keeper).get(word) {
+            // Release pairs with the Acquire in `next`: whoever finds the bit finds the notice.
+            word.fetch_or(bit, Ordering::Release);
+        }
+    }
+
+    fn ready_of(&self, keeper: KeeperId) -> &[AtomicU64] {
+        self.ready.get(usize::from(keeper.number())).map_or(&[], |words| words)
+    }
+}
+
+impl Request {
+    const fn none() -> Self {
+        Self { generation: AtomicU32::new(0), at: AtomicU64::new(0) }
+    }
+
+    /// Writes down which life is meant. If another one is asked for already, the later stays.
+    fn note(&self, generation: u32, at: u64, pending: bool) {
+        let noted = self.generation.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |other| {
+            let later = generation.wrapping_sub(other).cast_signed() > 0;
+            (!pending || later).then_some(generation)
+        });
+        if noted.is_ok() {
+            self.at.store(at, Ordering::Relaxed);
+        }
+    }
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").field("tasks", &self.places.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,100 @@
+//! What is posted is served, once.
+
+use super::*;
+
+const ROOT: KeeperId = KeeperId::ROOT;
+
+#[test]
+fn a_notice_stays_until_it_is_done() {
+    let inbox = Inbox::new(100, 1);
+    let task = TaskId::first(70);
+    inbox.post(task, FaultInfo::killed(7), 3, ROOT).unwrap();
+    let notice = Notice { task, cause: Cause::Fault, at: 3 };
+    assert_eq!(inbox.next(ROOT), Some(notice));
+    assert_eq!(inbox.next(ROOT), Some(notice));
+    inbox.done(task, notice.cause, ROOT);
+    assert_eq!(inbox.next(ROOT), None);
+}
+
+#[test]
+fn a_second_fault_does_not_overwrite_the_first() {
+    let inbox = Inbox::new(1, 1);
+    let task = TaskId::first(0);
+    inbox.post(task, FaultInfo::killed(7), 1, ROOT).unwrap();
+    let second = inbox.post(task, FaultInfo::panicked(8), 2, ROOT);
+    assert_eq!(second, Err(PostError::AlreadyPosted(task)));
+    assert_eq!(inbox.fault(task), Some(&FaultInfo::killed(7)));
+}
+
+#[test]
+fn everybody_gets_a_turn() {
+    let inbox = Inbox::new(130, 1);
+    let tasks = [0, 1, 63, 64, 128, 129].map(TaskId::first);
+    for task in tasks {
+        inbox.post(task, FaultInfo::killed(7), 0, ROOT).unwrap();
+    }
+    let mut served = [0; 130];
+    for _ in 0..3 * tasks.len() {
+        // Each faults again at once.
+        let notice = inbox.next(ROOT).unwrap();
+        served[notice.task.index as usize] += 1;
+    }
+    assert!(tasks.iter().all(|task| served[task.index as usize] == 3));
+}
+
+#[test]
+fn of_a_fault_and_a_kill_the_fault_comes_first() {
+    let inbox = Inbox::new(1, 1);
+    let task = TaskId::first(0);
+    inbox.ask(task, Cause::Kill, 0, ROOT).unwrap();
+    inbox.post(task, FaultInfo::killed(7), 0, ROOT).unwrap();
+    let first = inbox.next(ROOT).unwrap();
+    assert_eq!(first.cause, Cause::Fault);
+    inbox.done(task, first.cause, ROOT);
+    assert_eq!(inbox.next(ROOT).unwrap().cause, Cause::Kill);
+}
+
+#[test]
+fn a_kill_of_an_earlier_life_does_not_replace_one_of_a_later() {
+    let inbox = Inbox::new(1, 1);
+    let old = TaskId::first(0);
+    let new = old.next_generation();
+    inbox.ask(new, Cause::Kill, 0, ROOT).unwrap();
+    inbox.ask(old, Cause::Kill, 0, ROOT).unwrap();
+    assert_eq!(inbox.next(ROOT).unwrap().task, new);
+}
+
+#[test]
+fn keepers_are_told_of_their_own() {
+    let inbox = Inbox::new(2, 2);
+    let other = KeeperId::from_number(1);
+    inbox.post(TaskId::first(0), FaultInfo::killed(7), 0, other).unwrap();
+    assert_eq!(inbox.next(ROOT), None);
+    assert_eq!(inbox.next(other).unwrap().task, TaskId::first(0));
+}
+
+#[test]
+fn two_that_are_told_of_one_notice_do_not_both_serve_it() {
+    let inbox = Inbox::new(1, 2);
+    let (task, other) = (TaskId::first(0), KeeperId::from_number(1));
+    inbox.post(task, FaultInfo::killed(7), 0, ROOT).unwrap();
+    inbox.announce_all(|_| Some(other));
+    assert!(inbox.next(ROOT).is_some());
+    assert_eq!(inbox.next(other), None);
+    // Unless the first one dies over it.
+    inbox.abandon_all(ROOT);
+    inbox.announce_all(|_| Some(other));
+    assert!(inbox.next(other).is_some());
+    assert_eq!(inbox.next(ROOT), None);
+}
+
+#[test]
+fn what_a_dead_keeper_took_the_bit_of_is_announced_again() {
+    let inbox = Inbox::new(1, 1);
+    inbox.post(TaskId::first(0), FaultInfo::killed(7), 0, ROOT).unwrap();
+    // It died right after it had taken the bit away.
+    inbox.ready[0][0].store(0, Ordering::Relaxed);
+    assert_eq!(inbox.next(ROOT), None);
+    inbox.announce_all(|task| (task.index == 0).then_some(ROOT));
+    assert!(inbox.next(ROOT).is_some());
+}
