@@ -1,154 +1,23 @@
-//! The machine, its tasks, and what their owner can do with them.
+//! The machine, and what its owner can do with its tasks.
 #![expect(unsafe_code, reason = "runs and freezes tasks")]
 
-use core::arch::naked_asm;
 use core::cell::{Cell, OnceCell, UnsafeCell};
 use core::fmt;
-use core::panic::AssertUnwindSafe;
 use core::ptr::NonNull;
 use core::sync::atomic::{Ordering, compiler_fence};
 use core::time::Duration;
 use std::boxed::Box;
-use std::panic::{catch_unwind, resume_unwind};
-use std::thread_local;
 use std::vec::Vec;
 
-use task_model::{FaultInfo, FrozenTask, Gpr, RegisterFile, TaskId};
+use task_model::{FaultInfo, FrozenTask, RegisterFile, TaskId};
 
+use super::current::{END, LEDGER, Stop, WANTED_DEAD};
 use super::domain::domain;
 use super::parking;
 use super::signals::{self, Cpu, Trap};
-use super::stack::Stacks;
-use super::switch::Context;
+use super::task::{Entry, Task};
 use super::timer::Timer;
-use crate::{
-    CurrentLedger, Heap, HeapMemory, KillSwitch, Ledger, NoRecoveryPoint, RecoveryPoint, Settled,
-    TrackedHeap, reclaim, settle,
-};
-
-/// Enough for a test's own frames and the standard library's.
-const STACK_BYTES: usize = 256 * 1024;
-
-thread_local! {
-    /// The ledger of whoever runs on this thread.
-    static LEDGER: Cell<*const Ledger> = const { Cell::new(core::ptr::null()) };
-    /// What the driver's own code holds, outside of all tasks.
-    static BOOT_LEDGER: &'static Ledger = Box::leak(Box::default());
-    /// Why the running task is about to stop by itself, if not to yield.
-    static END: Cell<Option<Stop>> = const { Cell::new(None) };
-    /// Whether the running task is wanted dead.
-    static WANTED_DEAD: Cell<bool> = const { Cell::new(false) };
-}
-
-/// The current task of this thread's [`Machine`], for the `L` of locks and handles. Outside of
-/// tasks, the thread itself.
-#[derive(Debug)]
-pub struct Hosted;
-
-// SAFETY: each task has a ledger of its own for ever, and `Machine::run`
-// sets `LEDGER` to it before it runs and back afterwards. The driver has one for the thread.
-unsafe impl CurrentLedger for Hosted {
-    #[inline(always)]
-    fn current() -> NonNull<Ledger> {
-        NonNull::new(LEDGER.get().cast_mut()).unwrap_or_else(boot_ledger)
-    }
-}
-
-impl KillSwitch for Hosted {
-    #[inline(always)]
-    fn is_pulled() -> bool {
-        WANTED_DEAD.get()
-    }
-
-    fn stop() {
-        if signals::in_task() {
-            stop_running(Stop::Killed);
-        }
-    }
-}
-
-impl TrackedHeap for Hosted {
-    fn heap() -> &'static Heap {
-        static MEMORY: HeapMemory<256> = HeapMemory::new();
-        static HEAP: Heap = Heap::new(&MEMORY);
-        &HEAP
-    }
-}
-
-#[cold]
-fn boot_ledger() -> NonNull<Ledger> {
-    BOOT_LEDGER.with(|ledger| NonNull::from(*ledger))
-}
-
-/// Why a task gave the thread back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
-    /// It has executed as many instructions, or run for as long, as it was given. It can be run on.
-    BudgetSpent,
-    /// It called [`yield_now`]. It can be run on.
-    Yielded,
-    /// It sleeps in [`Parker::park`](crate::Parker::park). It can be run on once it is unparked.
-    Parked,
-    /// It cannot go on as it stands.
-    Faulted(FaultInfo),
-    /// Its entry has returned.
-    Finished,
-    /// Its entry has panicked, and its own frames have been unwound; if it was in a
-    /// [`catch_fault`](crate::catch_fault), those up to there.
-    Panicked,
-    /// It has come to a [`safepoint`](crate::safepoint), and is [wanted dead](Machine::pull_kill_switch).
-    Killed,
-}
-
-/// Lets the machine's owner run something else. Outside of tasks, yields the thread.
-pub fn yield_now() {
-    if signals::in_task() {
-        stop_running(Stop::Yielded);
-    } else {
-        std::thread::yield_now();
-    }
-}
-
-/// Gives the thread back to the machine's owner, and says why.
-pub(super) fn stop_running(why: Stop) {
-    END.set(Some(why));
-    signals::call_driver();
-}
-
-/// Runs `body`; in a task, a panic unwinds no further than this, and stops the task here.
-pub(crate) fn stop_at_panic<T>(body: impl FnOnce() -> T) -> T {
-    match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(value) => value,
-        Err(_) if signals::in_task() => loop {
-            stop_running(Stop::Panicked);
-        },
-        Err(panic) => resume_unwind(panic),
-    }
-}
-
-/// What begins on a task's stack. It is the machine's, so that no task frees memory by itself, and
-/// none can be killed in the middle of that.
-type Entry = Box<dyn FnMut()>;
-
-struct Task {
-    number: u32,
-    /// Of its present life. A restart is done as soon as this is another, and not before.
-    generation: Cell<u32>,
-    /// Those of lives that are over stay mapped: something may point into them still.
-    stacks: Stacks,
-    entry: Box<UnsafeCell<Entry>>,
-    /// Whether the entry can be run again.
-    restartable: bool,
-    /// Not freed with the machine: the word of a static lock may name it for ever.
-    ledger: &'static Ledger,
-    context: Box<UnsafeCell<Context>>,
-    /// What `END` is while it runs.
-    end: Cell<Option<Stop>>,
-    parked: Cell<bool>,
-    alive: Cell<bool>,
-    /// The generation that is wanted dead at its next safepoint.
-    wanted_dead: Cell<Option<u32>>,
-}
+use crate::{Ledger, NoRecoveryPoint, RecoveryPoint, Settled, reclaim, settle};
 
 /// A machine of one CPU, which is the thread that made it; and its tasks, of which one runs when
 /// its owner says so.
@@ -222,21 +91,7 @@ impl Machine {
         let place = self.tasks.get(number).expect("room for another task");
         let ledger: &'static Ledger = Box::leak(Box::default());
         parking::enter(number, ledger);
-        let task = Task {
-            number: number as u32,
-            generation: Cell::new(0),
-            stacks: Stacks::new(STACK_BYTES),
-            entry: Box::new(UnsafeCell::new(entry)),
-            restartable,
-            ledger,
-            context: Box::new(UnsafeCell::new(Context::new())),
-            end: Cell::new(None),
-            parked: Cell::new(false),
-            alive: Cell::new(true),
-            wanted_dead: Cell::new(None),
-        };
-        // SAFETY: it does not run, and nobody knows of it yet.
-        unsafe { task.stand_at_entry() };
+        let task = Task::new(number as u32, entry, restartable, ledger);
         let task = place.get_or_init(|| task);
         task.id()
     }
@@ -526,25 +381,6 @@ impl Machine {
     }
 }
 
-impl Task {
-    fn id(&self) -> TaskId {
-        TaskId { index: self.number, generation: self.generation.get() }
-    }
-
-    /// Sets its registers to the beginning of its entry.
-    ///
-    /// # Safety
-    /// It does not run, and nobody else uses its registers.
-    unsafe fn stand_at_entry(&self) {
-        let mut context = Context::new();
-        context.registers[Gpr::Rdi] = self.entry.get().expose_provenance() as u64;
-        context.registers[Gpr::Rsp] = self.stacks.bounds().top();
-        context.registers.rip = task_start as *const () as u64;
-        // SAFETY: this function's contract.
-        unsafe { *self.context.get() = context };
-    }
-}
-
 impl Drop for Machine {
     fn drop(&mut self) {
         Cpu::detach();
@@ -554,30 +390,5 @@ impl Drop for Machine {
 impl fmt::Debug for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Machine").field("tasks", &self.tasks().count()).finish_non_exhaustive()
-    }
-}
-
-/// The outermost frame of every task. Its return address is undefined, which ends a walk.
-#[unsafe(naked)]
-unsafe extern "C" fn task_start(entry: *mut Entry) -> ! {
-    naked_asm!(
-        ".cfi_startproc",
-        ".cfi_undefined rip",
-        "call {main}",
-        "ud2",
-        ".cfi_endproc",
-        main = sym task_main,
-    )
-}
-
-extern "C" fn task_main(entry: *mut Entry) -> ! {
-    // SAFETY: the machine owns it, outlives the run of its tasks, and does not touch it meanwhile.
-    let entry = unsafe { &mut *entry };
-    let end = match catch_unwind(AssertUnwindSafe(entry)) {
-        Ok(()) => Stop::Finished,
-        Err(_) => Stop::Panicked,
-    };
-    loop {
-        stop_running(end);
     }
 }

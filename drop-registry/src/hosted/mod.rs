@@ -40,6 +40,7 @@
 //! What the process itself must not do meanwhile: install other handlers for these signals, or
 //! handle them on the same thread.
 
+mod current;
 mod domain;
 mod image;
 mod machine;
@@ -47,11 +48,13 @@ mod parking;
 mod signals;
 mod stack;
 mod switch;
+mod task;
 #[cfg(test)]
 mod tests;
 mod timer;
 
+pub(crate) use current::stop_at_panic;
+pub use current::{Hosted, Stop, yield_now};
 pub use domain::domain;
 pub use image::Image;
-pub(crate) use machine::stop_at_panic;
-pub use machine::{Hosted, Machine, Stop, yield_now};
+pub use machine::Machine;

@@ -6,7 +6,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::thread_local;
 
-use super::machine::{Hosted, Stop, stop_running};
+use super::current::{Hosted, Stop, stop_running};
 use super::signals;
 use crate::{CurrentLedger, Ledger, Parker};
 
