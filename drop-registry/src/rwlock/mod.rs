@@ -23,28 +23,26 @@
 
 mod death;
 mod guards;
+mod read_error;
 mod readers;
+mod reading;
 #[cfg(test)]
 mod tests;
+mod writing;
 
 use core::cell::UnsafeCell;
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
-use core::sync::atomic::Ordering;
 
 use spin::relax::Spin;
 
-use crate::arch;
-use crate::entry::Place;
-use crate::owner_word::{self, FREE, OwnerWord, State, Taken, TryRefused};
-use crate::{
-    CurrentLedger, Ledger, LedgerFull, LockError, LockResult, MaybeTorn, TryLockError,
-    TryLockResult, UntornByReaders, WaitStrategy,
-};
+use crate::owner_word::{self, OwnerWord};
+use crate::{CurrentLedger, Ledger, MaybeTorn, UntornByReaders, WaitStrategy};
 use readers::Readers;
 
 pub use guards::{ReadGuard, WriteGuard};
+pub use read_error::{ReadError, TryReadError};
 
 /// A lock that many tasks may read through at once, or one may write through.
 ///
@@ -102,58 +100,6 @@ unsafe impl<T: ?Sized + Send + Sync, L: CurrentLedger, R: WaitStrategy<L>> Sync
 // SAFETY: it owns the value.
 unsafe impl<T: ?Sized + Send, L: CurrentLedger, R: WaitStrategy<L>> Send for RwLock<T, L, R> {}
 
-/// Why [`RwLock::read`] did not return a guard. The lock is not held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReadError {
-    /// A writer died, and the value may be torn. A writer is to put it right: see
-    /// [`LockError::OwnerDied`].
-    OwnerDied,
-    /// A writer was told of that, and gave the value up. For good.
-    NotRecoverable,
-    /// The calling task writes.
-    Recursive,
-    /// The calling task's ledger has no room to say that it reads.
-    LedgerFull,
-}
-
-/// Why [`RwLock::try_read`] did not return a guard. The lock is not held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TryReadError {
-    /// Another task writes, or waits to.
-    WouldBlock,
-    /// As when waiting for it.
-    Read(ReadError),
-}
-
-impl fmt::Display for ReadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::OwnerDied => f.write_str("a writer died, and nobody has put the value right"),
-            Self::NotRecoverable => f.write_str("the lock's value was given up after a death"),
-            Self::Recursive => f.write_str("the task writes through this lock"),
-            Self::LedgerFull => LedgerFull.fmt(f),
-        }
-    }
-}
-
-impl fmt::Display for TryReadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::WouldBlock => f.write_str("another task writes"),
-            Self::Read(error) => error.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for ReadError {}
-impl core::error::Error for TryReadError {}
-
-impl From<LedgerFull> for ReadError {
-    fn from(_: LedgerFull) -> Self {
-        Self::LedgerFull
-    }
-}
-
 impl<T, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     /// A free lock around `value`, whose writers are told of a reader's death.
     pub const fn new(value: T) -> Self {
@@ -201,258 +147,6 @@ impl<T, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
 }
 
 impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
-    /// Takes the lock for reading, waiting for a writer if need be.
-    ///
-    /// # Errors
-    /// [`ReadError`] says each; none of them holds the lock.
-    ///
-    /// # Panics
-    /// If there are 2^63 readers.
-    #[inline(always)]
-    pub fn read(&self) -> Result<ReadGuard<'_, T, L, R>, ReadError> {
-        let frame = arch::frame_address();
-        let guard = self.come_in(frame)?;
-        if self.word.state() == State::Free { Ok(guard) } else { self.read_contended(guard, frame) }
-    }
-
-    /// Comes in again and again, for the frame at stack pointer `frame`, until nobody writes.
-    #[cold]
-    #[inline(never)]
-    fn read_contended<'a>(
-        &'a self,
-        mut guard: ReadGuard<'a, T, L, R>,
-        frame: u64,
-    ) -> Result<ReadGuard<'a, T, L, R>, ReadError> {
-        loop {
-            if let Some(guard) = self.leave_and_wait(guard, frame)? {
-                return Ok(guard);
-            }
-            guard = self.come_in(frame)?;
-        }
-    }
-
-    /// Takes the lock for reading if nobody writes.
-    ///
-    /// # Errors
-    /// [`TryReadError::WouldBlock`] if somebody does; else as [`RwLock::read`].
-    ///
-    /// # Panics
-    /// As [`RwLock::read`].
-    #[inline(always)]
-    pub fn try_read(&self) -> Result<ReadGuard<'_, T, L, R>, TryReadError> {
-        let guard =
-            self.come_in(arch::frame_address()).map_err(|full| TryReadError::Read(full.into()))?;
-        match self.why_not_read(&guard) {
-            None => Ok(guard),
-            Some(why) => Err(why),
-        }
-    }
-
-    /// Counts the calling task as a reader; whether it may read is to be seen.
-    #[inline(always)]
-    fn come_in(&self, frame: u64) -> Result<ReadGuard<'_, T, L, R>, LedgerFull> {
-        // SAFETY: `CurrentLedger`: the ledger is this task's and lives as long as it.
-        let ledger = unsafe { L::current().as_ref() };
-        let depth = ledger.room()?;
-        // SAFETY: one more in the count is to be a reader in the sense of `READS`. The locked
-        // increment is the reader's barrier, and Acquire for what the last writer wrote.
-        let counted =
-            unsafe { arch::increment(self.readers.get(), Self::READS, ledger, depth, frame) };
-        assert!(counted, "more than 2^63 readers of one lock");
-        Ok(ReadGuard::new(self, Place::new(ledger, depth)))
-    }
-
-    /// Why a task that has come in may not read.
-    #[inline(always)]
-    fn why_not_read(&self, _: &ReadGuard<'_, T, L, R>) -> Option<TryReadError> {
-        match self.word.state() {
-            State::Free => None,
-            // SAFETY: as in `come_in`.
-            state => self.why_not_read_now(state, unsafe { L::current().as_ref() }),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn why_not_read_now(&self, state: State, ledger: &Ledger) -> Option<TryReadError> {
-        let listed = ledger.held().filter(|entry| entry.resource() == self.as_read_resource());
-        match state {
-            // Whoever reads already keeps all writers out.
-            _ if listed.count() > 1 => None,
-            State::Free => None,
-            State::OwnerDied => Some(TryReadError::Read(ReadError::OwnerDied)),
-            State::NotRecoverable => Some(TryReadError::Read(ReadError::NotRecoverable)),
-            State::Owned(owner) if owner == owner_word::owner(ledger) => {
-                Some(TryReadError::Read(ReadError::Recursive))
-            }
-            State::Owned(_) => Some(TryReadError::WouldBlock),
-        }
-    }
-
-    /// What a reader does that has come in while somebody writes: it may stay after all, or leaves
-    /// and waits until it is worth coming in again.
-    fn leave_and_wait<'a>(
-        &'a self,
-        guard: ReadGuard<'a, T, L, R>,
-        frame: u64,
-    ) -> Result<Option<ReadGuard<'a, T, L, R>>, ReadError> {
-        match self.why_not_read(&guard) {
-            None => return Ok(Some(guard)),
-            Some(TryReadError::Read(error)) => return Err(error),
-            Some(TryReadError::WouldBlock) => drop(guard),
-        }
-        // SAFETY: as in `come_in`.
-        let ledger = unsafe { L::current().as_ref() };
-        let waiting = ledger.wait_for(self.word.as_resource());
-        let result = R::wait_until(&self.waiters, frame, || {
-            (!self.word.is_owned()).then_some(Ok::<_, LedgerFull>(()))
-        });
-        drop(waiting);
-        Ok(result.map(|()| None)?)
-    }
-
-    /// Takes the lock for writing, waiting for it if need be.
-    ///
-    /// # Errors
-    /// [`LockError`] says each; of these [`LockError::OwnerDied`] holds the lock.
-    /// [`LockError::Recursive`] is also for a task that reads: it would wait for itself.
-    #[inline(always)]
-    pub fn write(&self) -> LockResult<WriteGuard<'_, T, L, R>> {
-        // SAFETY: as in `come_in`.
-        let ledger = unsafe { L::current().as_ref() };
-        let depth = ledger.room()?;
-        // SAFETY: to own the word is what `DRAINS` means; the ledger is this task's.
-        if unsafe { self.word.take_from(FREE, Self::DRAINS, ledger, depth) } {
-            return self.drain(Taken::WHOLE, ledger, arch::frame_address());
-        }
-        self.write_contended(ledger, arch::frame_address())
-    }
-
-    /// Takes the lock for writing if nobody has it.
-    ///
-    /// # Errors
-    /// [`TryLockError::WouldBlock`] if somebody does; else as [`RwLock::write`].
-    #[inline(always)]
-    pub fn try_write(&self) -> TryLockResult<WriteGuard<'_, T, L, R>> {
-        // SAFETY: as in `come_in`.
-        let ledger = unsafe { L::current().as_ref() };
-        let frame = arch::frame_address();
-        // SAFETY: as in `write`.
-        let taken = unsafe { self.word.take(Self::DRAINS, ledger, frame) }?;
-        if let Some(died) = self.readers.have_left() {
-            return self.begin_writing(taken.or_died(died), ledger).map_err(TryLockError::Lock);
-        }
-        self.step_back(taken, ledger);
-        Err(if self.is_read_by(ledger) {
-            TryLockError::Lock(LockError::Recursive)
-        } else {
-            TryLockError::WouldBlock
-        })
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn write_contended(&self, ledger: &Ledger, frame: u64) -> LockResult<WriteGuard<'_, T, L, R>> {
-        if self.is_read_by(ledger) {
-            return Err(LockError::Recursive);
-        }
-        let waiting = ledger.wait_for(self.word.as_resource());
-        // SAFETY: as in `write`.
-        let taken = R::wait_until(&self.waiters, frame, || unsafe {
-            match self.word.take(Self::DRAINS, ledger, frame) {
-                Ok(taken) => Some(Ok(taken)),
-                Err(TryRefused::WouldBlock) => None,
-                Err(TryRefused::Refused(why)) => Some(Err(why)),
-            }
-        });
-        drop(waiting);
-        match taken {
-            Ok(taken) => self.drain(taken, ledger, frame),
-            Err(refused) => Err(refused.into()),
-        }
-    }
-
-    /// Waits until nobody reads; the word is the calling task's.
-    #[inline(always)]
-    fn drain(
-        &self,
-        taken: Taken,
-        ledger: &Ledger,
-        frame: u64,
-    ) -> LockResult<WriteGuard<'_, T, L, R>> {
-        if self.readers.are_none() {
-            return self.begin_writing(taken, ledger);
-        }
-        self.drain_readers(taken, ledger, frame)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn drain_readers(
-        &self,
-        taken: Taken,
-        ledger: &Ledger,
-        frame: u64,
-    ) -> LockResult<WriteGuard<'_, T, L, R>> {
-        if let Some(died) = self.readers.have_left() {
-            return self.begin_writing(taken.or_died(died), ledger);
-        }
-        if self.is_read_by(ledger) {
-            self.step_back(taken, ledger);
-            return Err(LockError::Recursive);
-        }
-        let waiting = ledger.wait_for(self.as_read_resource());
-        let drained = R::wait_until(&self.waiters, frame, || {
-            self.readers.have_left().map(Ok::<_, LedgerFull>)
-        });
-        drop(waiting);
-        match drained {
-            Ok(died) => self.begin_writing(taken.or_died(died), ledger),
-            Err(LedgerFull) => {
-                self.step_back(taken, ledger);
-                Err(LockError::LedgerFull)
-            }
-        }
-    }
-
-    /// From here on the value may be torn if the task dies.
-    #[inline(always)]
-    fn begin_writing(&self, taken: Taken, ledger: &Ledger) -> LockResult<WriteGuard<'_, T, L, R>> {
-        let entry = ledger.own(self.word.as_resource());
-        entry.convert(Self::WRITES);
-        taken.tell(WriteGuard::new(self, Place::of(entry)))
-    }
-
-    /// Gives the word back as it was, before anything has been written.
-    #[cold]
-    fn step_back(&self, taken: Taken, ledger: &Ledger) {
-        // SAFETY: the word is this task's.
-        unsafe {
-            let entry = ledger.own(self.word.as_resource());
-            self.unlock_write(taken.marks(), ledger, Place::of(entry));
-        }
-    }
-
-    /// # Safety
-    /// The word is the calling task's, whose ledger this is and lists that at `place`, unless the
-    /// entry has been moved; and `value` gives it up.
-    #[inline(always)]
-    unsafe fn unlock_write(&self, value: u64, ledger: &Ledger, place: Place) {
-        if R::SLEEPS {
-            // The entry stands until the wake-ups have been given: should the task die in between,
-            // the word says whether it still held the lock.
-            // Release for whoever comes in next; and the waker's barrier (see `wait_queue`).
-            self.word.get().swap(value, Ordering::SeqCst);
-            R::wake_all(&self.waiters);
-            // Looked up after that: to unpark may have moved it.
-            ledger.own(self.word.as_resource()).erase();
-            ledger.trim();
-        } else {
-            // SAFETY: this function's contract.
-            unsafe { R::unlock(self.word.get(), value, &self.waiters, ledger, place) };
-        }
-    }
-
     /// How many tasks read, or look whether they may: of use to a check or a report, and stale at
     /// once.
     pub fn reader_count(&self) -> u64 {

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::Outcome;
+use crate::owner_word::FREE;
 use crate::testing::{TestTask, kill, on_fresh_ledger};
+use crate::{LockError, TryLockError};
 use std::boxed::Box;
 
 type TestLock<T> = RwLock<T, TestTask>;
