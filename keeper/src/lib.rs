@@ -81,6 +81,8 @@ mod report;
 #[cfg(feature = "alloc")]
 pub mod supervisor;
 #[cfg(feature = "alloc")]
+mod task_set;
+#[cfg(feature = "alloc")]
 mod token;
 pub mod unwind;
 #[cfg(feature = "alloc")]

@@ -15,6 +15,7 @@ use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use task_model::{FaultInfo, TaskId};
 
 use crate::KeeperId;
+use crate::task_set::TaskSet;
 pub use notice::PostError;
 pub(crate) use notice::{Cause, Notice};
 
@@ -28,9 +29,9 @@ pub(crate) use notice::{Cause, Notice};
 pub(crate) struct Inbox {
     places: Box<[Place]>,
     /// By keeper, then by task.
-    ready: Box<[Box<[AtomicU64]>]>,
+    ready: Box<[TaskSet]>,
     /// The tasks of which a kill is put off.
-    put_off: Box<[AtomicU64]>,
+    put_off: TaskSet,
     /// Where each keeper looks first, so that it comes round to everybody.
     turns: Box<[AtomicU32]>,
 }
@@ -92,7 +93,6 @@ impl Inbox {
     pub(crate) const BYTES_PER_TASK: usize = size_of::<Place>();
 
     pub(crate) fn new(tasks: usize, keepers: usize) -> Self {
-        let words = |_| (0..tasks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         let place = |_| Place {
             keeper: AtomicU8::new(KeeperId::ROOT.number()),
             serves: AtomicU8::new(NOBODY),
@@ -105,8 +105,8 @@ impl Inbox {
         };
         Self {
             places: (0..tasks).map(place).collect(),
-            ready: (0..keepers).map(words).collect(),
-            put_off: words(0),
+            ready: (0..keepers).map(|_| TaskSet::new(tasks)).collect(),
+            put_off: TaskSet::new(tasks),
             turns: (0..keepers).map(|_| AtomicU32::new(0)).collect(),
         }
     }
@@ -193,15 +193,15 @@ impl Inbox {
 
     #[inline]
     fn make_ready(&self, index: u32, keeper: KeeperId) {
-        let (word, bit) = (index as usize / 64, 1 << (index % 64));
-        if let Some(word) = self.ready_of(keeper).get(word) {
-            // Release pairs with the Acquire in `next`: whoever finds the bit finds the notice.
-            word.fetch_or(bit, Ordering::Release);
+        if let Some(ready) = self.ready_of(keeper) {
+            // Whoever finds it in finds the notice.
+            ready.insert(index);
         }
     }
 
-    fn ready_of(&self, keeper: KeeperId) -> &[AtomicU64] {
-        self.ready.get(usize::from(keeper.number())).map_or(&[], |words| words)
+    #[inline]
+    fn ready_of(&self, keeper: KeeperId) -> Option<&TaskSet> {
+        self.ready.get(usize::from(keeper.number()))
     }
 }
 

@@ -13,10 +13,8 @@ impl Inbox {
         let pending = place.kill_by.load(Ordering::Relaxed) != u64::MAX;
         place.kill.note(task.generation, at, pending);
         place.kill_by.fetch_min(by, Ordering::Relaxed);
-        if let Some(word) = self.put_off.get(task.index as usize / 64) {
-            // Release pairs with the Acquire in `due_kills`.
-            word.fetch_or(1 << (task.index % 64), Ordering::Release);
-        }
+        // Whoever finds it in finds when it is due.
+        self.put_off.insert(task.index);
     }
 
     /// When a kill of the task that was put off is due.
@@ -30,32 +28,21 @@ impl Inbox {
 
     /// Forgets a kill that was put off: the task is gone, or has stopped.
     pub(crate) fn kill_is_over(&self, task: TaskId) {
-        let (Some(place), Some(word)) =
-            (self.place(task), self.put_off.get(task.index as usize / 64))
-        else {
-            return;
-        };
+        let Some(place) = self.place(task) else { return };
         if place.kill.generation.load(Ordering::Relaxed) != task.generation {
             return;
         }
-        word.fetch_and(!(1 << (task.index % 64)), Ordering::Relaxed);
+        self.put_off.remove(task.index);
         place.kill_by.store(u64::MAX, Ordering::Relaxed);
     }
 
     /// The tasks whose kills were put off until now at the latest.
     pub(crate) fn due_kills(&self, now: u64) -> impl Iterator<Item = TaskId> {
-        self.put_off.iter().enumerate().flat_map(move |(number, word)| {
-            let mut bits = word.load(Ordering::Acquire);
-            core::iter::from_fn(move || {
-                let bit = (bits != 0).then(|| bits.trailing_zeros())?;
-                bits &= bits - 1;
-                let index = number as u32 * 64 + bit;
-                let place = self.places.get(index as usize)?;
-                let due = now >= place.kill_by.load(Ordering::Relaxed);
-                let generation = place.kill.generation.load(Ordering::Relaxed);
-                Some(due.then_some(TaskId { index, generation }))
-            })
-            .flatten()
+        self.put_off.iter().filter_map(move |index| {
+            let place = self.places.get(index as usize)?;
+            let due = now >= place.kill_by.load(Ordering::Relaxed);
+            let generation = place.kill.generation.load(Ordering::Relaxed);
+            due.then_some(TaskId { index, generation })
         })
     }
 

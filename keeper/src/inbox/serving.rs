@@ -11,35 +11,13 @@ use crate::KeeperId;
 impl Inbox {
     /// What `keeper` is to serve next. It stays posted until it is [done](Self::done).
     pub(crate) fn next(&self, keeper: KeeperId) -> Option<Notice> {
-        let words = self.ready_of(keeper);
+        let ready = self.ready_of(keeper)?;
         let turn = self.turns.get(usize::from(keeper.number()))?;
-        let next = turn.load(Ordering::Relaxed);
-        let (first, below) = (next as usize / 64, (1_u64 << (next % 64)) - 1);
-        // From the turn's bit to the end, then from the beginning on: its word comes twice.
-        let (mut at, mut round) = (first, 0);
         loop {
-            let word = words.get(at)?;
-            let mask = match round {
-                0 => !below,
-                _ if round == words.len() => below,
-                _ => u64::MAX,
-            };
-            // Acquire: see `make_ready`.
-            let all = word.load(Ordering::Acquire);
-            let ready = all & mask;
-            if ready == 0 {
-                if round == words.len() || words.len() == 1 && all == 0 {
-                    return None;
-                }
-                round += 1;
-                at = if at + 1 == words.len() { 0 } else { at + 1 };
-                continue;
-            }
-            let bit = ready.trailing_zeros();
-            let index = at as u32 * 64 + bit;
+            let index = ready.next_from(turn.load(Ordering::Relaxed))?;
             if !self.take(index, keeper) {
                 // Who is at it looks for more of this task afterwards.
-                word.fetch_and(!(1 << bit), Ordering::AcqRel);
+                ready.remove(index);
                 continue;
             }
             if let Some(notice) = self.notice_at(index) {
@@ -143,8 +121,8 @@ impl Inbox {
     /// Takes the bit away of a task of which nothing is posted.
     #[inline]
     fn make_unready(&self, index: u32, keeper: KeeperId) {
-        if let Some(word) = self.ready_of(keeper).get(index as usize / 64) {
-            word.fetch_and(!(1 << (index % 64)), Ordering::AcqRel);
+        if let Some(ready) = self.ready_of(keeper) {
+            ready.remove(index);
         }
         // What was posted since it was looked at announces itself, if not before the bit was taken
         // away.

@@ -93,7 +93,7 @@ fn what_a_dead_keeper_took_the_bit_of_is_announced_again() {
     let inbox = Inbox::new(1, 1);
     inbox.post(TaskId::first(0), FaultInfo::killed(7), 0, ROOT).unwrap();
     // It died right after it had taken the bit away.
-    inbox.ready[0][0].store(0, Ordering::Relaxed);
+    inbox.ready[0].remove(0);
     assert_eq!(inbox.next(ROOT), None);
     inbox.announce_all(|task| (task.index == 0).then_some(ROOT));
     assert!(inbox.next(ROOT).is_some());

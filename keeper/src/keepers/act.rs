@@ -1,7 +1,6 @@
 //! Carrying a verdict out, or the next best.
 #![expect(unsafe_code, reason = "reclaims what settled tasks held")]
 
-use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use drop_registry::reclaim;
@@ -9,6 +8,7 @@ use task_model::{FaultInfo, FaultKind, Gpr, RegisterFile, TaskId};
 
 use super::Keepers;
 use crate::docket::OpenCase;
+use crate::task_set::{TaskSet, numbers};
 use crate::{
     CannotRestart, KeeperId, NoSuchTask, Orders, Platform, Refusal, Report, Stopped, Verdict,
 };
@@ -228,9 +228,13 @@ impl<P: Platform> Keepers<P> {
         let mut told = self.inbox.announce_all(|task| self.keeper_for(task).ok());
         self.docket.announce();
         told |= 1 << self.chain.route(keeper).number();
-        while told != 0 {
-            self.wake(KeeperId::from_number(told.trailing_zeros() as u8));
-            told &= told - 1;
+        self.wake_all(told);
+    }
+
+    /// Wakes these keepers, a bit for each.
+    fn wake_all(&self, keepers: u32) {
+        for number in numbers(keepers.into()) {
+            self.wake(KeeperId::from_number(number as u8));
         }
     }
 
@@ -239,11 +243,7 @@ impl<P: Platform> Keepers<P> {
         let killed = open.close();
         // Relaxed: a look that misses the bit comes before the starving keeper's own second look.
         if self.starving.load(Ordering::Relaxed) != 0 {
-            let mut starving = self.starving.swap(0, Ordering::AcqRel);
-            while starving != 0 {
-                self.wake(KeeperId::from_number(starving.trailing_zeros() as u8));
-                starving &= starving - 1;
-            }
+            self.wake_all(self.starving.swap(0, Ordering::AcqRel));
         }
         killed
     }
@@ -307,42 +307,34 @@ impl Tries {
 /// Which tasks are held.
 #[derive(Debug)]
 pub(super) struct Corpses {
-    held: Box<[AtomicU64]>,
+    held: TaskSet,
     at_most: usize,
 }
 
 impl Corpses {
     pub(super) fn new(tasks: usize, at_most: usize) -> Self {
-        Self { held: (0..tasks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(), at_most }
-    }
-
-    fn place(&self, task: TaskId) -> Option<(&AtomicU64, u64)> {
-        Some((self.held.get(task.index as usize / 64)?, 1 << (task.index % 64)))
+        Self { held: TaskSet::new(tasks), at_most }
     }
 
     /// Counts one more corpse; `false` if there are enough.
     fn hold(&self, task: TaskId) -> bool {
-        let Some((word, bit)) = self.place(task) else { return false };
-        // Relaxed: a number, which decides nothing about who may touch what. It counts first and looks
-        // then, so that of two keepers at a time both may be refused, but not both let in.
-        if word.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+        // It counts first and looks then, so that of two keepers at a time both may be refused, but not
+        // both let in.
+        if self.held.insert(task.index) {
             return true;
         }
-        let held = |word: &AtomicU64| word.load(Ordering::Relaxed).count_ones() as usize;
-        let room = self.held.iter().map(held).sum::<usize>() <= self.at_most;
+        let room = self.held.contains(task.index) && self.held.len() <= self.at_most;
         if !room {
-            word.fetch_and(!bit, Ordering::Relaxed);
+            self.held.remove(task.index);
         }
         room
     }
 
     fn holds(&self, task: TaskId) -> bool {
-        self.place(task).is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
+        self.held.contains(task.index)
     }
 
     fn bury(&self, task: TaskId) {
-        if let Some((word, bit)) = self.place(task) {
-            word.fetch_and(!bit, Ordering::Relaxed);
-        }
+        self.held.remove(task.index);
     }
 }

@@ -8,16 +8,14 @@
 //! There is a bit for each pair of tasks and each of these, so there is room for all of them, and
 //! whoever tells an end neither allocates nor waits.
 
-mod bits;
-
 use alloc::boxed::Box;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use task_model::{FaultKind, TaskId};
 
+use crate::task_set::TaskPairs;
 use crate::{Keepers, Platform};
-use bits::Bits;
 
 /// How a life ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,11 +57,11 @@ impl core::error::Error for PeerError {}
 pub(crate) struct Peers {
     lives: Box<[Lives]>,
     /// By the task that is watched, who does.
-    watchers: Bits,
+    watchers: TaskPairs,
     /// By the task that watches, whose end it has not been told.
-    news: Bits,
+    news: TaskPairs,
     /// Both ways.
-    links: Bits,
+    links: TaskPairs,
 }
 
 /// What is known of the lives of the tasks of one number.
@@ -104,9 +102,9 @@ impl Peers {
         let lives = |_| Lives { peer: AtomicU32::new(0), ended: AtomicU64::new(0) };
         Self {
             lives: (0..tasks).map(lives).collect(),
-            watchers: Bits::square(tasks),
-            news: Bits::square(tasks),
-            links: Bits::square(tasks),
+            watchers: TaskPairs::new(tasks),
+            news: TaskPairs::new(tasks),
+            links: TaskPairs::new(tasks),
         }
     }
 
@@ -165,25 +163,25 @@ impl Peers {
     fn end(&self, task: TaskId, end: End, wake: impl Fn(TaskId), kill: impl Fn(TaskId)) {
         let Ok(lives) = self.lives(task) else { return };
         lives.ended.store(Ended::pack(task.generation, end), Ordering::SeqCst);
-        for watcher in self.watchers.row(task.index) {
+        for watcher in self.watchers.of(task.index) {
             // The news first: if the keeper dies in between, they are told once more.
-            self.news.set(watcher, task.index);
-            self.watchers.take(task.index, watcher);
+            self.news.insert(watcher, task.index);
+            self.watchers.remove(task.index, watcher);
             self.peer(watcher).inspect(|watcher| wake(*watcher));
         }
-        for linked in self.links.row(task.index) {
+        for linked in self.links.of(task.index) {
             if end == End::Died {
                 self.peer(linked).inspect(|linked| kill(*linked));
             }
-            self.links.take(linked, task.index);
-            self.links.take(task.index, linked);
+            self.links.remove(linked, task.index);
+            self.links.remove(task.index, linked);
         }
         // What it watched itself.
         for other in 0..self.lives.len() as u32 {
-            self.watchers.take(other, task.index);
+            self.watchers.remove(other, task.index);
         }
-        for other in self.news.row(task.index) {
-            self.news.take(task.index, other);
+        for other in self.news.of(task.index) {
+            self.news.remove(task.index, other);
         }
     }
 }
@@ -196,23 +194,23 @@ impl<P: Platform> Keepers<P> {
     /// If there is no room for such tasks; if one of those lives is over; if they are the same task.
     /// An id of a life that has not begun is believed.
     pub fn monitor(&self, watcher: TaskId, task: TaskId) -> Result<(), PeerError> {
-        let set = || self.peers.watchers.set(task.index, watcher.index);
+        let set = || self.peers.watchers.insert(task.index, watcher.index);
         let clear = || self.demonitor(watcher, task);
         self.peers.tie([watcher, task], set, clear)
     }
 
     /// Has `watcher` not be told of `task` any more.
     pub fn demonitor(&self, watcher: TaskId, task: TaskId) {
-        self.peers.watchers.take(task.index, watcher.index);
-        self.peers.news.take(watcher.index, task.index);
+        self.peers.watchers.remove(task.index, watcher.index);
+        self.peers.news.remove(watcher.index, task.index);
     }
 
     /// The life of a monitored task that has ended, and that `watcher` has not been told of; and how. If
     /// more lives of that task have ended since, it is the last one that is named. For the watcher
     /// itself.
     pub fn next_end(&self, watcher: TaskId) -> Option<(TaskId, End)> {
-        let index = self.peers.news.row(watcher.index).next()?;
-        self.peers.news.take(watcher.index, index);
+        let index = self.peers.news.of(watcher.index).next()?;
+        self.peers.news.remove(watcher.index, index);
         let ended = self.peers.lives.get(index as usize)?.ended.load(Ordering::SeqCst);
         let task = TaskId { index, generation: ended as u32 };
         Some((task, Ended::unpack(ended, task.generation)?))
@@ -233,16 +231,16 @@ impl<P: Platform> Keepers<P> {
     /// As [`monitor`](Self::monitor).
     pub fn link(&self, one: TaskId, other: TaskId) -> Result<(), PeerError> {
         let set = || {
-            self.peers.links.set(one.index, other.index);
-            self.peers.links.set(other.index, one.index);
+            self.peers.links.insert(one.index, other.index);
+            self.peers.links.insert(other.index, one.index);
         };
         self.peers.tie([one, other], set, || self.unlink(one, other))
     }
 
     /// Takes a link away.
     pub fn unlink(&self, one: TaskId, other: TaskId) {
-        self.peers.links.take(one.index, other.index);
-        self.peers.links.take(other.index, one.index);
+        self.peers.links.remove(one.index, other.index);
+        self.peers.links.remove(other.index, one.index);
     }
 
     /// Says that `task`, which no keeper has in hand, has finished: its entry returned, and it held
