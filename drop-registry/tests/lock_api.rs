@@ -34,6 +34,14 @@ fn kill(machine: &mut Machine, body: impl FnOnce() + Send + 'static) -> usize {
     machine.kill(task).len()
 }
 
+/// The same of a task that stands there with what it has taken.
+fn die_with<G>(machine: &mut Machine, take: impl FnOnce() -> G + Send + 'static) -> usize {
+    kill(machine, || {
+        let _held = take();
+        yield_now();
+    })
+}
+
 /// Whether a task ends in a panic that does not unwind; in a child process.
 #[expect(unsafe_code, reason = "forks")]
 fn ends_the_program(machine: &mut Machine, body: impl FnOnce() + Send + 'static) -> bool {
@@ -102,10 +110,7 @@ fn after_a_death_lock_api_is_refused_until_somebody_has_recovered_the_value() {
 fn what_nobody_recovered_is_refused_for_good() {
     static LOCK: Ours<u64> = Ours::new(1);
     let mut machine = Machine::new();
-    kill(&mut machine, || {
-        let _held = LOCK.lock();
-        yield_now();
-    });
+    die_with(&mut machine, || LOCK.lock());
     let given_up = run(&mut machine, || {
         drop(drop_registry::lock_api::lock(&LOCK));
         assert!(matches!(drop_registry::lock_api::lock(&LOCK), Err(LockError::NotRecoverable)));
@@ -128,10 +133,7 @@ fn a_second_lock_by_the_same_task_is_a_panic_and_not_a_deadlock() {
 fn after_a_reader_s_death_the_lock_is_refused_to_writers_alone() {
     static LOCK: ReadWrite = ReadWrite::new(1);
     let mut machine = Machine::new();
-    kill(&mut machine, || {
-        let _held = LOCK.read();
-        yield_now();
-    });
+    die_with(&mut machine, || LOCK.read());
     for _ in 0..2 {
         assert_eq!(run(&mut machine, || assert!(LOCK.try_write().is_none())), Stop::Finished);
         assert!(ends_the_program(&mut machine, || drop(LOCK.write())));
@@ -187,10 +189,7 @@ fn a_dead_reader_is_taken_off_and_a_dead_writer_s_lock_refused() {
 fn a_dead_writer_s_lock_that_nobody_recovered_is_refused_for_good() {
     static LOCK: ReadWrite = ReadWrite::new(1);
     let mut machine = Machine::new();
-    kill(&mut machine, || {
-        let _held = LOCK.write();
-        yield_now();
-    });
+    die_with(&mut machine, || LOCK.write());
     let given_up = run(&mut machine, || {
         drop(write(&LOCK));
         assert!(matches!(write(&LOCK), Err(LockError::NotRecoverable)));
@@ -245,10 +244,7 @@ fn a_dead_reader_is_left_to_the_next_writer_and_a_living_one_is_not_touched() {
 fn a_dead_reader_s_foreign_lock_is_left_to_whoever_recovers_the_value() {
     static LOCK: TrackedReadWrite = TrackedReadWrite::new(1);
     let mut machine = Machine::new();
-    kill(&mut machine, || {
-        let _held = LOCK.read();
-        yield_now();
-    });
+    die_with(&mut machine, || LOCK.read());
     assert_eq!(run(&mut machine, || assert_eq!(*LOCK.read(), 1)), Stop::Finished);
     assert_eq!(run(&mut machine, || assert!(LOCK.try_write().is_none())), Stop::Finished);
     assert!(ends_the_program(&mut machine, || drop(LOCK.write())));
@@ -267,10 +263,7 @@ fn a_dead_reader_s_foreign_lock_is_left_to_whoever_recovers_the_value() {
 fn a_dead_writer_s_read_write_lock_is_left_to_whoever_recovers_the_value() {
     static LOCK: TrackedReadWrite = TrackedReadWrite::new(1);
     let mut machine = Machine::new();
-    kill(&mut machine, || {
-        let _held = LOCK.write();
-        yield_now();
-    });
+    die_with(&mut machine, || LOCK.write());
     assert_eq!(counted(&LOCK), (0, 1));
     let refused = run(&mut machine, || {
         assert!(LOCK.try_read().is_none() && LOCK.try_write().is_none());
@@ -285,10 +278,7 @@ fn a_dead_writer_s_read_write_lock_is_left_to_whoever_recovers_the_value() {
         assert_eq!(*LOCK.read(), 7);
     });
     assert_eq!(recovered, Stop::Finished);
-    kill(&mut machine, || {
-        let _held = LOCK.write();
-        yield_now();
-    });
+    die_with(&mut machine, || LOCK.write());
     let given_up = run(&mut machine, || {
         drop(write_tracked(&LOCK));
         assert!(matches!(write_tracked(&LOCK), Err(LockError::NotRecoverable)));
@@ -425,10 +415,7 @@ fn a_dead_owner_s_spin_lock_is_left_to_whoever_recovers_the_value() {
     static LOCK: Tracked<u64> = Tracked::new(1);
     let mut machine = Machine::new();
     assert_eq!(run(&mut machine, || *LOCK.lock() += 1), Stop::Finished);
-    kill(&mut machine, || {
-        let _held = LOCK.lock();
-        yield_now();
-    });
+    die_with(&mut machine, || LOCK.lock());
     assert_eq!(run(&mut machine, || assert!(LOCK.try_lock().is_none())), Stop::Finished);
     assert!(ends_the_program(&mut machine, || drop(LOCK.lock())));
     let recovered = run(&mut machine, || {
@@ -467,10 +454,7 @@ fn allocator<R: lock_api::RawMutex + Send + Sync + 'static>(arena: &'static Aren
         }
     });
     assert_eq!(allocated, Stop::Finished);
-    let settled = kill(&mut machine, || {
-        let _held = talc.lock();
-        yield_now();
-    });
+    let settled = die_with(&mut machine, || talc.lock());
     assert_eq!(settled, 1);
     // The allocator's lists may be torn: it is closed, and says so.
     assert_eq!(run(&mut machine, || assert!(talc.try_lock().is_none())), Stop::Finished);

@@ -24,10 +24,7 @@ fn between_marks<O: Operation>(make: impl FnOnce() -> O + Send + 'static) -> u64
         yield_now();
     });
     assert_eq!(machine.run(task, None), Stop::Yielded);
-    let mut steps = 0;
-    while machine.run(task, Some(1)) == Stop::BudgetSpent {
-        steps += 1;
-    }
-    assert_eq!(machine.run(task, None), Stop::Finished);
+    let (steps, stop) = machine.count_instructions(task);
+    assert_eq!((stop, machine.run(task, None)), (Stop::Yielded, Stop::Finished));
     steps
 }

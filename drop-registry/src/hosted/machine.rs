@@ -215,6 +215,21 @@ impl Machine {
         stop
     }
 
+    /// Runs a task by single steps until it stops of itself. Returns after how many instructions, and
+    /// why.
+    ///
+    /// # Panics
+    /// As [`Machine::run`].
+    pub fn count_instructions(&self, id: TaskId) -> (u64, Stop) {
+        let mut executed = 0;
+        loop {
+            match self.run(id, Some(1)) {
+                Stop::BudgetSpent => executed += 1,
+                stop => return (executed, stop),
+            }
+        }
+    }
+
     /// Runs every living task in turn, each until it stops of itself, until all have ended. Those
     /// that are parked are passed over until they are unparked.
     ///

@@ -132,15 +132,12 @@ fn instructions(tables: UnwindTables<'static>, functions: u64) -> f64 {
             });
         });
         assert_eq!(machine.run(task, None), Stop::Yielded);
-        let mut steps = 0;
-        while machine.run(task, Some(1)) == Stop::BudgetSpent {
-            steps += 1;
-        }
-        assert_eq!(machine.run(task, None), Stop::Finished);
+        let (steps, stop) = machine.count_instructions(task);
+        assert_eq!((stop, machine.run(task, None)), (Stop::Yielded, Stop::Finished));
         steps
     };
     // Without what is only at its beginning and end.
-    f64::from(steps(COUNTED + 1) - steps(1)) / COUNTED as f64
+    (steps(COUNTED + 1) - steps(1)) as f64 / COUNTED as f64
 }
 
 /// The frames whose instructions are counted.
