@@ -25,8 +25,8 @@ impl KeeperId {
         self.0
     }
 
-    /// The keeper with this number, if there is one: for an entry that tells its tasks apart by a
-    /// number.
+    /// The id of the keeper with this number, whether or not there is one: for an entry that tells
+    /// its tasks apart by a number.
     pub const fn from_number(number: u8) -> Self {
         Self(number)
     }
@@ -209,11 +209,11 @@ impl Chain {
 }
 
 fn pack(task: Option<TaskId>) -> u64 {
-    task.map_or(NO_TASK, |task| u64::from(task.index) << 32 | u64::from(task.generation))
+    task.map_or(NO_TASK, TaskId::to_word)
 }
 
 fn unpack(seat: u64) -> Option<TaskId> {
-    (seat < NO_TASK).then_some(TaskId { index: (seat >> 32) as u32, generation: seat as u32 })
+    (seat < NO_TASK).then_some(TaskId::from_word(seat))
 }
 
 impl fmt::Debug for Chain {

@@ -31,6 +31,40 @@ pub enum Verdict {
     Deferred,
 }
 
+impl Verdict {
+    /// Its number, in a case's word and in stored records: these stay what they are. Beside it go the
+    /// ticks of a [`RestartAfter`](Self::RestartAfter).
+    pub(crate) const fn code(self) -> u16 {
+        match self {
+            Self::Resume => 0,
+            Self::Exit => 1,
+            Self::Restart => 2,
+            Self::RestartAfter(_) => 3,
+            Self::Hold => 4,
+            Self::TryNext => 5,
+            Self::Panic => 6,
+            Self::Deferred => 7,
+            Self::Recover => 8,
+        }
+    }
+
+    /// The verdict with this number.
+    pub(crate) const fn from_code(code: u16, ticks: u64) -> Option<Self> {
+        Some(match code {
+            0 => Self::Resume,
+            1 => Self::Exit,
+            2 => Self::Restart,
+            3 => Self::RestartAfter(ticks),
+            4 => Self::Hold,
+            5 => Self::TryNext,
+            6 => Self::Panic,
+            7 => Self::Deferred,
+            8 => Self::Recover,
+            _ => return None,
+        })
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

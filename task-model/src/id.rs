@@ -20,6 +20,18 @@ impl TaskId {
         Self { index, generation: 0 }
     }
 
+    /// The id as one word, to be kept in an atomic: the slot in the upper half.
+    #[inline]
+    pub const fn to_word(self) -> u64 {
+        (self.index as u64) << 32 | self.generation as u64
+    }
+
+    /// The id that [`to_word`](Self::to_word) has made this of.
+    #[inline]
+    pub const fn from_word(word: u64) -> Self {
+        Self { index: (word >> 32) as u32, generation: word as u32 }
+    }
+
     /// The id of the life after this one, in the same slot.
     #[must_use]
     pub const fn next_generation(self) -> Self {
@@ -50,6 +62,13 @@ mod tests {
         let new = old.next_generation();
         assert_ne!(old, new);
         assert_eq!(old.index, new.index);
+    }
+
+    #[test]
+    fn a_word_says_all_of_it() {
+        let id = TaskId { index: 0x0123_4567, generation: 0x89ab_cdef };
+        assert_eq!(id.to_word(), 0x0123_4567_89ab_cdef);
+        assert_eq!(TaskId::from_word(id.to_word()), id);
     }
 
     #[test]

@@ -45,8 +45,7 @@ fn finishing(_: usize) {
 
 /// Sleeps until the end of the task that is written down for its number.
 fn joining(number: usize) {
-    let task = WATCHED[number].load(Ordering::Relaxed);
-    let task = TaskId { index: (task >> 32) as u32, generation: task as u32 };
+    let task = TaskId::from_word(WATCHED[number].load(Ordering::Relaxed));
     let said = match keeping::join(task) {
         Ok(End::Finished) => 1,
         Ok(_) => 2,
@@ -59,8 +58,7 @@ fn run(stage: &mut Stage) {
     let [victim, linked] = [0, 1].map(|number| stage.spawn_with("holding", holding, number));
     let finishing = stage.spawn("finishing", finishing);
     for (watched, task) in WATCHED.iter().zip([victim, finishing]) {
-        let task = u64::from(task.index) << 32 | u64::from(task.generation);
-        watched.store(task, Ordering::Relaxed);
+        watched.store(task.to_word(), Ordering::Relaxed);
     }
     let joiners = [0, 1].map(|number| {
         Spawn::new("joining", joining).argument(number).start().expect("room for a task")

@@ -36,10 +36,6 @@ unsafe impl Sync for Slot {}
 /// What stands for no task: of an id whose number no task can have.
 const NO_TASK: u64 = u64::MAX;
 
-fn pack_task(task: TaskId) -> u64 {
-    u64::from(task.index) << 32 | u64::from(task.generation)
-}
-
 impl Slot {
     pub(super) fn free() -> Self {
         Self {
@@ -55,9 +51,8 @@ impl Slot {
     }
 
     fn task(&self) -> Option<TaskId> {
-        let packed = self.task.load(Ordering::Acquire);
-        (packed != NO_TASK)
-            .then_some(TaskId { index: (packed >> 32) as u32, generation: packed as u32 })
+        let word = self.task.load(Ordering::Acquire);
+        (word != NO_TASK).then_some(TaskId::from_word(word))
     }
 
     #[inline]
@@ -142,7 +137,7 @@ impl Slot {
         }
         self.killed.store(true, Ordering::SeqCst);
         // SeqCst, as in `close`: if the case is still open after this, its keeper sees the mark.
-        (self.task.load(Ordering::SeqCst) == pack_task(task)).then_some(word.keeper())
+        (self.task.load(Ordering::SeqCst) == task.to_word()).then_some(word.keeper())
     }
 
     /// See [`Docket::answer`].
@@ -162,14 +157,14 @@ impl Slot {
         if !matches!(word.phase(), Phase::Deferred | Phase::Deferring) {
             return None;
         }
-        // Nobody looks at them before the exchange, and one answers at a time.
-        self.set_delay(verdict);
         let next = match word.phase() {
             Phase::Deferred => word.next(Phase::Waiting, word.keeper(), Some(verdict)),
             // Before the policy that gave the token away has returned: its keeper finds this then.
             Phase::Deferring if word.verdict().is_none() => word.with_verdict(verdict),
             _ => return None,
         };
+        // Before the exchange, so that it is there with the verdict; not for an answer that is late.
+        self.set_delay(verdict);
         if word.is(Phase::Deferred) {
             self.set_due(u64::MAX);
         }
@@ -252,7 +247,7 @@ impl<'d> OpenCase<'d> {
     pub(crate) fn begin(&self, task: TaskId) {
         self.slot.killed.store(false, Ordering::Relaxed);
         // Release pairs with the Acquire in `Slot::task`, if the keeper dies.
-        self.slot.task.store(pack_task(task), Ordering::Release);
+        self.slot.task.store(task.to_word(), Ordering::Release);
     }
 
     /// Whom the record is of; `None` if its keeper died before it was of anybody.

@@ -79,18 +79,10 @@ impl Word {
 
     /// What was ruled, if it was.
     pub(crate) const fn verdict(self) -> Option<Verdict> {
-        Some(match (self.0 >> VERDICT) as u8 {
-            1 => Verdict::Resume,
-            2 => Verdict::Exit,
-            3 => Verdict::Restart,
-            4 => Verdict::RestartAfter(0),
-            5 => Verdict::Hold,
-            6 => Verdict::TryNext,
-            7 => Verdict::Panic,
-            8 => Verdict::Deferred,
-            9 => Verdict::Recover,
-            _ => return None,
-        })
+        match (self.0 >> VERDICT) as u8 {
+            0 => None,
+            number => Verdict::from_code(number as u16 - 1, 0),
+        }
     }
 
     /// The word after this one.
@@ -124,15 +116,7 @@ impl Word {
 const fn number(verdict: Option<Verdict>) -> u64 {
     match verdict {
         None => 0,
-        Some(Verdict::Resume) => 1,
-        Some(Verdict::Exit) => 2,
-        Some(Verdict::Restart) => 3,
-        Some(Verdict::RestartAfter(_)) => 4,
-        Some(Verdict::Hold) => 5,
-        Some(Verdict::TryNext) => 6,
-        Some(Verdict::Panic) => 7,
-        Some(Verdict::Deferred) => 8,
-        Some(Verdict::Recover) => 9,
+        Some(verdict) => verdict.code() as u64 + 1,
     }
 }
 

@@ -26,7 +26,7 @@ impl Inbox {
         (same && by != u64::MAX).then_some(by)
     }
 
-    /// Forgets a kill that was put off: the task is gone, or has stopped.
+    /// Forgets a kill that was put off: the task is gone, or is held.
     pub(crate) fn kill_is_over(&self, task: TaskId) {
         let Some(place) = self.place(task) else { return };
         if place.kill.generation.load(Ordering::Relaxed) != task.generation {

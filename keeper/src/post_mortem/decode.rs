@@ -24,7 +24,7 @@ pub(super) fn decode(
         return Err(wrong_length);
     }
     let mut report = Report::empty();
-    report.task = task_of(next());
+    report.task = TaskId::from_word(next());
     report.fault = fault(&mut next)?;
     let ruling = next();
     let ticks = next();
@@ -35,7 +35,7 @@ pub(super) fn decode(
         code => Some(Refusal::from_code(code).ok_or(unknown("refusal", code))?),
     };
     report.settled = bit(ruling, 32);
-    let restarted_as = task_of(next());
+    let restarted_as = TaskId::from_word(next());
     report.restarted_as = bit(ruling, 33).then_some(restarted_as);
     let recovered_to = next();
     report.recovered_to = bit(ruling, 35).then_some(recovered_to);
@@ -96,19 +96,10 @@ fn fault(next: &mut impl FnMut() -> u64) -> Result<FaultInfo, DecodeError> {
 }
 
 fn verdict(code: u16, ticks: u64) -> Result<Option<Verdict>, DecodeError> {
-    Ok(Some(match code {
-        0 => Verdict::Resume,
-        1 => Verdict::Exit,
-        2 => Verdict::Restart,
-        3 => Verdict::RestartAfter(ticks),
-        4 => Verdict::Hold,
-        5 => Verdict::TryNext,
-        6 => Verdict::Panic,
-        7 => Verdict::Deferred,
-        8 => Verdict::Recover,
-        NONE => return Ok(None),
-        code => return Err(unknown("verdict", code)),
-    }))
+    if code == NONE {
+        return Ok(None);
+    }
+    Verdict::from_code(code, ticks).map(Some).ok_or(unknown("verdict", code))
 }
 
 fn walk_end(code: u64, operand: u64) -> Result<WalkEnd, DecodeError> {
@@ -186,10 +177,6 @@ fn resource(next: &mut impl FnMut() -> u64) -> Result<Resource, DecodeError> {
         escaped: bit(what, 49),
         outcome: Outcome::from_code(outcome).ok_or(unknown("outcome", outcome))?,
     })
-}
-
-fn task_of(word: u64) -> TaskId {
-    TaskId { index: (word >> 32) as u32, generation: word as u32 }
 }
 
 fn bit(word: u64, n: u32) -> bool {

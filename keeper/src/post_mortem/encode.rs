@@ -68,14 +68,14 @@ pub(super) fn encode(report: &Report, mut put: impl FnMut(u64)) {
         reclaimed_at,
         gone_at,
     } = report;
-    put(task_word(*task));
+    put(task.to_word());
     put_fault(fault, &mut put);
     let (verdict, ticks) = verdict.map_or((NONE, 0), verdict_code);
     let refusal = refusal.map_or(NONE, Refusal::code);
     let flags = [*settled, restarted_as.is_some(), registers.is_some(), recovered_to.is_some()];
     put(u64::from(verdict) | u64::from(refusal) << 16 | bits(&flags) << 32);
     put(ticks);
-    put(restarted_as.map_or(0, task_word));
+    put(restarted_as.map_or(0, TaskId::to_word));
     put(recovered_to.unwrap_or(0));
     [*stopped_at, *settled_at, *reclaimed_at, *gone_at].into_iter().for_each(&mut put);
     let (end, operand) = walk_end_code(*walk_end);
@@ -126,27 +126,15 @@ fn put_resource(resource: &Resource, put: &mut impl FnMut(u64)) {
     put(what | depth << 32 | bits(&[frame.is_some(), escaped]) << 48);
 }
 
-pub(super) fn task_word(task: TaskId) -> u64 {
-    u64::from(task.index) << 32 | u64::from(task.generation)
-}
-
 /// The first is the lowest bit.
 fn bits(bits: &[bool]) -> u64 {
     bits.iter().rev().fold(0, |word, bit| word << 1 | u64::from(*bit))
 }
 
+/// Its number, and its ticks.
 fn verdict_code(verdict: Verdict) -> (u16, u64) {
-    match verdict {
-        Verdict::Resume => (0, 0),
-        Verdict::Exit => (1, 0),
-        Verdict::Restart => (2, 0),
-        Verdict::RestartAfter(ticks) => (3, ticks),
-        Verdict::Hold => (4, 0),
-        Verdict::TryNext => (5, 0),
-        Verdict::Panic => (6, 0),
-        Verdict::Deferred => (7, 0),
-        Verdict::Recover => (8, 0),
-    }
+    let ticks = if let Verdict::RestartAfter(ticks) = verdict { ticks } else { 0 };
+    (verdict.code(), ticks)
 }
 
 fn walk_end_code(end: WalkEnd) -> (u64, u64) {

@@ -121,13 +121,11 @@ impl Member {
     }
 
     pub(super) fn id(&self) -> TaskId {
-        let id = self.id.load(Ordering::Relaxed);
-        TaskId { index: (id >> 32) as u32, generation: id as u32 }
+        TaskId::from_word(self.id.load(Ordering::Relaxed))
     }
 
     fn set_id(&self, id: TaskId) {
-        let id = u64::from(id.index) << 32 | u64::from(id.generation);
-        self.id.store(id, Ordering::Relaxed);
+        self.id.store(id.to_word(), Ordering::Relaxed);
     }
 
     pub(super) fn nested(&self) -> Option<&'static Supervisor> {
