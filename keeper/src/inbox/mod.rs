@@ -44,20 +44,15 @@ struct Place {
     posted: AtomicU16,
     /// How many faults there have been of tasks with this number.
     faults: AtomicU32,
-    fault: UnsafeCell<Fault>,
+    fault: Request,
+    info: UnsafeCell<FaultInfo>,
     kill: Request,
     /// When a kill that the task may put off is due at the latest; `u64::MAX` if there is none.
     kill_by: AtomicU64,
     release: Request,
 }
 
-struct Fault {
-    generation: u32,
-    at: u64,
-    info: FaultInfo,
-}
-
-/// That somebody wants something of one life of a task.
+/// That something was said of one life of a task.
 struct Request {
     generation: AtomicU32,
     at: AtomicU64,
@@ -84,8 +79,9 @@ mod posted {
     }
 }
 
-// SAFETY: `fault` is written by whoever set `CLAIMED`, before `FAULT`; it is read while that is set,
-// and nobody writes before both are cleared again.
+// SAFETY: `info` is written by whoever set `CLAIMED`, before `FAULT`. It is read while `FAULT` is set, by
+// the keeper that has taken the place, and only that one clears both, when it has done.
+// The rest are atomics.
 unsafe impl Sync for Inbox {}
 
 impl Inbox {
@@ -98,7 +94,8 @@ impl Inbox {
             serves: AtomicU8::new(NOBODY),
             posted: AtomicU16::new(0),
             faults: AtomicU32::new(0),
-            fault: UnsafeCell::new(Fault { generation: 0, at: 0, info: FaultInfo::killed(0) }),
+            fault: Request::none(),
+            info: UnsafeCell::new(FaultInfo::killed(0)),
             kill: Request::none(),
             kill_by: AtomicU64::new(u64::MAX),
             release: Request::none(),
@@ -161,7 +158,8 @@ impl Inbox {
         // Relaxed: seen with the bit that is set below.
         place.faults.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the claim is ours: see `Sync`.
-        unsafe { *place.fault.get() = Fault { generation: task.generation, at, info: fault } };
+        unsafe { *place.info.get() = fault };
+        place.fault.set(task.generation, at);
         self.announce(place, task.index, posted::FAULT, keeper);
         Ok(())
     }
@@ -219,6 +217,12 @@ impl Request {
         if noted.is_ok() {
             self.at.store(at, Ordering::Relaxed);
         }
+    }
+
+    /// Writes it down for the only one that can be meant.
+    fn set(&self, generation: u32, at: u64) {
+        self.generation.store(generation, Ordering::Relaxed);
+        self.at.store(at, Ordering::Relaxed);
     }
 }
 

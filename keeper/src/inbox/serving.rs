@@ -64,14 +64,9 @@ impl Inbox {
         let bits = place.posted.load(Ordering::Acquire) & posted::ANY;
         // A corpse is let go of before anything else is done to it, and of a task that faulted and
         // is to be killed the fault is what happened first.
-        if bits & posted::FAULT != 0 {
-            // SAFETY: see `Sync`: it is written, and stays until `done`.
-            let fault = unsafe { &*place.fault.get() };
-            let task = TaskId { index, generation: fault.generation };
-            return Some(Notice { task, cause: Cause::Fault, at: fault.at });
-        }
         let (cause, request) = match bits {
             0 => return None,
+            bits if bits & posted::FAULT != 0 => (Cause::Fault, &place.fault),
             bits if bits & posted::RELEASE != 0 => (Cause::Release, &place.release),
             _ => (Cause::Kill, &place.kill),
         };
@@ -79,13 +74,13 @@ impl Inbox {
         Some(Notice { task, cause, at: request.at.load(Ordering::Relaxed) })
     }
 
-    /// The fault that was posted of this task, until that is done.
+    /// The fault that was posted of this task, for the keeper that has taken it, until that is done.
     #[inline]
     pub(crate) fn fault(&self, task: TaskId) -> Option<&FaultInfo> {
         let place = self.place(task)?;
         let posted = place.posted.load(Ordering::Acquire) & posted::FAULT != 0;
         // SAFETY: see `Sync`; the reference is used by the keeper that will say that it is done.
-        posted.then(|| unsafe { &(*place.fault.get()).info })
+        posted.then(|| unsafe { &*place.info.get() })
     }
 
     /// Whether a fault of this life of the task is posted.
