@@ -35,6 +35,7 @@
 //! | [`supervisor`] | what the failure of one task means to others: supervision trees |
 //! | [`Case`], [`Verdict`], [`Token`] | about what, what can be decided, and the right to do it later |
 //! | [`Orders`] | what a policy may do about other tasks |
+//! | [`Meter`], [`Usage`] | how much a task may run, and how long it may hold locks |
 //! | [`Keepers::monitor`], [`Keepers::link`], [`End`] | tasks that watch each other, or die together |
 //! | [`Report`], [`FrameReport`], [`Resource`] | what was found, and what was done |
 //! | `post_mortem` | with the feature `post-mortem`: reports in memory that may outlive a reset |

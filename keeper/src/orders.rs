@@ -42,7 +42,8 @@ impl<'k> Orders<'k> {
         self.0.kill(task)
     }
 
-    /// Takes back every kill of the task that its keeper has not come to. For a policy that has the
+    /// Takes back a kill of the task that is posted, and to which its keeper has not come; one that is put
+    /// off to a safepoint stays until it is due. For a policy that has the
     /// task before it anyway, since that died by itself before it was killed: what it rules now is not
     /// to be overruled by a kill that is over.
     pub fn withdraw_kill(&self, task: TaskId) {

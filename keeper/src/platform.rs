@@ -41,10 +41,13 @@ pub struct CannotRestart<'a>(pub Stopped<'a>);
 /// The kernel as its keeper sees it.
 ///
 /// Keepers call these from their own tasks, on their own stacks; `wake` and `now` are called in traps,
-/// too. `seize`, `resume`, `wake` and `now` are in the fault path: they must not allocate, take a lock
+/// too. `seize`, `resume`, `pull_kill_switch`, `wake` and `now` are in the fault path: they must not allocate, take a lock
 /// that a kept task can hold, or wait for a kept task to do anything but stop. The others may do what
 /// the kernel's own task management does. A keeper may die in any of them, and the one above it
 /// starts over with `seize`: so each must have happened or not, to whoever looks at it from outside.
+///
+/// Of a task that ends by itself while it holds nothing, and so is not posted, the platform
+/// [tells](crate::Keepers::finished).
 ///
 /// # Safety
 /// - A task that `seize` has returned executes no instruction until it is given back to `resume` or
@@ -102,8 +105,6 @@ pub unsafe trait Platform {
     /// Makes a keeper's task run soon, if it sleeps because it had nothing to
     /// [serve](crate::Seat::serve); or a task that [watches](crate::Keepers::monitor) another one, if it
     /// sleeps. A wake-up that comes before it sleeps must not be lost.
-    ///
-    /// One that ends while it holds nothing, and is not posted, is [told of](crate::Keepers::finished).
     fn wake(&self, task: TaskId);
 
     /// Ends the kernel, because of what is reported.

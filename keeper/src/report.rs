@@ -53,6 +53,9 @@ impl Resource {
     };
 }
 
+/// The most bytes of a panic's message in a report.
+pub(crate) const MESSAGE: usize = 192;
+
 /// The record of one death: what was found, and what was done.
 ///
 /// Its [`Display`](fmt::Display) is for people, a few lines of at most 100 columns.
@@ -64,7 +67,7 @@ pub struct Report {
     pub fault: FaultInfo,
     /// What it said when it panicked, and where, if its platform [knows](crate::Platform::panic_message);
     /// what there is room for.
-    pub message: String<192>,
+    pub message: String<MESSAGE>,
     /// Its registers, from when its frames were looked at.
     pub registers: Option<GeneralRegisters>,
     /// Its frames, innermost first: as many as there is room for of those that the walk found.

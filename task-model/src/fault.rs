@@ -244,9 +244,9 @@ impl FaultInfo {
         Self::without_trap(FaultKind::Overdue, instruction_pointer)
     }
 
-    #[inline]
     /// The end of a task for a reason of its keeper's: a meter has run out, or it is part of a deadlock.
     /// It stood at `instruction_pointer`.
+    #[inline]
     pub const fn metered(kind: FaultKind, instruction_pointer: u64) -> Self {
         Self::without_trap(kind, instruction_pointer)
     }

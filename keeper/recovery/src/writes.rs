@@ -33,7 +33,7 @@ pub(crate) fn is_seen_by_others(task: &FrozenTask<'_>) -> bool {
     let mut factory = InstructionInfoFactory::new();
     let info = factory.info(&instruction);
     let stack = task.bounds();
-    let mut is_syscall = instruction.mnemonic() == iced_x86::Mnemonic::Syscall;
+    let mut is_seen = instruction.mnemonic() == iced_x86::Mnemonic::Syscall;
     for memory in info.used_memory() {
         let writes = !matches!(
             memory.access(),
@@ -42,7 +42,7 @@ pub(crate) fn is_seen_by_others(task: &FrozenTask<'_>) -> bool {
         let address = memory.virtual_address(0, |register, _, _| value(register));
         let own = address
             .is_some_and(|address| memory.segment() != Register::FS && stack.contains(address, 1));
-        is_syscall |= writes && !own;
+        is_seen |= writes && !own;
     }
-    is_syscall
+    is_seen
 }

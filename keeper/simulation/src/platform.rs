@@ -172,7 +172,7 @@ pub(crate) struct Fake {
     /// Leaked: somebody may hold them in the end.
     pub(crate) locks: &'static [Lock],
     pub(crate) time: Cell<u64>,
-    /// Which tasks serve, from the outermost to the one that runs; `None` for the root's.
+    /// The task that runs; `None` while the root keeper does.
     pub(crate) running: Cell<Option<TaskId>>,
 }
 

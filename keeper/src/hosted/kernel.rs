@@ -281,7 +281,7 @@ impl Kernel {
         self.keepers.tick(self.tasks().now(), |late| self.fault(late, FaultInfo::overdue));
         let mut answer = None;
         let served = |number: &u8| self.served.get() & 1 << number != 0;
-        let all = || (0..32).filter(served).map(KeeperId::from_number);
+        let all = || (0..KeeperId::MAX as u8).filter(served).map(KeeperId::from_number);
         // Each time from the root on: what keepers leave to those above is dealt with first.
         while answer.is_none()
             && all()

@@ -50,7 +50,8 @@ impl Capacity {
 
     /// How many bytes there are for each task: its [`Ledger`], which is the kernel's to place; the
     /// places for what can be posted of it; its meter; what is known of its last resumption; and,
-    /// rounded up, its bits in sets of tasks, one for each keeper and two more.
+    /// rounded up, its bits in sets of tasks, one for each keeper and two more. What
+    /// tasks that watch others take is not counted: 16 bytes and three bits for each pair.
     pub const fn bytes_per_task(&self) -> usize {
         let bits = self.keepers + 2;
         size_of::<Ledger>()

@@ -5,7 +5,8 @@ use heapless::{String, Vec};
 use task_model::{FaultInfo, FaultKind, GeneralRegisters, Gpr, Place, TaskId};
 
 use super::encode::NONE;
-use super::{DecodeError, FIXED, FRAME, HEADER, MESSAGE, RESOURCE};
+use super::{DecodeError, FIXED, FRAME, HEADER, RESOURCE};
+use crate::report::MESSAGE;
 use crate::unwind::{
     Frame, FrameAddress, FrameOrigin, Landing, LsdaError, PadKind, WalkEnd, WalkError,
 };

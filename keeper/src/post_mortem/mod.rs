@@ -28,8 +28,8 @@
 //! ```
 //!
 //! # The form of a record
-//! Words of 64 bits, little-endian. Numbers of enums are those of their `code`; they keep their
-//! meaning in all versions. A word that stands for nothing is 0.
+//! Words of 64 bits, little-endian. Numbers of enums are those of their `code`, or of the
+//! lists in `encode.rs`; they keep their meaning in all versions. A word that stands for nothing is 0.
 //!
 //! | word | bits | |
 //! | --- | --- | --- |
@@ -105,15 +105,12 @@ const FRAME: usize = 6;
 /// The words of a resource.
 const RESOURCE: usize = 3;
 
-/// The most bytes of a message.
-const MESSAGE: usize = 192;
-
 /// The most words of a record.
 const MOST_WORDS: usize = HEADER
     + FIXED
     + FRAME * crate::unwind::MAX_FRAMES
     + RESOURCE * (drop_registry::Ledger::CAPACITY + 1)
-    + MESSAGE / 8;
+    + crate::report::MESSAGE / 8;
 
 /// What word 0 of a record of so many words is.
 const fn header(words: usize) -> u64 {

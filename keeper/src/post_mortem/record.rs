@@ -104,7 +104,7 @@ impl Record {
         &self.bytes[..8 * self.words]
     }
 
-    /// What it says. Of a report, it lacks nothing but the policy.
+    /// What it says: all that can be read in a report.
     ///
     /// # Errors
     /// [`DecodeError::Unknown`] and [`DecodeError::Text`], of a record that this crate has not written;

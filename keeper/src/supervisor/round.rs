@@ -205,7 +205,7 @@ impl Supervisor {
         None
     }
 
-    /// The last task below here, up to the child of this order, that is at that.
+    /// The last task below here, from the child of this order on, that is at that.
     fn last<'a>(&'a self, from: u32, is: &dyn Fn(State) -> bool) -> Option<&'a Member> {
         let mut next = self.members.last_up_to(u32::MAX);
         while let Some(member) = next.filter(|member| member.order() >= from) {
