@@ -30,9 +30,17 @@ pub(crate) enum Command {
     /// Count how much of an executable is out of an unwinder's reach
     Coverage(CoverageArgs),
     /// Measure what faults, deaths and safepoints cost, in instructions
-    Costs,
+    Costs(CostsArgs),
     /// Single-step the kernel, and compare the walker with the truth at every instruction
     Validate(ValidateArgs),
+}
+
+/// What `cargo demo costs` takes.
+#[derive(Debug, Args)]
+pub(crate) struct CostsArgs {
+    /// List, too, how many instructions of a resumed fault are in which function
+    #[arg(long)]
+    pub(crate) functions: bool,
 }
 
 /// What `cargo demo coverage` takes.
@@ -146,7 +154,7 @@ mod tests {
     #[test]
     fn costs_is_a_subcommand_and_the_scenario_of_that_name_can_still_be_run() {
         let cli = Cli::try_parse_from(["demo", "costs"]).unwrap();
-        assert!(matches!(cli.command, Some(Command::Costs)));
+        assert!(matches!(cli.command, Some(Command::Costs(CostsArgs { functions: false }))));
         let cli = Cli::try_parse_from(["demo", "--serial", "costs"]).unwrap();
         assert_eq!((cli.command.is_none(), cli.run.names), (true, vec!["costs".to_owned()]));
     }

@@ -53,7 +53,8 @@ use console::style;
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use cli::{Cli, Command, CoverageArgs, RunArgs, ValidateArgs};
+use cli::{Cli, Command, CostsArgs, CoverageArgs, RunArgs, ValidateArgs};
+use costs::RoundTrip;
 use coverage::Coverage;
 use qemu::{BootError, Machine};
 use report::Report;
@@ -65,7 +66,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let passed = match &cli.command {
         None => run(&cli.run),
-        Some(Command::Costs) => measure(),
+        Some(Command::Costs(args)) => measure(args),
         Some(Command::Validate(args)) => validate(args),
         Some(Command::Coverage(args)) => count(args).map(|()| true),
     };
@@ -168,18 +169,25 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
     Ok(reports.iter().all(Report::passed))
 }
 
-/// Returns whether the scenario held that measures; if not, no figure is shown.
-fn measure() -> anyhow::Result<bool> {
+/// Returns whether the scenario held that measures, and the figures are what they may be; if not, none
+/// is shown.
+fn measure(args: &CostsArgs) -> anyhow::Result<bool> {
     let (program, kernel, cancelled) = prepare()?;
-    let machine = Machine::qemu(program, kernel, costs::TIME_LIMIT);
+    let machine = Machine::qemu(program, kernel.clone(), costs::TIME_LIMIT);
     let report = Report::new(costs::SCENARIO, machine.boot(costs::SCENARIO, &cancelled)?);
-    if report.passed() {
-        print(&costs::text(&Transcript::parse(&report.output).costs))?;
-    } else {
+    if !report.passed() {
         print(&transcript_of(&report))?;
         print(&table::results(std::slice::from_ref(&report)))?;
+        return Ok(false);
     }
-    Ok(report.passed())
+    let measured = Transcript::parse(&report.output).costs;
+    let round_trip = RoundTrip::step_through(&machine, &kernel, costs::SCENARIO)?;
+    if args.functions {
+        print(&round_trip.functions())?;
+    }
+    round_trip.check(&measured)?;
+    print(&costs::text(&[round_trip.costs(), measured].concat()))?;
+    Ok(true)
 }
 
 fn count(args: &CoverageArgs) -> anyhow::Result<()> {

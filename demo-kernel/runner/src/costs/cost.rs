@@ -26,6 +26,12 @@ pub(crate) enum CostError {
 }
 
 impl Cost {
+    /// So many instructions, without conditions.
+    pub(super) fn instructions(name: &str, amount: u64) -> Self {
+        let unit = "instructions".to_owned();
+        Self { name: name.to_owned(), conditions: vec![], unit, amount }
+    }
+
     /// What stands for this condition.
     pub(crate) fn condition(&self, name: &str) -> Option<u64> {
         self.conditions.iter().find(|(other, _)| other == name).map(|(_, value)| *value)
