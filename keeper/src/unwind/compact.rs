@@ -12,6 +12,7 @@
 use task_model::Gpr;
 
 use super::registers::CALLEE_SAVED;
+use super::usual::{self, Slots};
 use super::{CfaRule, FrameRules, RegisterRule};
 
 /// The rules that hold from one address of an image's text up to the next row's, in compact form.
@@ -24,29 +25,28 @@ use super::{CfaRule, FrameRules, RegisterRule};
 pub struct CompactRow {
     /// Where it begins, as a distance from the start of the text.
     start: u32,
-    /// Bits 0-23: how far into its function it begins. 24-27: the CFA's register. 28-31: [`Kind`].
+    /// From bit 0 on, how far into its function it begins; from [`USUAL`] on, which of the usual frames
+    /// its frame is; from [`REGISTER`] on, the CFA's register; from [`KIND`] on, its [`Kind`].
     packed: u32,
     frame: FrameShape,
 }
 
-/// A frame, in words. Eight bytes, which are copied as one.
+/// A frame. Eight bytes, which are copied as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub(super) struct FrameShape {
-    /// The CFA is the register plus so many; but for [`Kind::RbpFrame`].
+    /// See [`Kind`].
     size: u16,
-    /// For each of [`CALLEE_SAVED`]: 0, the register is live; or it is so many below the CFA.
-    saved: [u8; CALLEE_SAVED.len()],
+    saved: Slots,
 }
 
 impl FrameShape {
     const EMPTY: Self = Self { size: 0, saved: [0; CALLEE_SAVED.len()] };
 
-    /// How far below the CFA the slot of [`CALLEE_SAVED`]`[n]` is, in words; 0 if it is not said to
-    /// be saved.
+    /// Where the registers are that it saves.
     #[inline]
-    pub(super) const fn saved(self, n: usize) -> u8 {
-        self.saved[n]
+    pub(super) const fn slots(self) -> Slots {
+        self.saved
     }
 
     /// How far below the CFA the lowest slot is, in words; the return address has one.
@@ -64,11 +64,12 @@ pub(super) const RBP_FRAME: u64 = 16;
 #[repr(u8)]
 enum Kind {
     /// In this and the next two, the return address is just below the CFA, and the registers are
-    /// where the row says. Here the CFA is relative to RSP, and all slots are above it.
+    /// where the row says. Here the CFA is relative to RSP, all slots are above that, and `size` is
+    /// how far above it the return address is, in bytes: to be added and no more.
     RspFrame = 0,
     /// The CFA is RBP plus [`RBP_FRAME`], and `size` is how far below it the lowest slot is.
     RbpFrame = 1,
-    /// Neither.
+    /// Neither, and the CFA is the register plus `size`.
     OtherFrame = 2,
     /// There is no caller.
     Entry = 3,
@@ -81,14 +82,19 @@ enum Kind {
 /// How much of the text one slot of the index stands for.
 pub(super) const BUCKET_SIZE: u64 = 128;
 
-const MAX_FUNCTION_DISTANCE: u64 = (1 << 24) - 1;
+/// At which bits of [`CompactRow::packed`] its numbers begin.
+const USUAL: u32 = 20;
+const REGISTER: u32 = 25;
+const KIND: u32 = 29;
+
+const MAX_FUNCTION_DISTANCE: u64 = (1 << USUAL) - 1;
 
 impl CompactRow {
     /// A row that says nothing, for memory that is yet to be compiled into.
     pub const EMPTY: Self = Self::other(0, Kind::Gap);
 
     const fn other(start: u32, kind: Kind) -> Self {
-        Self { start, packed: (kind as u32) << 28, frame: FrameShape::EMPTY }
+        Self { start, packed: (kind as u32) << KIND, frame: FrameShape::EMPTY }
     }
 
     /// A row that says that no function is here.
@@ -112,7 +118,7 @@ impl CompactRow {
         }
         let row = |kind: Kind| Self {
             start,
-            packed: into_function as u32 | (kind as u32) << 28,
+            packed: into_function as u32 | (kind as u32) << KIND,
             ..Self::EMPTY
         };
         match rules.return_address {
@@ -122,7 +128,7 @@ impl CompactRow {
         }
         let CfaRule::RegisterAndOffset(register, offset) = rules.cfa else { return None };
         let mut row = row(Kind::OtherFrame);
-        row.packed |= (register as u32) << 24;
+        row.packed |= (register as u32) << REGISTER;
         row.frame.size = words(offset)?.try_into().ok()?;
         for gpr in Gpr::ALL {
             let rule = rules.registers[gpr as usize];
@@ -140,9 +146,16 @@ impl CompactRow {
                 None => return None,
             }
         }
+        row.packed |= u32::from(usual::which(row.frame.saved)) << USUAL;
         let depth = u16::from(row.frame.depth());
         match register {
-            Gpr::Rsp if depth <= row.frame.size => row.set_kind(Kind::RspFrame),
+            Gpr::Rsp if depth <= row.frame.size => {
+                // A larger one stays what any other is.
+                if let Ok(distance) = u16::try_from(offset - 8) {
+                    row.set_kind(Kind::RspFrame);
+                    row.frame.size = distance;
+                }
+            }
             Gpr::Rbp if u64::from(row.frame.size) * 8 == RBP_FRAME => {
                 row.set_kind(Kind::RbpFrame);
                 row.frame.size = depth;
@@ -153,17 +166,17 @@ impl CompactRow {
     }
 
     const fn set_kind(&mut self, kind: Kind) {
-        self.packed = self.packed << 4 >> 4 | (kind as u32) << 28;
+        self.packed = self.packed & ((1 << KIND) - 1) | (kind as u32) << KIND;
     }
 
     const fn is(&self, kind: Kind) -> bool {
-        self.packed >> 28 == kind as u32
+        self.packed >> KIND == kind as u32
     }
 
     /// Whether both rows say the same of any address that they hold for.
     pub(super) fn says_the_same(&self, other: &Self) -> bool {
-        let has_rules = self.packed >> 28 <= Kind::Entry as u32;
-        self.packed >> 24 == other.packed >> 24
+        let has_rules = self.packed >> KIND <= Kind::Entry as u32;
+        self.packed >> REGISTER == other.packed >> REGISTER
             && self.frame == other.frame
             && (!has_rules || self.function() == other.function())
     }
@@ -231,7 +244,7 @@ impl<'a> CompactRule<'a> {
     /// The rule in `row`, or `None` if it has none.
     #[inline]
     pub(super) fn new(row: &'a CompactRow, text_start: u64) -> Option<Self> {
-        (row.packed >> 28 <= Kind::Entry as u32).then_some(Self { row, text_start })
+        (row.packed >> KIND <= Kind::Entry as u32).then_some(Self { row, text_start })
     }
 
     /// Where the function's entry in the tables begins.
@@ -247,14 +260,14 @@ impl<'a> CompactRule<'a> {
 
     /// The register that the CFA is computed from.
     pub const fn cfa_register(&self) -> Gpr {
-        Gpr::ALL[(self.row.packed >> 24 & 0xf) as usize]
+        Gpr::ALL[(self.row.packed >> REGISTER & 0xf) as usize]
     }
 
-    /// If the CFA is relative to RSP, and all slots are above that: how far above it the CFA is, in
-    /// bytes.
+    /// If the CFA is relative to RSP, and all slots are above that: how far above it the return address
+    /// is, in bytes.
     #[inline]
-    pub(super) fn size(&self) -> Option<u64> {
-        self.row.is(Kind::RspFrame).then_some(u64::from(self.row.frame.size) * 8)
+    pub(super) fn distance_above_rsp(&self) -> Option<u64> {
+        self.row.is(Kind::RspFrame).then_some(u64::from(self.row.frame.size))
     }
 
     /// If the CFA is RBP plus [`RBP_FRAME`]: how far below it the lowest slot is, in bytes.
@@ -265,7 +278,20 @@ impl<'a> CompactRule<'a> {
 
     /// What is to be added to [`cfa_register`](Self::cfa_register), in bytes.
     pub const fn cfa_offset(&self) -> u64 {
-        if self.row.is(Kind::RbpFrame) { RBP_FRAME } else { self.row.frame.size as u64 * 8 }
+        let size = self.row.frame.size as u64;
+        if self.row.is(Kind::RbpFrame) {
+            RBP_FRAME
+        } else if self.row.is(Kind::RspFrame) {
+            size + 8
+        } else {
+            size * 8
+        }
+    }
+
+    /// Which of the [usual](super::usual) frames it is.
+    #[inline]
+    pub(super) const fn usual(&self) -> u8 {
+        (self.row.packed >> USUAL & 0x1f) as u8
     }
 
     #[inline]
@@ -276,11 +302,10 @@ impl<'a> CompactRule<'a> {
     /// The six registers that a function must give back, each with its slot's distance below the
     /// CFA in bytes, or `None` if the row does not say that it was saved.
     pub fn saved(&self) -> impl Iterator<Item = (Gpr, Option<u64>)> + use<> {
-        let frame = self.row.frame;
-        CALLEE_SAVED.into_iter().enumerate().map(move |(n, gpr)| {
-            let distance = u64::from(frame.saved(n)) * 8;
-            (gpr, (distance != 0).then_some(distance))
-        })
+        CALLEE_SAVED
+            .into_iter()
+            .zip(self.row.frame.saved)
+            .map(|(gpr, words)| (gpr, (words != 0).then_some(u64::from(words) * 8)))
     }
 }
 

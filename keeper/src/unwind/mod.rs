@@ -58,6 +58,7 @@ mod registers;
 mod rules;
 mod step;
 mod tables;
+mod usual;
 mod walk;
 
 pub use compact::{CompactRow, CompactRule};

@@ -4,6 +4,8 @@ use core::fmt;
 
 use task_model::{Gpr, RegisterFile};
 
+use super::usual::Slots;
+
 /// The general-purpose registers of one frame, as far as they are known.
 #[derive(Clone, Copy)]
 pub struct UnwindRegisters {
@@ -45,21 +47,22 @@ impl UnwindRegisters {
     }
 
     /// Makes these registers, of which all [`preserved`](Self::preserved) are known, those of a
-    /// caller whose stack pointer is `sp`: of [`CALLEE_SAVED`], those that are in a slot are what
-    /// `slot` gives for their place there; the others stay what they are. What need not be preserved
-    /// becomes unknown, and so does everything if a slot is an error.
+    /// caller whose stack pointer is `sp`: those that are in a slot are what `read` finds there; the
+    /// others stay what they are. What need not be preserved becomes unknown, and so does everything
+    /// if a slot is an error.
     ///
-    /// In place: a register that is in no slot costs no more than the question.
-    #[inline]
+    /// In place, and a part of [`Call::undo`](super::step::Call::undo) for each of the usual frames.
+    #[inline(always)]
     pub(super) fn set_preserved<E>(
         &mut self,
         sp: u64,
-        slot: impl Fn(usize) -> Option<Result<u64, E>>,
+        slots: Slots,
+        read: impl Fn(u8) -> Result<u64, E>,
     ) {
         self.known = PRESERVED;
         self.values[Gpr::Rsp as usize] = sp;
-        for (n, gpr) in CALLEE_SAVED.into_iter().enumerate() {
-            match slot(n) {
+        for (gpr, words) in CALLEE_SAVED.into_iter().zip(slots) {
+            match (words != 0).then(|| read(words)) {
                 None => {}
                 Some(Ok(value)) => self.values[gpr as usize] = value,
                 Some(Err(_)) => {

@@ -5,6 +5,7 @@ use task_model::{Gpr, StackMemory};
 use super::compact::{FrameShape, RBP_FRAME};
 use super::expression::ExpressionError;
 use super::registers::is_callee_saved;
+use super::usual::match_usual;
 use super::{
     CfaRule, Expression, FrameAddress, FrameRules, FrameState, RegisterRule, RuleSource,
     UnwindRegisters, WalkError,
@@ -74,8 +75,10 @@ pub fn step(
 pub(super) struct Call {
     cfa: u64,
     return_address: u64,
-    /// Where the function that was called has saved registers.
+    /// Where the function that was called has saved registers, and which of the usual frames that
+    /// makes.
     frame: FrameShape,
+    usual: u8,
 }
 
 impl Call {
@@ -92,12 +95,14 @@ impl Call {
     }
 
     /// Makes `frame`, the one that was called, the one that called.
-    #[inline]
+    // Always, as the compiler thinks it too long, and then a walk takes half as long again: what is
+    // handed over in memory is what the next step waits for.
+    #[inline(always)]
     pub(super) fn undo(&self, frame: &mut FrameState, memory: &(impl StackMemory + ?Sized)) {
-        frame.registers.set_preserved(self.cfa, |n| match self.frame.saved(n) {
-            0 => None,
-            // It can be read, as was seen when the call was found.
-            words => Some(memory.read_u64_below(self.cfa, words)),
+        // It can be read, as was seen when the call was found.
+        let read = |words| memory.read_u64_below(self.cfa, words);
+        match_usual!(self.usual, self.frame.slots(), |slots| {
+            frame.registers.set_preserved(self.cfa, slots, read);
         });
         frame.address = FrameAddress::ReturnAddress(self.return_address);
     }
@@ -151,22 +156,23 @@ fn find_call_at(
 ) -> Option<(u64, Call)> {
     let rule = source.compact_rule_at(address)?;
     // Which register it is, is guessed by the processor's branch predictor rather than waited for.
-    let cfa = if let Some(size) = rule.size() {
-        rsp.checked_add(size)?
+    let place = if let Some(distance) = rule.distance_above_rsp() {
+        rsp.checked_add(distance)?
     } else if let Some(depth) = rule.depth_below_rbp_frame() {
         let cfa = rbp.wrapping_add(RBP_FRAME);
         if cfa.checked_sub(depth)? < rsp {
             return None;
         }
-        cfa
+        cfa.wrapping_sub(8)
     } else {
         return None;
     };
     // Every slot lies at or above RSP and below the CFA. So if the highest is an aligned word of the
     // stack, they all are.
-    let return_address = memory.read_u64(cfa.wrapping_sub(8)).ok()?;
+    let return_address = memory.read_u64(place).ok()?;
+    let cfa = place.wrapping_add(8);
     let function = rule.function();
-    let call = Call { cfa, return_address, frame: rule.frame() };
+    let call = Call { cfa, return_address, frame: rule.frame(), usual: rule.usual() };
     source
         .text_contains(FrameAddress::ReturnAddress(return_address).lookup_address())
         .then_some((function, call))
