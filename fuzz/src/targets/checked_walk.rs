@@ -24,12 +24,14 @@ pub(super) struct Walked {
     end: WalkEnd,
 }
 
-/// Walks, and checks that the walk ends, in bounds, and without frames that overlap.
+/// Walks, so many frames one by one and then the rest at once, and checks that the walk ends, in
+/// bounds, and without frames that overlap.
 pub(super) fn checked_walk(
     registers: &RegisterFile,
     fault: &FaultInfo,
     stack: &Stack,
     source: &mut impl RuleSource,
+    one_by_one: usize,
 ) -> Walked {
     let bounds = stack.bounds();
     let reads_before = stack.reads();
@@ -38,7 +40,7 @@ pub(super) fn checked_walk(
     let mut depth = 0;
     let mut previous = None;
     let mut unfinished = false;
-    for frame in &mut walk {
+    let mut check = |frame: Frame| {
         assert!(!unfinished, "a frame without an end is the last");
         assert_eq!(frame.origin == FrameOrigin::Stopped, depth == 0);
         if let Some((sp, end)) = previous {
@@ -52,8 +54,10 @@ pub(super) fn checked_walk(
         previous = frame.cfa.map(|cfa| (frame.sp, cfa));
         frames[depth] = Some(frame);
         depth += 1;
-    }
-    let end = walk.end().expect("a walk that is over has ended");
+    };
+    walk.by_ref().take(one_by_one).for_each(&mut check);
+    let end = walk.run(|frame, _| check(*frame));
+    assert_eq!(walk.end(), Some(end));
     assert!(depth > 0, "the innermost frame is always found");
     assert!(!unfinished || end != WalkEnd::Complete);
     assert!(stack.reads() - reads_before <= depth * READS_PER_FRAME);
@@ -68,12 +72,14 @@ pub(super) fn checked_walks(
     stack: &Stack,
     tables: UnwindTables<'_>,
 ) {
-    let walk = |tables| checked_walk(registers, fault, stack, &mut EhFrameRules::new(tables));
-    let plain = walk(tables);
+    let walk = |tables, one_by_one| {
+        checked_walk(registers, fault, stack, &mut EhFrameRules::new(tables), one_by_one)
+    };
+    let plain = walk(tables, LIMIT);
     let mut rows = [CompactRow::EMPTY; 128];
     let mut buckets = [0; TEXT_SIZE as usize / 128 + 1];
     match tables.compile_into(&mut rows, &mut buckets) {
-        Ok(compiled) => assert_eq!(walk(compiled), plain, "compiled tables say something else"),
+        Ok(compiled) => assert_eq!(walk(compiled, 2), plain, "compiled tables say something else"),
         Err(error) => {
             assert!(matches!(error, TablesError::NoRoom { rows: 129.., .. }), "{error}");
         }

@@ -78,10 +78,8 @@ impl Ours {
 impl Walker for Ours {
     fn walk(&mut self, stack: &Deep<'_>, trace: &mut Trace) {
         let mut walk = Walk::new(stack.task.registers(), &stack.task, &mut self.0);
-        for frame in &mut walk {
-            trace.note(frame.address.address());
-        }
-        assert_eq!(walk.end(), Some(WalkEnd::Complete));
+        let end = walk.run(|frame, _| trace.note(frame.address.address()));
+        assert_eq!(end, WalkEnd::Complete);
     }
 }
 

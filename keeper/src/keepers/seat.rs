@@ -11,7 +11,7 @@ use super::Keepers;
 use crate::docket::OpenCase;
 use crate::inbox::{Cause, Notice};
 use crate::orders::Desk;
-use crate::unwind::{ImageRules, Walk, WalkEnd, WalkError};
+use crate::unwind::{ImageRules, Walk};
 use crate::{
     Case, KeeperId, NoSuchTask, Orders, Platform, PostError, Refusal, Report, Stopped, Token,
     TooLate, Verdict,
@@ -316,10 +316,11 @@ impl<P: Platform> Keepers<P> {
             .stopped_by(&report.fault)
             .max_frames(DEEPEST);
         // Frames beyond the report's room are walked all the same: a resource may be theirs.
-        for (depth, frame) in (&mut walk).enumerate() {
-            report.note_frame(depth, frame, || self.images.landing(frame.address));
-        }
-        report.walk_end = walk.end().unwrap_or(WalkEnd::Partial(WalkError::TooDeep));
+        let mut depth = 0;
+        report.walk_end = walk.run(|frame, _| {
+            report.note_frame(depth, *frame, || self.images.landing(frame.address));
+            depth += 1;
+        });
     }
 
     /// Takes over what a keeper that is dead had in hand, so that it waits for `heir`; and notes first

@@ -62,7 +62,7 @@ impl fmt::Display for WalkEnd {
 }
 
 /// Which frame comes next.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 enum Next {
     /// The innermost.
     Stopped,
@@ -152,30 +152,63 @@ impl<M: StackMemory + ?Sized, S: RuleSource> Iterator for Walk<'_, M, S> {
 
     #[inline]
     fn next(&mut self) -> Option<Frame> {
-        let (Next::Caller(last_call), Some(frames_left)) =
-            (&mut self.next, self.frames_left.checked_sub(1))
+        let (Next::Caller(call), Some(frames_left)) = (self.next, self.frames_left.checked_sub(1))
         else {
             return self.next_otherwise();
         };
-        let call = *last_call;
         self.frames_left = frames_left;
-        call.undo(&mut self.last, self.memory);
-        let Some((function, next)) = call.find_next(&self.last, self.memory, self.source) else {
+        let Some((frame, next)) = self.caller(call) else {
             return Some(self.end_of_last(FrameOrigin::Caller));
         };
-        *last_call = next;
-        Some(Frame {
+        self.next = Next::Caller(next);
+        Some(frame)
+    }
+}
+
+impl<M: StackMemory + ?Sized, S: RuleSource> Walk<'_, M, S> {
+    /// Gives out all frames that are left, each with what its registers hold, and returns how the
+    /// walk ended.
+    ///
+    /// A loop over the iterator does the same; this is quicker, since what leads from a frame to its
+    /// caller need not be put down in between.
+    pub fn run(&mut self, mut each: impl FnMut(&Frame, &UnwindRegisters)) -> WalkEnd {
+        loop {
+            if let Next::Caller(mut call) = self.next {
+                while let Some(frames_left) = self.frames_left.checked_sub(1) {
+                    self.frames_left = frames_left;
+                    let Some((frame, next)) = self.caller(call) else {
+                        let frame = self.end_of_last(FrameOrigin::Caller);
+                        each(&frame, self.registers());
+                        break;
+                    };
+                    call = next;
+                    each(&frame, self.registers());
+                }
+            }
+            match self.next_otherwise() {
+                Some(frame) => each(&frame, self.registers()),
+                None => return self.end.unwrap_or(WalkEnd::Complete),
+            }
+        }
+    }
+
+    /// The frame that made this call, and the call that made it, if that is simple. The last frame
+    /// is that one then.
+    #[inline]
+    fn caller(&mut self, call: Call) -> Option<(Frame, Call)> {
+        call.undo(&mut self.last, self.memory);
+        let (function, next) = call.find_next(&self.last, self.memory, self.source)?;
+        let frame = Frame {
             address: FrameAddress::ReturnAddress(call.return_address()),
             origin: FrameOrigin::Caller,
             sp: call.cfa(),
             cfa: Some(next.cfa()),
             function: Some(function),
             signal_frame: false,
-        })
+        };
+        Some((frame, next))
     }
-}
 
-impl<M: StackMemory + ?Sized, S: RuleSource> Walk<'_, M, S> {
     /// [`next`](Self::next) for a frame that is not a call's caller, or is one too many.
     #[cold]
     #[inline(never)]

@@ -2,7 +2,9 @@
 
 use std::cell::Cell;
 
-use keeper::unwind::{CompactRow, EhFrameRules, Frame, FrameOrigin, UnwindTables, Walk, WalkEnd};
+use keeper::unwind::{
+    CompactRow, EhFrameRules, Frame, FrameOrigin, UnwindRegisters, UnwindTables, Walk, WalkEnd,
+};
 use task_model::{Gpr, ReadError, RegisterFile, StackBounds, StackMemory};
 
 use crate::live;
@@ -53,25 +55,36 @@ impl Memory {
     }
 }
 
-/// Walks by both sources, and checks that they find the same.
+/// Walks by both sources, one by one and at once, and checks that they find the same.
 fn check(registers: &RegisterFile, stack: &Stack, sources: &mut Sources<'_>) -> WalkEnd {
-    let [straight, compiled] =
-        sources.0.each_mut().map(|rules| check_bounds(registers, stack, rules));
-    assert_eq!(straight, compiled);
-    straight.1
+    let [straight, compiled] = &mut sources.0;
+    let found = check_bounds(registers, stack, straight, usize::MAX);
+    for one_by_one in [usize::MAX, 2, 0] {
+        assert_eq!(check_bounds(registers, stack, compiled, one_by_one), found);
+    }
+    found.1
 }
 
-/// Walks, and checks what has to be true of any walk whatever it is given.
+/// Walks, so many frames one by one and then the rest at once, and checks what has to be true of any
+/// walk whatever it is given.
 fn check_bounds(
     registers: &RegisterFile,
     stack: &Stack,
     rules: &mut EhFrameRules<'_>,
-) -> (Vec<Frame>, WalkEnd) {
+    one_by_one: usize,
+) -> (Vec<(Frame, UnwindRegisters)>, WalkEnd) {
     const LIMIT: usize = 64;
     let memory = Counted { stack, reads: Cell::new(0) };
     let mut walk = Walk::new(registers, &memory, rules).max_frames(LIMIT);
-    let frames: Vec<Frame> = (&mut walk).collect();
-    let end = walk.end().expect("a walk that is over has ended");
+    let mut found = Vec::new();
+    while found.len() < one_by_one
+        && let Some(frame) = walk.next()
+    {
+        found.push((frame, *walk.registers()));
+    }
+    let end = walk.run(|frame, registers| found.push((*frame, *registers)));
+    assert_eq!(walk.end(), Some(end));
+    let frames: Vec<Frame> = found.iter().map(|(frame, _)| *frame).collect();
 
     assert!((1..=LIMIT).contains(&frames.len()));
     let bounds = stack.bounds();
@@ -91,7 +104,7 @@ fn check_bounds(
     }
     // Seventeen registers, and expressions of at most 128 operations for each and for the CFA.
     assert!(memory.reads.get() <= frames.len() * 18 * 129);
-    (frames, end)
+    (found, end)
 }
 
 /// A copy of a real task's stack, eight frames or more, and its registers.
