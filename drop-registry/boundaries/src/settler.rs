@@ -179,6 +179,7 @@ fn settle_and_die(run: &mut Run, tally: &Tally, is_enough: impl Fn(Findings) -> 
 /// Kills the settler, settles what it held itself, and does its work from the beginning.
 fn begin_again(run: &mut Run, settler: TaskId, corpse: Corpse) -> Vec<Settled> {
     operation::note_settler_died();
+    run.world.at_settler_death();
     let (frozen, _) = run.machine.frozen(settler);
     // SAFETY: the settler is killed below and never runs again; the corpse is as it left it.
     unsafe { take_over(&frozen, corpse.ledger.as_ref(), &corpse.domain) };

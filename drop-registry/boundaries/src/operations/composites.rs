@@ -169,6 +169,10 @@ impl World for DestructorLocks {
         self.held_at_death = self.lock.is_locked();
     }
 
+    fn at_settler_death(&mut self) {
+        self.held_at_death |= self.lock.is_locked();
+    }
+
     fn audit(&mut self, audit: &mut Audit<'_>) {
         let lock = self.lock;
         audit.require(!lock.is_locked(), Findings::LEAKED);
