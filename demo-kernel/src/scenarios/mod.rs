@@ -4,43 +4,12 @@
 //! the drops. The keeper's report is checked for what it says of frames, and is where the outcome
 //! line has its numbers from; it is never what decides whether a resource came back.
 
-mod allocator_lock_holder_dies;
-mod box_in_nounwind_frame;
-mod caught_by_recovery_point;
-mod children;
-mod costs;
-mod deadlock_found;
 mod deaths;
-mod demand_paging;
-mod destructor_takes_lock;
-mod divide_error_restarted;
-mod fault_outside_of_tasks;
-mod invalid_opcode_nested_locks;
-mod keeper_dies_ruling;
-mod keeper_overdue;
-mod kernel_claims;
-mod killed_at_safepoint;
-mod killed_in_empty_loop;
-mod lazy_pages;
-mod lock_before_tasking;
-mod meters;
-mod module_faults;
-mod no_keeper;
-mod one_for_all;
-mod page_fault_holding_lock;
-mod panic_holding_lock;
-mod peers;
-mod post_mortem_after_reset;
-mod refcount_held;
-mod repair_routine;
-mod rest_for_one;
-mod restart_intensity;
-mod returns_holding_lock;
-mod rollback_mutex;
-mod stack_overflow;
+mod kernel;
+mod resources;
+mod rulings;
 mod stage;
-mod supervision_tree;
-mod torn_slice;
+mod supervision;
 
 use log::error;
 
@@ -69,42 +38,11 @@ impl Scenario {
     }
 }
 
-const SCENARIOS: &[Scenario] = &[
-    page_fault_holding_lock::SCENARIO,
-    panic_holding_lock::SCENARIO,
-    killed_in_empty_loop::SCENARIO,
-    box_in_nounwind_frame::SCENARIO,
-    refcount_held::SCENARIO,
-    torn_slice::SCENARIO,
-    rollback_mutex::SCENARIO,
-    repair_routine::SCENARIO,
-    lock_before_tasking::SCENARIO,
-    invalid_opcode_nested_locks::SCENARIO,
-    stack_overflow::SCENARIO,
-    divide_error_restarted::SCENARIO,
-    returns_holding_lock::SCENARIO,
-    destructor_takes_lock::SCENARIO,
-    allocator_lock_holder_dies::SCENARIO,
-    deadlock_found::SCENARIO,
-    killed_at_safepoint::SCENARIO,
-    meters::SCENARIO,
-    demand_paging::SCENARIO,
-    caught_by_recovery_point::SCENARIO,
-    keeper_dies_ruling::SCENARIO,
-    keeper_overdue::SCENARIO,
-    one_for_all::SCENARIO,
-    rest_for_one::SCENARIO,
-    restart_intensity::SCENARIO,
-    supervision_tree::SCENARIO,
-    peers::SCENARIO,
-    fault_outside_of_tasks::IN_TRAP_HANDLER,
-    fault_outside_of_tasks::WITH_INTERRUPTS_OFF,
-    post_mortem_after_reset::SCENARIO,
-    costs::SCENARIO,
-    module_faults::SCENARIO,
-    no_keeper::SCENARIO,
-    kernel_claims::SCENARIO,
-];
+fn all() -> impl Iterator<Item = &'static Scenario> {
+    [resources::SCENARIOS, rulings::SCENARIOS, supervision::SCENARIOS, kernel::SCENARIOS]
+        .into_iter()
+        .flatten()
+}
 
 /// Spawns the task that runs the scenario of the command line and then ends the machine.
 ///
@@ -112,24 +50,25 @@ const SCENARIOS: &[Scenario] = &[
 pub(crate) fn spawn_selected() {
     let name = command_line::value("scenario").unwrap_or("list");
     if name == "list" {
-        for scenario in SCENARIOS {
+        for scenario in all() {
             write_line(format_args!("@scenario {} {}", scenario.name, scenario.summary));
         }
         exit(ExitStatus::Success);
     }
-    let Some(index) = SCENARIOS.iter().position(|scenario| scenario.name == name) else {
+    let Some((index, scenario)) = all().enumerate().find(|(_, it)| it.name == name) else {
         error!("there is no scenario {name}");
         exit(ExitStatus::Failure);
     };
-    (SCENARIOS[index].before_tasking)();
-    if SCENARIOS[index].keeper {
+    (scenario.before_tasking)();
+    if scenario.keeper {
         keeping::start();
     }
     Spawn::new("scenario", run).argument(index).start().expect("the first tasks find room");
 }
 
 fn run(index: usize) {
+    let scenario = all().nth(index).expect("it was found");
     let mut stage = Stage::open();
-    (SCENARIOS[index].run)(&mut stage);
+    (scenario.run)(&mut stage);
     exit(if stage.close() { ExitStatus::Success } else { ExitStatus::Failure })
 }
