@@ -62,21 +62,41 @@ impl FaultKind {
     /// The exception that `vector` stands for.
     #[inline]
     pub const fn from_vector(vector: u8) -> Self {
-        match vector {
-            0 => Self::DivideError,
-            1 => Self::Debug,
-            3 => Self::Breakpoint,
-            6 => Self::InvalidOpcode,
-            8 => Self::DoubleFault,
-            12 => Self::StackSegment,
-            13 => Self::GeneralProtection,
-            14 => Self::PageFault,
-            16 => Self::X87FloatingPoint,
-            17 => Self::AlignmentCheck,
-            18 => Self::MachineCheck,
-            19 => Self::SimdFloatingPoint,
-            other => Self::Other(other),
-        }
+        Self::exception(vector).0
+    }
+
+    /// The same, and whether it pushes an error code: Intel SDM volume 3, table 6-1.
+    #[inline]
+    const fn exception(vector: u8) -> (Self, bool) {
+        // A table, and not a `match`, which is compiled to jumps.
+        const EXCEPTIONS: [(FaultKind, bool); 256] = {
+            let mut exceptions = [(FaultKind::Other(0), false); 256];
+            let mut vector = 0;
+            loop {
+                let kind = match vector {
+                    0 => FaultKind::DivideError,
+                    1 => FaultKind::Debug,
+                    3 => FaultKind::Breakpoint,
+                    6 => FaultKind::InvalidOpcode,
+                    8 => FaultKind::DoubleFault,
+                    12 => FaultKind::StackSegment,
+                    13 => FaultKind::GeneralProtection,
+                    14 => FaultKind::PageFault,
+                    16 => FaultKind::X87FloatingPoint,
+                    17 => FaultKind::AlignmentCheck,
+                    18 => FaultKind::MachineCheck,
+                    19 => FaultKind::SimdFloatingPoint,
+                    other => FaultKind::Other(other),
+                };
+                let has_code = matches!(vector, 8 | 10..=14 | 17 | 21);
+                exceptions[vector as usize] = (kind, has_code);
+                if vector == u8::MAX {
+                    break exceptions;
+                }
+                vector += 1;
+            }
+        };
+        EXCEPTIONS[vector as usize]
     }
 }
 
@@ -195,12 +215,12 @@ impl FaultInfo {
         instruction_pointer: u64,
         stack: &StackBounds,
     ) -> Self {
-        let kind = match FaultKind::from_vector(vector) {
-            FaultKind::PageFault if stack.guard_contains(address) => FaultKind::StackOverflow,
-            kind => kind,
+        let (kind, has_error_code) = match FaultKind::exception(vector) {
+            (FaultKind::PageFault, _) if stack.guard_contains(address) => {
+                (FaultKind::StackOverflow, true)
+            }
+            exception => exception,
         };
-        // Vectors that push an error code: Intel SDM volume 3, table 6-1.
-        let has_error_code = matches!(vector, 8 | 10..=14 | 17 | 21);
         Self {
             kind,
             vector: Some(vector),

@@ -17,9 +17,6 @@ pub struct FrozenTask<'a> {
     id: TaskId,
     registers: NonNull<RegisterFile>,
     stack: StackBounds,
-    /// The first whole word of the stack, and how many there are.
-    first_word: u64,
-    words: u64,
     record: PhantomData<&'a mut RegisterFile>,
 }
 
@@ -38,13 +35,7 @@ impl<'a> FrozenTask<'a> {
         registers: NonNull<RegisterFile>,
         stack: StackBounds,
     ) -> Self {
-        // Where the stack ends before its first whole word does, there is none.
-        let misalignment = stack.base().wrapping_neg() % 8;
-        let words = stack.size().saturating_sub(misalignment) / 8;
-        // No stack is larger, and the number of a misaligned address is: see `word_below`.
-        let words = if words < MOST_WORDS { words } else { MOST_WORDS };
-        let first_word = stack.base().wrapping_add(misalignment);
-        Self { id, registers, stack, first_word, words, record: PhantomData }
+        Self { id, registers, stack, record: PhantomData }
     }
 
     /// Which task this is.
@@ -77,26 +68,19 @@ impl<'a> FrozenTask<'a> {
     /// The word at `address`, if it is one of the stack's.
     #[inline]
     fn word(&self, address: u64) -> Result<*mut u64, ReadError> {
-        // One comparison says both: the bits of a misaligned address make the number huge.
-        if address.wrapping_sub(self.first_word).rotate_right(3) >= self.words {
+        if !self.stack.has_word(address) {
             return Err(refusal(&self.stack, address));
         }
         Ok(core::ptr::with_exposed_provenance_mut(address as usize))
     }
 
     /// The word that begins so many words below `address`, if it is one of the stack's.
-    ///
-    /// It is [`word`](Self::word) of another address, but where several words below one address are
-    /// asked for, each costs one subtraction and one comparison.
     #[inline]
     fn word_below(&self, address: u64, words: u8) -> Result<*mut u64, ReadError> {
-        // Of a misaligned address, this is 2⁶¹ or more, and stays far above `MOST_WORDS` below.
-        let end = address.wrapping_sub(self.first_word).rotate_right(3);
-        let n = end.wrapping_sub(words.into());
-        if n >= self.words {
+        let Some(word) = self.stack.word_below(address, words) else {
             return Err(refusal(&self.stack, address.wrapping_sub(8 * u64::from(words))));
-        }
-        Ok(core::ptr::with_exposed_provenance_mut((self.first_word + 8 * n) as usize))
+        };
+        Ok(core::ptr::with_exposed_provenance_mut(word as usize))
     }
 
     /// Writes eight bytes of the task's stack.
@@ -152,9 +136,6 @@ impl StackMemory for FrozenTask<'_> {
         Ok(unsafe { word.read_volatile() })
     }
 }
-
-/// The most words of a stack: half of what there are addresses for.
-const MOST_WORDS: u64 = 1 << 60;
 
 /// Why there is no word of this stack at `address`.
 #[cold]

@@ -128,6 +128,14 @@ impl RegisterFile {
         self.gpr[Gpr::Rsp as usize]
     }
 
+    /// The sum of the general-purpose registers and `rip`: if it has changed, so has one of them.
+    #[inline]
+    pub fn sum(&self) -> u64 {
+        // A copy, since the compiler knows how that is aligned, and adds two at a time.
+        let gpr = self.gpr;
+        gpr.into_iter().fold(0, u64::wrapping_add).wrapping_add(self.rip)
+    }
+
     /// Whether the zero flag is set: what a conditional jump at `rip` would see.
     pub const fn zero_flag(&self) -> bool {
         self.rflags & Self::ZERO_FLAG != 0

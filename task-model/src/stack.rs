@@ -10,7 +10,14 @@ pub struct StackBounds {
     guard: u64,
     base: u64,
     top: u64,
+    /// The first whole word, and how many there are.
+    first_word: u64,
+    words: u64,
 }
+
+/// The most words of a stack: half of what there are addresses for. No stack is larger, and the number of
+/// a misaligned address is.
+const MOST_WORDS: u64 = 1 << 60;
 
 impl StackBounds {
     /// A stack of the bytes `base..top` with `guard_size` unmapped bytes below it.
@@ -21,7 +28,31 @@ impl StackBounds {
         if base >= top || guard_size > base {
             return None;
         }
-        Some(Self { guard: base - guard_size, base, top })
+        // Where the stack ends before its first whole word does, there is none.
+        let misalignment = base.wrapping_neg() % 8;
+        let words = (top - base).saturating_sub(misalignment) / 8;
+        let words = if words < MOST_WORDS { words } else { MOST_WORDS };
+        let first_word = base.wrapping_add(misalignment);
+        Some(Self { guard: base - guard_size, base, top, first_word, words })
+    }
+
+    /// Whether `address` is that of a whole, aligned word.
+    #[inline]
+    pub(crate) const fn has_word(&self, address: u64) -> bool {
+        // One comparison says both: the bits of a misaligned address make the number huge.
+        address.wrapping_sub(self.first_word).rotate_right(3) < self.words
+    }
+
+    /// The address of the word that begins so many words below `address`, if it is one of these.
+    ///
+    /// It is [`has_word`](Self::has_word) of another address, but where several words below one address
+    /// are asked for, each costs one subtraction and one comparison.
+    #[inline]
+    pub(crate) const fn word_below(&self, address: u64, words: u8) -> Option<u64> {
+        // Of a misaligned address, this is 2⁶¹ or more, and stays far above `MOST_WORDS` below.
+        let end = address.wrapping_sub(self.first_word).rotate_right(3);
+        let n = end.wrapping_sub(words as u64);
+        if n < self.words { Some(self.first_word + 8 * n) } else { None }
     }
 
     /// The lowest mapped address.

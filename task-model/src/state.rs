@@ -99,6 +99,12 @@ impl AtomicTaskState {
         TaskState::from_u8(self.0.load(Ordering::Acquire))
     }
 
+    /// Whether this is the state now; otherwise as [`load`](Self::load), and faster.
+    #[inline]
+    pub fn is(&self, state: TaskState) -> bool {
+        self.0.load(Ordering::Acquire) == state as u8
+    }
+
     /// Moves to `next` and returns the state before.
     ///
     /// AcqRel: the mover sees what the previous mover wrote (Acquire), and publishes what it
@@ -114,6 +120,22 @@ impl AtomicTaskState {
             })
             .map(TaskState::from_u8)
             .map_err(|raw| IllegalMove { from: TaskState::from_u8(raw), to: next })
+    }
+
+    /// As [`become_state`](Self::become_state), from one state alone.
+    ///
+    /// # Errors
+    /// If the task is in another one, or the move is not legal.
+    #[inline]
+    pub fn move_from(&self, from: TaskState, next: TaskState) -> Result<(), IllegalMove> {
+        let refused = |from| IllegalMove { from, to: next };
+        if !from.may_become(next) {
+            return Err(refused(from));
+        }
+        self.0
+            .compare_exchange(from as u8, next as u8, Ordering::AcqRel, Ordering::Acquire)
+            .map(drop)
+            .map_err(|raw| refused(TaskState::from_u8(raw)))
     }
 }
 
@@ -145,6 +167,15 @@ mod tests {
         assert_eq!(state.become_state(Running), Err(IllegalMove { from: Held, to: Running }));
         assert_eq!(state.load(), Held);
         assert_eq!(state.become_state(Dead), Ok(Held));
+    }
+
+    #[test]
+    fn a_move_from_one_state_is_from_no_other() {
+        let state = AtomicTaskState::new(Blocked);
+        assert_eq!(state.move_from(Running, Ready), Err(IllegalMove { from: Blocked, to: Ready }));
+        assert_eq!(state.move_from(Blocked, Held), Err(IllegalMove { from: Blocked, to: Held }));
+        assert_eq!(state.move_from(Blocked, Ready), Ok(()));
+        assert_eq!(state.load(), Ready);
     }
 
     #[test]
