@@ -41,7 +41,6 @@ pub struct Case<'c> {
     pub(crate) restarts: u32,
     pub(crate) report: &'c mut Report,
     pub(crate) open: OpenCase<'c>,
-    pub(crate) keeper: KeeperId,
     /// How long the token may be used, if one was taken.
     pub(crate) deferred_for: Option<u64>,
     pub(crate) desk: &'c dyn Desk,
@@ -67,7 +66,7 @@ impl<'c> Case<'c> {
 
     /// The keeper that asks.
     pub fn keeper(&self) -> KeeperId {
-        self.keeper
+        self.open.keeper()
     }
 
     /// The time, in the platform's ticks.

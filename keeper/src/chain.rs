@@ -162,41 +162,44 @@ impl Chain {
     /// The keeper itself if somebody serves it, or else the first above it; the root at last.
     #[inline]
     pub(crate) fn route(&self, keeper: KeeperId) -> KeeperId {
-        if self.is_served(keeper) {
-            return keeper;
-        }
+        if self.is_served(keeper) { keeper } else { self.route_upwards(keeper) }
+    }
+
+    #[cold]
+    fn route_upwards(&self, keeper: KeeperId) -> KeeperId {
         self.upwards(keeper).find(|it| self.is_served(*it)).unwrap_or(KeeperId::ROOT)
     }
 
+    /// Who has the seat. Nobody has one that is not there.
     #[inline]
-    fn seat(&self, keeper: KeeperId) -> &AtomicU64 {
-        // Every id that is in use was given by `register`.
-        self.seats.get(usize::from(keeper.number())).unwrap_or(&self.seats[0])
+    fn seat(&self, keeper: KeeperId) -> u64 {
+        let seat = self.seats.get(usize::from(keeper.number()));
+        seat.map_or(VACANT, |seat| seat.load(Ordering::Acquire))
     }
 
     /// The task that serves `keeper`.
     #[inline]
     pub(crate) fn task_of(&self, keeper: KeeperId) -> Option<TaskId> {
-        unpack(self.seat(keeper).load(Ordering::Acquire))
+        unpack(self.seat(keeper))
     }
 
     /// Whether `task` has the seat of `keeper`.
     #[inline]
     pub(crate) fn is_served_by(&self, keeper: KeeperId, task: TaskId) -> bool {
-        self.seat(keeper).load(Ordering::Acquire) == pack(Some(task))
+        self.seat(keeper) == pack(Some(task))
     }
 
     /// Whether anybody has the seat.
     #[inline]
     pub(crate) fn is_served(&self, keeper: KeeperId) -> bool {
-        self.seat(keeper).load(Ordering::Acquire) != VACANT
+        self.seat(keeper) != VACANT
     }
 
     /// Gives the seat to `task`, or to somebody who is no task.
     pub(crate) fn sit(&self, keeper: KeeperId, task: Option<TaskId>) -> Result<(), RegisterError> {
         self.link(keeper).ok_or(RegisterError::NoSuchKeeper(keeper))?;
         // AcqRel pairs with `vacate`: who sits down sees what the last one did.
-        self.seat(keeper)
+        self.seats[usize::from(keeper.number())]
             .compare_exchange(VACANT, pack(task), Ordering::AcqRel, Ordering::Acquire)
             .map(drop)
             .map_err(|taken| RegisterError::Served(unpack(taken)))
@@ -204,14 +207,18 @@ impl Chain {
 
     pub(crate) fn vacate(&self, keeper: KeeperId) {
         // A locked exchange: see `Keepers::announced`. Release pairs with the Acquire in `sit`.
-        self.seat(keeper).swap(VACANT, Ordering::AcqRel);
+        if let Some(seat) = self.seats.get(usize::from(keeper.number())) {
+            seat.swap(VACANT, Ordering::AcqRel);
+        }
     }
 }
 
+#[inline]
 fn pack(task: Option<TaskId>) -> u64 {
     task.map_or(NO_TASK, TaskId::to_word)
 }
 
+#[inline]
 fn unpack(seat: u64) -> Option<TaskId> {
     (seat < NO_TASK).then_some(TaskId::from_word(seat))
 }

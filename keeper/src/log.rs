@@ -35,6 +35,12 @@ impl<T: Copy, const N: usize> Log<T, N> {
     }
 
     #[inline]
+    pub(crate) fn has_none(&self) -> bool {
+        // Acquire: see `deref`.
+        self.len.load(Ordering::Acquire) == 0
+    }
+
+    #[inline]
     pub(crate) fn clear(&mut self) {
         self.len.store(0, Ordering::Relaxed);
         // What is written over the items from here on is written after that.

@@ -22,6 +22,14 @@ pub struct Stopped<'a> {
     pub restarts: u32,
 }
 
+impl Stopped<'_> {
+    /// The same, for the platform: whoever gives this away uses the original no more.
+    #[inline]
+    pub(crate) const fn reborrow(&mut self) -> Stopped<'_> {
+        Stopped { task: self.task.reborrow(), ..*self }
+    }
+}
+
 /// There is no such task: the id is stale, or its task has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoSuchTask(pub TaskId);

@@ -1,12 +1,13 @@
 //! What was found, and what was done.
 
 use core::fmt;
+use core::sync::atomic::{Ordering, compiler_fence};
 
 use drop_registry::{Ledger, Outcome, ResourceKind, Settled};
 use heapless::{String, Vec};
 use task_model::{FaultInfo, GeneralRegisters, TaskId};
 
-use crate::inbox::Cause;
+use crate::inbox::{Cause, Notice};
 use crate::unwind::{Frame, FrameOrigin, Landing, MAX_FRAMES, WalkEnd};
 use crate::{KeeperId, Log, Orders, Policy, Refusal, Verdict};
 
@@ -90,6 +91,8 @@ pub struct Report {
     pub(crate) peers_told: bool,
     /// Whether it served a keeper, and its cases are another's by now.
     pub(crate) lost_cases: bool,
+    /// Whether there may be anything here of what [`wipe`](Self::wipe) takes away.
+    pub(crate) is_marked: bool,
     /// Which notice opened the case.
     pub(crate) cause: Cause,
     /// How many faults of it had been posted when the case was opened.
@@ -133,6 +136,7 @@ impl Report {
             walked: false,
             peers_told: false,
             lost_cases: false,
+            is_marked: false,
             cause: Cause::Fault,
             faults: 0,
             policy: None,
@@ -152,13 +156,55 @@ impl Report {
     #[inline]
     pub(crate) fn begin(
         &mut self,
-        task: TaskId,
+        notice: &Notice,
         fault: &FaultInfo,
-        stopped_at: u64,
+        faults: u32,
         policy: Option<&'static dyn Policy>,
     ) {
-        self.task = task;
+        let stopped_at = notice.at;
+        self.task = notice.task;
         self.fault = *fault;
+        if self.is_marked {
+            self.wipe();
+        }
+        debug_assert!(self.is_wiped(), "what is written into a report is marked before");
+        self.cause = notice.cause;
+        self.refusal = None;
+        self.faults = faults;
+        self.policy = policy;
+        self.keepers.clear();
+        self.verdict = None;
+        self.stopped_at = stopped_at;
+        self.settled_at = stopped_at;
+        self.reclaimed_at = stopped_at;
+        self.gone_at = stopped_at;
+    }
+
+    /// Notes, before that is done, that more is written than when a task is asked about and resumed.
+    pub(crate) fn mark(&mut self) {
+        self.is_marked = true;
+        // Should the keeper die.
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    fn is_wiped(&self) -> bool {
+        self.message.is_empty()
+            && self.registers.is_none()
+            && self.frames.is_empty()
+            && self.walk_end == WalkEnd::Complete
+            && self.resources.is_empty()
+            && !self.settled
+            && self.recovered_to.is_none()
+            && self.recovery == Recovery::Cutting
+            && !self.walked
+            && !self.peers_told
+            && !self.lost_cases
+            && self.told == 0
+            && self.restarted_as.is_none()
+    }
+
+    #[cold]
+    fn wipe(&mut self) {
         self.message.clear();
         self.registers = None;
         self.frames.clear();
@@ -170,16 +216,10 @@ impl Report {
         self.walked = false;
         self.peers_told = false;
         self.lost_cases = false;
-        self.policy = policy;
         self.told = 0;
-        self.keepers.clear();
-        self.verdict = None;
-        self.refusal = None;
         self.restarted_as = None;
-        self.stopped_at = stopped_at;
-        self.settled_at = stopped_at;
-        self.reclaimed_at = stopped_at;
-        self.gone_at = stopped_at;
+        compiler_fence(Ordering::SeqCst);
+        self.is_marked = false;
     }
 
     /// How many resources came to this end.
@@ -204,6 +244,7 @@ impl Report {
     /// Tells the task's policy that this life of it is over. A policy that keepers die over is told
     /// twice at most.
     pub(crate) fn tell_policy(&mut self, orders: &Orders<'_>) {
+        self.mark();
         if self.told < 2 {
             self.told += 1;
             if let Some(policy) = self.policy {
@@ -221,10 +262,13 @@ impl Report {
         let _ = self.message.push_str(&message[..fits]);
     }
 
-    /// Notes who is asked.
-    pub(crate) fn asked(&mut self, keeper: KeeperId) {
+    /// Notes who is asked. Returns whether it is the first one.
+    #[inline]
+    pub(crate) fn asked(&mut self, keeper: KeeperId) -> bool {
+        let first = self.keepers.has_none();
         // Full: the first ones are the ones to show.
         self.keepers.push(keeper);
+        first
     }
 
     /// Forgets what the keeper may have been writing that died over it. It is written over, and not

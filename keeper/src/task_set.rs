@@ -53,6 +53,17 @@ impl TaskSet {
     /// The first task in it from this number on; or if there is none, from 0 on.
     #[inline]
     pub(crate) fn next_from(&self, number: u32) -> Option<u32> {
+        let [word] = &*self.0 else { return self.next_of_many(number) };
+        let bits = word.load(Ordering::SeqCst);
+        let ahead = bits.rotate_right(number).trailing_zeros();
+        (bits != 0).then_some(number.wrapping_add(ahead) % 64)
+    }
+
+    /// As [`next_from`](Self::next_from), if there are several words.
+    #[cold]
+    fn next_of_many(&self, number: u32) -> Option<u32> {
+        // One beyond the room is as 0.
+        let number = if number as usize / 64 < self.0.len() { number } else { 0 };
         let (first, below) = (number as usize / 64, (1_u64 << (number % 64)) - 1);
         // The word of the number comes twice: from there on, and in the end what is below.
         let mut at = first;
@@ -65,9 +76,6 @@ impl TaskSet {
             };
             if bits != 0 {
                 return Some(at as u32 * 64 + bits.trailing_zeros());
-            }
-            if all == 0 && self.0.len() == 1 {
-                return None;
             }
             at = if at + 1 == self.0.len() { 0 } else { at + 1 };
         }

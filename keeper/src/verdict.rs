@@ -9,10 +9,6 @@ pub enum Verdict {
     /// The task goes on where it stopped, with the registers that the policy has left it, as if it
     /// had not. Only before it is [settled](crate::Case::settle).
     Resume,
-    /// The task goes on behind the innermost [`catch_fault`](drop_registry::catch_fault) that it is
-    /// in, which returns the fault. What it acquired since is given up; what it held before stays
-    /// held. Only before it is [settled](crate::Case::settle).
-    Recover,
     /// The task ends.
     Exit,
     /// The task begins again from its entry, under the next generation of its id.
@@ -29,11 +25,16 @@ pub enum Verdict {
     /// The verdict comes later, by the [token](crate::Token) that was
     /// [taken](crate::Case::defer). Without one it is [`TryNext`](Self::TryNext).
     Deferred,
+    /// The task goes on behind the innermost [`catch_fault`](drop_registry::catch_fault) that it is
+    /// in, which returns the fault. What it acquired since is given up; what it held before stays
+    /// held. Only before it is [settled](crate::Case::settle).
+    Recover,
 }
 
 impl Verdict {
     /// Its number, in a case's word and in stored records: these stay what they are. Beside it go the
-    /// ticks of a [`RestartAfter`](Self::RestartAfter).
+    /// ticks of a [`RestartAfter`](Self::RestartAfter). In the order of the variants, it takes no table.
+    #[inline]
     pub(crate) const fn code(self) -> u16 {
         match self {
             Self::Resume => 0,

@@ -21,12 +21,18 @@ pub(crate) struct Docket {
     /// How many cases may be left to somebody else at a time; the other slots are for those that a
     /// keeper has in hand.
     deferrable: usize,
-    /// By keeper: the slot, plus one, of the last case that it opened. Until that is over, or left to
-    /// somebody else, it opens no other: so there is room for one of each keeper at any time, whatever
-    /// keepers have passed on, or died over.
-    last: Box<[AtomicU32]>,
+    /// By keeper.
+    last: Box<[LastCase]>,
     /// Whether a case may be waiting for a keeper to take it up.
     any_waits: AtomicBool,
+}
+
+/// In which slot a keeper has opened its last case. Until that is over, or left to somebody else, it opens
+/// no other: so there is room for one of each keeper at any time, whatever keepers have passed on, or
+/// died over.
+pub(crate) struct LastCase {
+    keeper: KeeperId,
+    slot: AtomicU32,
 }
 
 impl Docket {
@@ -35,39 +41,58 @@ impl Docket {
         Self {
             slots: (0..keepers + deferrable).map(|_| Slot::free()).collect(),
             deferrable,
-            last: (0..keepers).map(|_| AtomicU32::new(0)).collect(),
+            last: (0..keepers as u8)
+                .map(|own| LastCase {
+                    keeper: KeeperId::from_number(own),
+                    slot: AtomicU32::new(own.into()),
+                })
+                .collect(),
             any_waits: AtomicBool::new(false),
         }
     }
 
-    /// Opens a case for `keeper`; `None` if one that it has opened before waits still for those above.
+    /// The last case that `keeper` opened.
+    pub(crate) fn last_of(&self, keeper: KeeperId) -> Option<&LastCase> {
+        self.last.get(usize::from(keeper.number()))
+    }
+
+    /// Opens a case for a keeper, whose last one this is; `None` if that waits still for those above.
     #[inline]
-    pub(crate) fn open(&self, keeper: KeeperId) -> Option<OpenCase<'_>> {
-        // A keeper's own number first: its last case was there, and is closed most of the time.
-        let own = self.slots.get(usize::from(keeper.number()))?;
-        let last = self.last.get(usize::from(keeper.number()))?;
+    pub(crate) fn open(&self, last: &LastCase) -> Option<OpenCase<'_>> {
         // Relaxed: written by who serves as this keeper, and handed on with the seat.
-        let before = (last.load(Ordering::Relaxed) as usize).checked_sub(1);
-        if before.is_some_and(|at| self.slots[at].is_still_of(keeper)) {
+        let slot = self.slots.get(last.slot.load(Ordering::Relaxed) as usize)?;
+        // It is closed most of the time, and can be used again.
+        if let Some(open) = slot.open(last.keeper) {
+            return Some(open);
+        }
+        self.open_another(last, slot)
+    }
+
+    /// Opens a case where there is room, unless the last one, in `slot`, forbids that.
+    #[cold]
+    fn open_another(&self, last: &LastCase, slot: &Slot) -> Option<OpenCase<'_>> {
+        if slot.is_still_of(last.keeper) {
             return None;
         }
-        let open = own.open(keeper).or_else(|| self.slots.iter().find_map(|it| it.open(keeper)))?;
-        last.store(self.number_of(open.slot()) as u32 + 1, Ordering::Relaxed);
+        let open = self.slots.iter().find_map(|slot| slot.open(last.keeper))?;
+        last.slot.store(self.number_of(open.slot()) as u32, Ordering::Relaxed);
         Some(open)
+    }
+
+    /// Whether a case may be waiting for a keeper to take it up.
+    #[inline]
+    pub(crate) fn may_wait(&self) -> bool {
+        // Acquire pairs with the Release in `announce`.
+        self.any_waits.load(Ordering::Acquire)
     }
 
     /// Takes up a case that waits for `keeper`, or one for which that serves, and says what was ruled,
     /// if it was.
-    #[inline]
     pub(crate) fn take_up(
         &self,
         keeper: KeeperId,
         serves_for: impl Fn(KeeperId) -> bool,
     ) -> Option<(OpenCase<'_>, Option<Verdict>)> {
-        // Acquire pairs with the Release in `announce`.
-        if !self.any_waits.load(Ordering::Acquire) {
-            return None;
-        }
         let taken = self.slots.iter().find_map(|slot| slot.take_up(keeper, &serves_for));
         if taken.is_none() && !self.slots.iter().any(Slot::waits) {
             self.any_waits.store(false, Ordering::SeqCst);

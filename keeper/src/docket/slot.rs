@@ -50,6 +50,7 @@ impl Slot {
         }
     }
 
+    #[inline]
     fn task(&self) -> Option<TaskId> {
         let word = self.task.load(Ordering::Acquire);
         (word != NO_TASK).then_some(TaskId::from_word(word))
@@ -210,6 +211,7 @@ impl Slot {
     }
 
     /// Puts down what of `verdict` the word has no room for.
+    #[inline]
     fn set_delay(&self, verdict: Verdict) {
         if let Verdict::RestartAfter(ticks) = verdict {
             self.delay.store(ticks, Ordering::Relaxed);
@@ -243,7 +245,13 @@ impl<'d> OpenCase<'d> {
         unsafe { &mut *self.slot.record.get() }
     }
 
+    /// The keeper that has it in hand.
+    pub(crate) fn keeper(&self) -> KeeperId {
+        self.word.keeper()
+    }
+
     /// Says that the record is of this task from now on.
+    #[inline]
     pub(crate) fn begin(&self, task: TaskId) {
         self.slot.killed.store(false, Ordering::Relaxed);
         // Release pairs with the Acquire in `Slot::task`, if the keeper dies.
@@ -251,11 +259,13 @@ impl<'d> OpenCase<'d> {
     }
 
     /// Whom the record is of; `None` if its keeper died before it was of anybody.
-    pub(crate) fn task(&self) -> Option<TaskId> {
+    #[inline]
+    pub(crate) fn task(self) -> Option<TaskId> {
         self.slot.task()
     }
 
     /// Whether somebody wants the task to end, whatever is ruled.
+    #[inline]
     pub(crate) fn is_killed(&self) -> bool {
         self.slot.killed.load(Ordering::Relaxed)
     }
@@ -276,7 +286,7 @@ impl<'d> OpenCase<'d> {
         if !self.word.is(Phase::Serving) || !self.may_be_left(docket) {
             return None;
         }
-        *self = self.move_to(Phase::Deferring, self.word.keeper(), None)?;
+        *self = self.enter(Phase::Deferring, None)?;
         Some((docket.number_of(self.slot), self.word.generation()))
     }
 
@@ -317,20 +327,38 @@ impl<'d> OpenCase<'d> {
     /// Leaves the case alone until it is to be restarted.
     pub(crate) fn restart_at(self, due: u64) {
         self.slot.set_due(due);
-        self.move_to(Phase::Delayed, self.word.keeper(), None);
+        self.enter(Phase::Delayed, None);
     }
 
-    /// Notes what is ruled: from now on whoever has the case carries that out. A token is void. `None`
-    /// if the case is another's by now.
+    /// Notes what is ruled: from now on whoever has the case carries that out. A token is void. Returns
+    /// whether the case is still this keeper's.
     #[must_use]
-    pub(crate) fn rule(self, verdict: Verdict) -> Option<Self> {
+    #[inline]
+    pub(crate) fn rule(&mut self, verdict: Verdict) -> bool {
+        let word = self.word.next_of_same(Phase::Ruled, Some(verdict));
+        if matches!(verdict, Verdict::RestartAfter(_)) || !self.slot.change(self.word, word) {
+            return match self.rule_now(verdict) {
+                Some(word) => {
+                    self.word = word;
+                    true
+                }
+                None => false,
+            };
+        }
+        self.word = word;
+        true
+    }
+
+    #[cold]
+    fn rule_now(self, verdict: Verdict) -> Option<Word> {
         // An answer to a token may have come meanwhile; the policy's own word goes before it.
         let word = self.slot.word();
         if word.generation() != self.word.generation() {
             return None;
         }
         self.slot.set_delay(verdict);
-        Self { word, ..self }.move_to(Phase::Ruled, word.keeper(), Some(verdict))
+        let next = word.next_of_same(Phase::Ruled, Some(verdict));
+        self.slot.change(word, next).then_some(next)
     }
 
     /// Gives the case to `keeper`, which is to carry out what was ruled, or to rule.
@@ -353,22 +381,31 @@ impl<'d> OpenCase<'d> {
         }
     }
 
-    /// The case is over. Returns whether somebody wants the task to end, and has not been
+    /// The case is over. Returns the task, and whether somebody wants that to end, and has not been
     /// [taken note of](Self::take_kill).
-    pub(crate) fn close(self) -> bool {
+    #[inline]
+    pub(crate) fn close(self) -> (TaskId, bool) {
         // First, so that the next case does not begin with it. Whoever finds the case like this
         // closes it again.
-        self.slot.task.store(NO_TASK, Ordering::SeqCst);
+        let task = self.slot.task.swap(NO_TASK, Ordering::SeqCst);
         self.slot.set_due(u64::MAX);
         // SeqCst, as in `kill`: who set this before it found the task gone is seen.
         let killed = self.slot.killed.load(Ordering::SeqCst);
-        self.move_to(Phase::Free, self.word.keeper(), None);
-        killed
+        self.enter(Phase::Free, None);
+        (TaskId::from_word(task), killed)
     }
 
     /// Whether somebody wants the task to end, whatever is ruled, and has not been taken note of.
+    #[inline]
     pub(crate) fn take_kill(&self) -> bool {
         self.is_killed() && self.slot.killed.swap(false, Ordering::SeqCst)
+    }
+
+    /// Moves on, and stays with its keeper.
+    #[inline]
+    fn enter(self, phase: Phase, verdict: Option<Verdict>) -> Option<Self> {
+        let next = self.word.next_of_same(phase, verdict);
+        self.slot.change(self.word, next).then_some(Self { slot: self.slot, word: next })
     }
 
     #[inline]

@@ -33,14 +33,14 @@ pub(crate) enum Phase {
     Waiting,
 }
 
-/// A case's word: from the lowest byte, its phase, its keeper, and what was ruled (0: nothing; the
-/// delay of a [`Verdict::RestartAfter`] is beside the word); in the upper half its generation, which
+/// A case's word: from the lowest byte, its phase, what was ruled (0: nothing; the delay of a
+/// [`Verdict::RestartAfter`] is beside the word), and its keeper; in the upper half its generation, which
 /// counts the changes, so that an old copy never matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Word(pub(super) u64);
 
-const KEEPER: u32 = 8;
-const VERDICT: u32 = 16;
+const VERDICT: u32 = 8;
+const KEEPER: u32 = 16;
 const GENERATION: u32 = 32;
 
 impl Word {
@@ -93,13 +93,15 @@ impl Word {
         keeper: KeeperId,
         verdict: Option<Verdict>,
     ) -> Self {
-        let generation = self.generation().wrapping_add(1) as u64;
-        Self(
-            generation << GENERATION
-                | number(verdict) << VERDICT
-                | (keeper.number() as u64) << KEEPER
-                | phase as u64,
-        )
+        let new = number(verdict) << VERDICT | (keeper.number() as u64) << KEEPER | phase as u64;
+        Self((self.0 & !0xff_ffff).wrapping_add(1 << GENERATION | new))
+    }
+
+    /// The word after this one, of the same keeper.
+    #[inline]
+    pub(crate) const fn next_of_same(self, phase: Phase, verdict: Option<Verdict>) -> Self {
+        let new = number(verdict) << VERDICT | phase as u64;
+        Self((self.0 & !0xffff).wrapping_add(1 << GENERATION | new))
     }
 
     /// The same, in another phase: its token keeps its generation.
@@ -113,6 +115,7 @@ impl Word {
     }
 }
 
+#[inline]
 const fn number(verdict: Option<Verdict>) -> u64 {
     match verdict {
         None => 0,

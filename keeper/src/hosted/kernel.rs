@@ -285,7 +285,7 @@ impl Kernel {
         // Each time from the root on: what keepers leave to those above is dealt with first.
         while answer.is_none()
             && all()
-                .any(|keeper| self.keepers.serve_at(keeper, |told| answer = Some(told.cloned())))
+                .any(|keeper| self.keepers.serve_for(keeper, |told| answer = Some(told.cloned())))
         {
         }
         self.serving.set(false);

@@ -10,7 +10,7 @@ mod tests;
 use alloc::boxed::Box;
 use core::cell::UnsafeCell;
 use core::fmt;
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use task_model::{FaultInfo, TaskId};
 
@@ -18,6 +18,7 @@ use crate::KeeperId;
 use crate::task_set::TaskSet;
 pub use notice::PostError;
 pub(crate) use notice::{Cause, Notice};
+pub(crate) use serving::Taken;
 
 /// For each task, a place for each thing that can be said of it; and for each keeper, a bit for each
 /// task of which something was said.
@@ -28,20 +29,27 @@ pub(crate) use notice::{Cause, Notice};
 /// element and giving its place back makes writers wait for ever, a lap later.)
 pub(crate) struct Inbox {
     places: Box<[Place]>,
-    /// By keeper, then by task.
-    ready: Box<[TaskSet]>,
+    /// By keeper.
+    trays: Box<[Tray]>,
     /// The tasks of which a kill is put off.
     put_off: TaskSet,
-    /// Where each keeper looks first, so that it comes round to everybody.
-    turns: Box<[AtomicU32]>,
 }
 
-struct Place {
+/// What there is for one keeper.
+pub(crate) struct Tray {
+    /// The tasks of which something is posted.
+    ready: TaskSet,
+    /// Where it looks first, so that it comes round to everybody.
+    turn: AtomicU32,
+}
+
+/// What can be said of the tasks of one number.
+pub(crate) struct Place {
     keeper: AtomicU8,
     /// The keeper that the task serves, if it also has that one's seat.
     serves: AtomicU8,
-    /// What is posted, and above that the keeper that is at it, if one is: see [`posted::TAKER`].
-    posted: AtomicU16,
+    /// What is posted, and above that the keeper that is at it, if one is: see [`posted::TAKERS`].
+    posted: AtomicU32,
     /// How many faults there have been of tasks with this number.
     faults: AtomicU32,
     fault: Request,
@@ -64,18 +72,26 @@ const NOBODY: u8 = u8::MAX;
 /// Bits of [`Place::posted`].
 mod posted {
     /// Somebody writes the fault.
-    pub(super) const CLAIMED: u16 = 1;
-    pub(super) const FAULT: u16 = 2;
-    pub(super) const KILL: u16 = 4;
-    pub(super) const RELEASE: u16 = 8;
+    pub(super) const CLAIMED: u32 = 1;
+    pub(super) const FAULT: u32 = 2;
+    pub(super) const KILL: u32 = 4;
+    pub(super) const RELEASE: u32 = 8;
     /// What there is to be served.
-    pub(super) const ANY: u16 = FAULT | KILL | RELEASE;
+    pub(super) const ANY: u32 = FAULT | KILL | RELEASE;
     /// The keeper that serves what is posted, plus one. Two may be told of it, since a keeper that has
     /// just sat down is told of what was posted to the one above it; but one serves it.
-    pub(super) const TAKER: u32 = 8;
+    pub(super) const TAKERS: u32 = !0 << TAKER;
 
-    pub(super) const fn taken_by(keeper: crate::KeeperId) -> u16 {
-        (keeper.number() as u16 + 1) << TAKER
+    pub(super) const TAKER: u32 = 8;
+}
+
+/// A keeper, as a place says that it has taken it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Taker(u32);
+
+impl Taker {
+    pub(crate) const fn new(keeper: KeeperId) -> Self {
+        Self((keeper.number() as u32 + 1) << posted::TAKER)
     }
 }
 
@@ -92,7 +108,7 @@ impl Inbox {
         let place = |_| Place {
             keeper: AtomicU8::new(KeeperId::ROOT.number()),
             serves: AtomicU8::new(NOBODY),
-            posted: AtomicU16::new(0),
+            posted: AtomicU32::new(0),
             faults: AtomicU32::new(0),
             fault: Request::none(),
             info: UnsafeCell::new(FaultInfo::killed(0)),
@@ -102,14 +118,15 @@ impl Inbox {
         };
         Self {
             places: (0..tasks).map(place).collect(),
-            ready: (0..keepers).map(|_| TaskSet::new(tasks)).collect(),
+            trays: (0..keepers)
+                .map(|_| Tray { ready: TaskSet::new(tasks), turn: AtomicU32::new(0) })
+                .collect(),
             put_off: TaskSet::new(tasks),
-            turns: (0..keepers).map(|_| AtomicU32::new(0)).collect(),
         }
     }
 
     #[inline]
-    fn place(&self, task: TaskId) -> Option<&Place> {
+    pub(crate) fn place(&self, task: TaskId) -> Option<&Place> {
         self.places.get(task.index as usize)
     }
 
@@ -121,35 +138,22 @@ impl Inbox {
         }
     }
 
-    /// The keeper whose seat the task last was about to take.
-    #[inline]
-    pub(crate) fn serves(&self, task: TaskId) -> Option<KeeperId> {
-        let number = self.place(task)?.serves.load(Ordering::Relaxed);
-        (number != NOBODY).then(|| KeeperId::from_number(number))
-    }
-
-    /// The keeper that was named for the tasks of this number; `None` if there is no room for one.
-    #[inline]
-    pub(crate) fn keeper_of(&self, task: TaskId) -> Option<KeeperId> {
-        // Relaxed: a number.
-        Some(KeeperId::from_number(self.place(task)?.keeper.load(Ordering::Relaxed)))
-    }
-
     pub(crate) fn set_keeper_of(&self, task: TaskId, keeper: KeeperId) {
         if let Some(place) = self.place(task) {
             place.keeper.store(keeper.number(), Ordering::Relaxed);
         }
     }
 
-    /// Posts a fault.
+    /// Posts a fault of `task`, whose place this is.
+    #[inline]
     pub(crate) fn post(
         &self,
+        place: &Place,
         task: TaskId,
         fault: FaultInfo,
         at: u64,
         keeper: KeeperId,
     ) -> Result<(), PostError> {
-        let place = self.place(task).ok_or(PostError::NoSuchTask(task))?;
         // Acquire pairs with the Release in `done`: the last fault has been read to its end.
         let before = place.posted.fetch_or(posted::CLAIMED, Ordering::Acquire);
         if before & posted::CLAIMED != 0 {
@@ -183,7 +187,7 @@ impl Inbox {
     }
 
     #[inline]
-    fn announce(&self, place: &Place, index: u32, bit: u16, keeper: KeeperId) {
+    fn announce(&self, place: &Place, index: u32, bit: u32, keeper: KeeperId) {
         // Release pairs with the Acquire in `notice_at`: what was written is seen with the bit.
         place.posted.fetch_or(bit, Ordering::Release);
         self.make_ready(index, keeper);
@@ -191,15 +195,31 @@ impl Inbox {
 
     #[inline]
     fn make_ready(&self, index: u32, keeper: KeeperId) {
-        if let Some(ready) = self.ready_of(keeper) {
+        if let Some(tray) = self.tray(keeper) {
             // Whoever finds it in finds the notice.
-            ready.insert(index);
+            tray.ready.insert(index);
         }
     }
 
     #[inline]
-    fn ready_of(&self, keeper: KeeperId) -> Option<&TaskSet> {
-        self.ready.get(usize::from(keeper.number()))
+    pub(crate) fn tray(&self, keeper: KeeperId) -> Option<&Tray> {
+        self.trays.get(usize::from(keeper.number()))
+    }
+}
+
+impl Place {
+    /// The keeper whose seat the task last was about to take.
+    #[inline]
+    pub(crate) fn serves(&self) -> Option<KeeperId> {
+        let number = self.serves.load(Ordering::Relaxed);
+        (number != NOBODY).then(|| KeeperId::from_number(number))
+    }
+
+    /// The keeper that was named for the tasks of this number.
+    #[inline]
+    pub(crate) fn keeper(&self) -> KeeperId {
+        // Relaxed: a number.
+        KeeperId::from_number(self.keeper.load(Ordering::Relaxed))
     }
 }
 
@@ -220,6 +240,7 @@ impl Request {
     }
 
     /// Writes it down for the only one that can be meant.
+    #[inline]
     fn set(&self, generation: u32, at: u64) {
         self.generation.store(generation, Ordering::Relaxed);
         self.at.store(at, Ordering::Relaxed);

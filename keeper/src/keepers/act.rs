@@ -4,9 +4,10 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use drop_registry::reclaim;
-use task_model::{FaultInfo, FaultKind, Gpr, RegisterFile, TaskId};
+use task_model::{FaultInfo, FaultKind, RegisterFile, TaskId};
 
 use super::Keepers;
+use super::seat::Station;
 use crate::docket::OpenCase;
 use crate::task_set::{TaskSet, numbers};
 use crate::{
@@ -19,39 +20,69 @@ use crate::{
 const MOST_TRIES: u32 = 16;
 
 impl<P: Platform> Keepers<P> {
-    /// Does what was ruled; or, if that cannot be done, says why, and does what is documented for it.
+    /// Resumes the task, as was ruled; or, if that cannot be done, says why, and does what is documented for
+    /// it.
     #[inline(always)]
-    pub(super) fn carry_out(
+    pub(super) fn resume(
         &self,
-        keeper: KeeperId,
-        open: OpenCase<'_>,
-        stopped: Stopped<'_>,
-        ruled: Verdict,
+        at: &Station<'_>,
+        mut open: OpenCase<'_>,
+        stopped: &mut Stopped<'_>,
         report: &mut Report,
         told: impl FnOnce(Result<&Report, NoSuchTask>),
     ) {
-        let verdict = self.feasible(open, &stopped, ruled, report);
-        if verdict != Verdict::Resume {
-            let verdict = self.last_resort(keeper, verdict);
-            // Whoever takes the case over from here on does this, and not what was ruled first.
-            let open = if verdict == ruled { Some(open) } else { open.rule(verdict) };
-            let Some(open) = open else { return };
-            return self.carry_out_for_good(keeper, open, stopped, verdict, report, told);
+        self.be_done_in_time(at.link, open);
+        if !open.rule(Verdict::Resume) {
+            return;
         }
-        report.verdict = Some(verdict);
-        self.platform.resume(stopped);
+        let refusal = self.refusal_to_resume(stopped, report);
+        if open.is_killed() || refusal.is_some() {
+            let ruled = Verdict::Resume;
+            return self.carry_out(at.keeper, open, stopped, ruled, refusal, report, told);
+        }
+        report.verdict = Some(Verdict::Resume);
+        self.platform.resume(stopped.reborrow());
         report.gone_at = self.platform.now();
         told(Ok(report));
-        self.close_of_living(open, report.task);
+        self.close_of_living(open);
+    }
+
+    /// Does what was ruled; or, if that cannot be done, says why, and does what is documented for it. To
+    /// resume comes here only with a `refusal`, or if somebody wants the task to end.
+    #[cold]
+    #[inline(never)]
+    #[expect(clippy::too_many_arguments, reason = "all that is known of a case")]
+    pub(super) fn carry_out(
+        &self,
+        keeper: KeeperId,
+        mut open: OpenCase<'_>,
+        stopped: &mut Stopped<'_>,
+        ruled: Verdict,
+        refusal: Option<Refusal>,
+        report: &mut Report,
+        told: impl FnOnce(Result<&Report, NoSuchTask>),
+    ) {
+        let verdict = match refusal {
+            _ if open.is_killed() && ruled != Verdict::Panic => Verdict::Exit,
+            Some(refusal) => {
+                report.refusal = Some(refusal);
+                if refusal == Refusal::CaseLost { Verdict::Restart } else { Verdict::TryNext }
+            }
+            None => self.feasible(open, stopped, ruled, report),
+        };
+        let verdict = self.last_resort(keeper, verdict);
+        // Whoever takes the case over from here on does this, and not what was ruled first.
+        if verdict == ruled || open.rule(verdict) {
+            self.carry_out_for_good(keeper, open, stopped, verdict, report, told);
+        }
     }
 
     /// Does everything but to resume.
-    #[inline(never)]
     fn carry_out_for_good(
         &self,
         keeper: KeeperId,
         mut open: OpenCase<'_>,
-        stopped: Stopped<'_>,
+        stopped: &mut Stopped<'_>,
         verdict: Verdict,
         report: &mut Report,
         told: impl FnOnce(Result<&Report, NoSuchTask>),
@@ -64,7 +95,7 @@ impl<P: Platform> Keepers<P> {
             self.settle_and_walk(&stopped.task, stopped.ledger, report);
         }
         match verdict {
-            Verdict::Recover => self.recover(stopped, report),
+            Verdict::Recover => self.recover(stopped.reborrow(), report),
             Verdict::Panic => {
                 report.verdict = Some(verdict);
                 report.gone_at = self.platform.now();
@@ -75,13 +106,13 @@ impl<P: Platform> Keepers<P> {
                 self.leave_seat_of(task);
                 self.inbox.kill_is_over(task);
                 report.verdict = Some(verdict);
-                self.platform.hold(stopped);
+                self.platform.hold(stopped.reborrow());
             }
             Verdict::RestartAfter(ticks) => {
                 self.leave_seat_of(task);
                 return open.restart_at(self.platform.now().saturating_add(ticks));
             }
-            verdict => match self.end(open, stopped, verdict, report) {
+            verdict => match self.end(open, stopped.reborrow(), verdict, report) {
                 Some(ended) => open = ended,
                 None => return,
             },
@@ -90,7 +121,7 @@ impl<P: Platform> Keepers<P> {
         self.remember(keeper.number(), report);
         told(Ok(report));
         if matches!(verdict, Verdict::Hold | Verdict::Recover) {
-            self.close_of_living(open, task);
+            self.close_of_living(open);
         } else {
             self.close(open);
         }
@@ -143,7 +174,7 @@ impl<P: Platform> Keepers<P> {
                 if verdict == Verdict::Restart {
                     report.refusal = Some(Refusal::NoEntry);
                     // Whoever finds the task gone tells by this which of the two was done.
-                    open = open.rule(Verdict::Exit)?;
+                    open.rule(Verdict::Exit).then_some(())?;
                 }
                 self.platform.retire(stopped);
             }
@@ -153,8 +184,25 @@ impl<P: Platform> Keepers<P> {
         Some(open)
     }
 
-    /// What is to be done instead of `verdict`, if that cannot be; the report says why.
+    /// Why the task cannot be resumed, if it cannot.
     #[inline(always)]
+    fn refusal_to_resume(&self, stopped: &Stopped<'_>, report: &Report) -> Option<Refusal> {
+        if report.settled {
+            return Some(Refusal::Settled);
+        }
+        let trapped = report.fault.vector.is_some();
+        if !trapped && matches!(report.fault.kind, FaultKind::Exited | FaultKind::LeftHolding) {
+            return Some(Refusal::Finished);
+        }
+        if report.lost_cases {
+            return Some(Refusal::CaseLost);
+        }
+        let tries = self.tries.get(report.task.index as usize)?;
+        let count = tries.count(report.task, &report.fault, stopped.task.registers());
+        (count > MOST_TRIES).then_some(Refusal::SameInstruction)
+    }
+
+    /// What is to be done instead of `verdict`, if that cannot be; the report says why.
     fn feasible(
         &self,
         open: OpenCase<'_>,
@@ -162,26 +210,7 @@ impl<P: Platform> Keepers<P> {
         verdict: Verdict,
         report: &mut Report,
     ) -> Verdict {
-        let task = report.task;
-        if open.is_killed() && verdict != Verdict::Panic {
-            return Verdict::Exit;
-        }
         let (refusal, instead) = match verdict {
-            Verdict::Resume if report.settled => (Refusal::Settled, Verdict::TryNext),
-            Verdict::Resume
-                if matches!(report.fault.kind, FaultKind::Exited | FaultKind::LeftHolding) =>
-            {
-                (Refusal::Finished, Verdict::TryNext)
-            }
-            Verdict::Resume if report.lost_cases => (Refusal::CaseLost, Verdict::Restart),
-            Verdict::Resume => {
-                let registers = stopped.task.registers();
-                let tries = self.tries.get(task.index as usize);
-                if tries.is_none_or(|it| it.count(task, &report.fault, registers) <= MOST_TRIES) {
-                    return verdict;
-                }
-                (Refusal::SameInstruction, Verdict::TryNext)
-            }
             Verdict::Recover if report.lost_cases => (Refusal::CaseLost, Verdict::Restart),
             Verdict::Recover => match Self::refusal_to_recover(stopped, report) {
                 Some(refusal) => (refusal, Verdict::TryNext),
@@ -190,7 +219,9 @@ impl<P: Platform> Keepers<P> {
             Verdict::RestartAfter(_) if !open.may_be_left(&self.docket) => {
                 (Refusal::NoRoomToWait, Verdict::Restart)
             }
-            Verdict::Hold if !self.corpses.hold(task) => (Refusal::TooManyCorpses, Verdict::Exit),
+            Verdict::Hold if !self.corpses.hold(report.task) => {
+                (Refusal::TooManyCorpses, Verdict::Exit)
+            }
             _ => return verdict,
         };
         report.refusal = Some(refusal);
@@ -239,26 +270,43 @@ impl<P: Platform> Keepers<P> {
     }
 
     /// Closes a case, and wakes those who wait for room for one.
-    pub(super) fn close(&self, open: OpenCase<'_>) -> bool {
-        let killed = open.close();
+    #[inline(always)]
+    pub(super) fn close(&self, open: OpenCase<'_>) -> (TaskId, bool) {
+        let closed = open.close();
         // Relaxed: a look that misses the bit comes before the starving keeper's own second look.
         if self.starving.load(Ordering::Relaxed) != 0 {
-            self.wake_all(self.starving.swap(0, Ordering::AcqRel));
+            self.wake_starving();
         }
-        killed
+        closed
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wake_starving(&self) {
+        self.wake_all(self.starving.swap(0, Ordering::AcqRel));
     }
 
     /// Closes the case of a task that is still there. Who wanted it to end, and came when it had been
     /// ruled on, is not forgotten.
-    #[inline]
-    pub(super) fn close_of_living(&self, open: OpenCase<'_>, task: TaskId) {
+    #[inline(always)]
+    pub(super) fn close_of_living(&self, open: OpenCase<'_>) {
         if open.take_kill() {
             // First, should this keeper die.
-            let _ = self.kill(task);
+            if let Some(task) = open.task() {
+                self.kill_after_all(task);
+            }
         }
-        if self.close(open) {
-            let _ = self.kill(task);
+        let (task, killed) = self.close(open);
+        if killed {
+            self.kill_after_all(task);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn kill_after_all(&self, task: TaskId) {
+        // There is room for a task that had a case.
+        let _ = self.kill(task);
     }
 
     /// Whether the task is a corpse.
@@ -275,32 +323,28 @@ impl<P: Platform> Keepers<P> {
 /// How often a task was resumed from the same fault. Written by the keeper that has its case.
 #[derive(Debug, Default)]
 pub(super) struct Tries {
-    generation: AtomicU32,
+    /// What it was resumed from and with, last time: see [`count`](Self::count).
+    last: AtomicU64,
     count: AtomicU32,
-    instruction: AtomicU64,
-    registers: AtomicU64,
 }
 
 impl Tries {
     /// Counts one more try, and returns how many there have been in a row. `registers` are those that
     /// the task is resumed with: a task that was mended, or got on with a loop, has others.
+    #[inline(always)]
     fn count(&self, task: TaskId, fault: &FaultInfo, registers: &RegisterFile) -> u32 {
-        let address = fault.address.unwrap_or(u64::from(fault.vector.unwrap_or(u8::MAX)));
-        // Not a good hash; but for registers to be mistaken for others, sixteen times in a row, each
-        // change would have to make up for another.
-        let sum = Gpr::ALL.iter().fold(registers.rip.wrapping_add(address), |sum, register| {
-            sum.wrapping_add(registers[*register])
-        });
+        // Not a good hash; but for something else to be mistaken for the same, sixteen times in a row,
+        // each change would have to make up for another.
+        let place = fault.instruction_pointer.rotate_left(32) ^ u64::from(task.generation);
+        let address = fault.address.unwrap_or_default();
+        let this = registers.sum().wrapping_add(address) ^ place;
         // Relaxed: handed on with the case.
-        let instruction = fault.instruction_pointer;
-        let same = self.instruction.swap(instruction, Ordering::Relaxed) == instruction
-            && self.registers.load(Ordering::Relaxed) == sum
-            && self.generation.load(Ordering::Relaxed) == task.generation;
-        self.registers.store(sum, Ordering::Relaxed);
-        self.generation.store(task.generation, Ordering::Relaxed);
+        let same = self.last.load(Ordering::Relaxed) == this;
+        self.last.store(this, Ordering::Relaxed);
         let before = if same { self.count.load(Ordering::Relaxed) } else { 0 };
-        self.count.store(before.saturating_add(1), Ordering::Relaxed);
-        before.saturating_add(1)
+        let count = before.saturating_add(1);
+        self.count.store(count, Ordering::Relaxed);
+        count
     }
 }
 

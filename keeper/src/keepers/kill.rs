@@ -63,18 +63,18 @@ impl<P: Platform> Keepers<P> {
         }
     }
 
-    /// Gives a task back that is to be killed, if it is in a section where that must wait. Returns it
-    /// if not.
-    pub(super) fn spare<'k>(&'k self, stopped: Stopped<'k>) -> Option<Stopped<'k>> {
+    /// Gives a task back that is to be killed, if it is in a section where that must wait, and says
+    /// whether it is.
+    pub(super) fn spare(&self, stopped: &mut Stopped<'_>) -> bool {
         let task = stopped.task.id();
         let now = self.platform.now();
         let in_time = self.inbox.kill_due(task).is_none_or(|due| now < due);
         if stopped.ledger.no_kill_depth() == 0 || !in_time {
-            return Some(stopped);
+            return false;
         }
         self.inbox.put_off_kill(task, now, now.saturating_add(self.longest_no_kill));
         self.platform.pull_kill_switch(task);
-        self.platform.resume(stopped);
-        None
+        self.platform.resume(stopped.reborrow());
+        true
     }
 }

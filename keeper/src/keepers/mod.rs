@@ -17,7 +17,7 @@ use task_model::{FaultInfo, FaultKind, TaskId};
 
 use crate::chain::{Chain, Link};
 use crate::docket::{Docket, Late};
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, Place};
 use crate::meter::Gauge;
 use crate::peers::Peers;
 use crate::unwind::{Images, UnwindTables};
@@ -168,7 +168,7 @@ impl<P: Platform> Keepers<P> {
     /// one above it, or any, so that its keeper is its parent.
     pub fn keep(&self, task: TaskId, keeper: KeeperId) -> Result<(), RegisterError> {
         self.chain.link(keeper).ok_or(RegisterError::NoSuchKeeper(keeper))?;
-        self.inbox.keeper_of(task).ok_or(RegisterError::NoSuchTask(task))?;
+        self.inbox.place(task).ok_or(RegisterError::NoSuchTask(task))?;
         if let Some(serves) = self.served_by(task) {
             // From the keeper upwards the task must not be met: it would wait for itself.
             return Err(if self.chain.upwards(keeper).any(|above| above == serves) {
@@ -198,10 +198,11 @@ impl<P: Platform> Keepers<P> {
             // First: whoever has a seat is known to have it.
             self.inbox.set_serves(task, keeper);
         }
+        let station = self.station(keeper).ok_or(RegisterError::NoSuchKeeper(keeper))?;
         self.chain.sit(keeper, task)?;
         // Its predecessor may have died over what was posted to it.
         self.announce_all(keeper);
-        Ok(Seat::new(self, keeper))
+        Ok(Seat::new(self, station))
     }
 
     /// As [`sit`](Self::sit), for a keeper that is no task and serves as long as this lives.
@@ -218,8 +219,9 @@ impl<P: Platform> Keepers<P> {
     /// it was posted before, whose record stays. If there is no room for a task with that number.
     #[inline]
     pub fn post(&self, task: TaskId, fault: FaultInfo, at: u64) -> Result<(), PostError> {
-        let keeper = self.keeper_for(task)?;
-        self.inbox.post(task, fault, at, keeper)?;
+        let place = self.inbox.place(task).ok_or(PostError::NoSuchTask(task))?;
+        let keeper = self.keeper_above(place, task)?;
+        self.inbox.post(place, task, fault, at, keeper)?;
         self.announced(task, keeper);
         Ok(())
     }
@@ -256,7 +258,12 @@ impl<P: Platform> Keepers<P> {
     /// The keeper that this task serves.
     #[inline]
     pub fn served_by(&self, task: TaskId) -> Option<KeeperId> {
-        self.inbox.serves(task).filter(|keeper| self.chain.is_served_by(*keeper, task))
+        self.served_from(self.inbox.place(task)?, task)
+    }
+
+    #[inline]
+    fn served_from(&self, place: &Place, task: TaskId) -> Option<KeeperId> {
+        place.serves().filter(|keeper| self.chain.is_served_by(*keeper, task))
     }
 
     /// Sets what the tasks with this number may use, this one's next lives among them, each anew.
@@ -288,12 +295,25 @@ impl<P: Platform> Keepers<P> {
     }
 
     /// Who is to be told of `task`: the keeper that was named, or the first above it that is served.
-    #[inline(always)]
     fn keeper_for(&self, task: TaskId) -> Result<KeeperId, PostError> {
-        let named = self.inbox.keeper_of(task).ok_or(PostError::NoSuchTask(task))?;
-        let named = match self.served_by(task) {
+        self.keeper_above(self.inbox.place(task).ok_or(PostError::NoSuchTask(task))?, task)
+    }
+
+    /// The same, by the task's place in the inbox.
+    #[inline(always)]
+    fn keeper_above(&self, place: &Place, task: TaskId) -> Result<KeeperId, PostError> {
+        match place.serves() {
+            None => Ok(self.chain.route(place.keeper())),
+            Some(_) => self.keeper_of_keeper(place, task),
+        }
+    }
+
+    /// Who is to be told of a task that serves, or once served.
+    #[cold]
+    fn keeper_of_keeper(&self, place: &Place, task: TaskId) -> Result<KeeperId, PostError> {
+        let named = match self.served_from(place, task) {
             Some(serves) => self.chain.parent(serves).ok_or(PostError::NobodyKeeps(task))?,
-            None => named,
+            None => place.keeper(),
         };
         Ok(self.chain.route(named))
     }

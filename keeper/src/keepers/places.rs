@@ -3,6 +3,7 @@
 use task_model::{FaultInfo, Place};
 
 use super::Keepers;
+use crate::inbox::{Cause, Notice};
 use crate::{KeeperId, Platform, Policy, Report, Stopped};
 
 impl<P: Platform> Keepers<P> {
@@ -28,7 +29,8 @@ impl<P: Platform> Keepers<P> {
     /// of the stack.
     pub fn panic_at(&self, stopped: &Stopped<'_>, fault: &FaultInfo, at: u64) -> ! {
         let mut report = Report::empty();
-        report.begin(stopped.task.id(), fault, at, None);
+        let notice = Notice { task: stopped.task.id(), cause: Cause::Fault, at };
+        report.begin(&notice, fault, 0, None);
         self.walk(&stopped.task, &mut report);
         report.verdict = Some(crate::Verdict::Panic);
         report.gone_at = self.platform.now();

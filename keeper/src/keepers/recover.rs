@@ -29,6 +29,7 @@ impl<P: Platform> Keepers<P> {
     /// the case begins here again; after [`Recovery::Landing`] without the walk, since the registers
     /// tell of the fault no more, and after [`Recovery::Landed`] with nothing but the resume.
     pub(super) fn recover(&self, mut stopped: Stopped<'_>, report: &mut Report) {
+        report.mark();
         // Whether there is one was asked before, and only this keeper has had the task since. Should
         // the point have been written over all the same, the task meets its fault again.
         if report.recovery != Recovery::Landed

@@ -8,8 +8,9 @@ use drop_registry::{Ledger, settle, take_over};
 use task_model::{FaultInfo, FaultKind, FrozenTask, TaskId};
 
 use super::Keepers;
-use crate::docket::OpenCase;
-use crate::inbox::{Cause, Notice};
+use crate::chain::Link;
+use crate::docket::{LastCase, OpenCase};
+use crate::inbox::{Cause, Notice, Taken, Taker, Tray};
 use crate::orders::Desk;
 use crate::unwind::{ImageRules, Walk};
 use crate::{
@@ -29,12 +30,22 @@ const DEEPEST: usize = 4096;
 #[must_use = "a keeper serves"]
 pub struct Seat<'k, P: Platform> {
     keepers: &'k Keepers<P>,
-    keeper: KeeperId,
+    station: Station<'k>,
+}
+
+/// Where a keeper serves. It is looked up once.
+#[derive(Clone, Copy)]
+pub(super) struct Station<'k> {
+    pub(super) keeper: KeeperId,
+    pub(super) link: &'k Link,
+    taker: Taker,
+    tray: &'k Tray,
+    last: &'k LastCase,
 }
 
 impl<'k, P: Platform> Seat<'k, P> {
-    pub(super) const fn new(keepers: &'k Keepers<P>, keeper: KeeperId) -> Self {
-        Self { keepers, keeper }
+    pub(super) const fn new(keepers: &'k Keepers<P>, station: Station<'k>) -> Self {
+        Self { keepers, station }
     }
 
     /// Deals with the next notice or case, and tells `told` what was found and done, if the case is
@@ -42,43 +53,101 @@ impl<'k, P: Platform> Seat<'k, P> {
     ///
     /// The notice of a task that is gone meanwhile is told as [`NoSuchTask`].
     pub fn serve(&mut self, told: impl FnOnce(Result<&Report, NoSuchTask>)) -> bool {
-        self.keepers.serve_at(self.keeper, told)
+        self.keepers.serve_at(&self.station, told)
     }
 }
 
 impl<P: Platform> Drop for Seat<'_, P> {
     fn drop(&mut self) {
-        self.keepers.leave(self.keeper);
+        self.keepers.leave(self.station.keeper);
     }
 }
 
 impl<P: Platform> fmt::Debug for Seat<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Seat").field(&self.keeper).finish()
+        f.debug_tuple("Seat").field(&self.station.keeper).finish()
     }
 }
 
 impl<P: Platform> Keepers<P> {
-    /// See [`Seat::serve`]. The caller has the seat.
-    pub(crate) fn serve_at(
+    /// Where `keeper` serves, if it has been registered.
+    pub(super) fn station(&self, keeper: KeeperId) -> Option<Station<'_>> {
+        Some(Station {
+            keeper,
+            link: self.chain.link(keeper)?,
+            taker: Taker::new(keeper),
+            tray: self.inbox.tray(keeper)?,
+            last: self.docket.last_of(keeper)?,
+        })
+    }
+
+    /// See [`Seat::serve`], for a keeper whose seat the caller has [taken](Self::take_seat).
+    #[cfg(feature = "hosted")]
+    pub(crate) fn serve_for(
         &self,
         keeper: KeeperId,
         told: impl FnOnce(Result<&Report, NoSuchTask>),
     ) -> bool {
-        let serves_for = |named| self.chain.route(named) == keeper;
-        if let Some((open, ruled)) = self.docket.take_up(keeper, serves_for) {
-            self.go_on(keeper, open, ruled, told);
+        self.station(keeper).is_some_and(|station| self.serve_at(&station, told))
+    }
+
+    /// See [`Seat::serve`]. The caller has the seat.
+    #[inline]
+    fn serve_at(&self, at: &Station<'_>, told: impl FnOnce(Result<&Report, NoSuchTask>)) -> bool {
+        if self.docket.may_wait()
+            && let Some((open, ruled)) = self.take_up(at)
+        {
+            self.go_on(at, open, ruled, told);
             return true;
         }
-        let Some(notice) = self.inbox.next(keeper) else { return false };
-        self.open(keeper, &notice, told)
+        let Some(next) = self.inbox.next(at.tray) else { return false };
+        match self.inbox.take(next, at.tray, at.taker) {
+            Some(taken) => self.begin(at, taken, told),
+            None => self.begin_another(at, next, told),
+        }
+    }
+
+    /// Takes up a case that waits for this keeper, or one for which it serves.
+    #[cold]
+    #[inline(never)]
+    fn take_up(&self, at: &Station<'_>) -> Option<(OpenCase<'_>, Option<Verdict>)> {
+        self.docket.take_up(at.keeper, |named| self.chain.route(named) == at.keeper)
+    }
+
+    /// Begins with another notice than that of the task `next`.
+    #[cold]
+    #[inline(never)]
+    fn begin_another(
+        &self,
+        at: &Station<'_>,
+        next: u32,
+        told: impl FnOnce(Result<&Report, NoSuchTask>),
+    ) -> bool {
+        let taken = self.inbox.take_another(next, at.tray, at.taker);
+        taken.is_some_and(|taken| self.begin(at, taken, told))
+    }
+
+    /// Deals with a notice.
+    #[inline(always)]
+    fn begin(
+        &self,
+        at: &Station<'_>,
+        taken: Taken<'_>,
+        told: impl FnOnce(Result<&Report, NoSuchTask>),
+    ) -> bool {
+        if !taken.is_fault() {
+            return self.comply(at, taken, told);
+        }
+        // A notice of a fault is of one that is frozen.
+        self.open(at, taken, None, false, told)
     }
 
     /// Goes on with a case that was left to this keeper, and on which somebody has `ruled`, or not.
     #[cold]
+    #[inline(never)]
     fn go_on(
         &self,
-        keeper: KeeperId,
+        at: &Station<'_>,
         open: OpenCase<'_>,
         ruled: Option<Verdict>,
         told: impl FnOnce(Result<&Report, NoSuchTask>),
@@ -93,19 +162,23 @@ impl<P: Platform> Keepers<P> {
         let Some(seized) = seized.filter(|it| it.is_err() || !has_gone_on()) else {
             report.verdict = ruled;
             told(Ok(report));
-            return self.close_of_living(open, task);
+            return self.close_of_living(open);
         };
         match (seized, ruled) {
-            (Ok(stopped), _) => self.attend(keeper, open, stopped, ruled, report, told),
+            (Ok(mut stopped), _) => {
+                self.inherit_from(at.keeper, &stopped, report);
+                self.attend(at, open, &mut stopped, ruled, report, told);
+            }
             // It was done, and its keeper died before it could say so.
             (Err(_), Some(verdict)) => {
                 report.verdict = Some(verdict);
                 if verdict == Verdict::Restart {
+                    report.mark();
                     // What could not be would have been ruled anew: see `end`.
                     report.restarted_as = Some(report.task.next_generation());
                 }
                 report.tell_policy(&Orders::new(self));
-                self.remember(keeper.number(), report);
+                self.remember(at.keeper.number(), report);
                 told(Ok(report));
                 self.close(open);
             }
@@ -117,157 +190,222 @@ impl<P: Platform> Keepers<P> {
         }
     }
 
-    /// Opens a case for a notice.
+    /// Does what somebody wants done with a task.
+    #[cold]
+    #[inline(never)]
+    fn comply(
+        &self,
+        at: &Station<'_>,
+        taken: Taken<'_>,
+        told: impl FnOnce(Result<&Report, NoSuchTask>),
+    ) -> bool {
+        let Notice { task, cause, .. } = taken.notice();
+        if cause == Cause::Kill
+            && let Some(other) = self.docket.kill(task)
+        {
+            // It is in a keeper's hands already, which will end it.
+            taken.done();
+            self.wake(other);
+            return true;
+        }
+        // A corpse is not ruled on again.
+        let held = self.is_held(task);
+        if cause == Cause::Release && !held {
+            taken.done();
+            told(Err(NoSuchTask(task)));
+            return true;
+        }
+        self.open(at, taken, held.then_some(Verdict::Exit), !held, told)
+    }
+
+    /// Opens a case for a notice, on which somebody has `ruled`, or not. If the task `may_be_running`, it is
+    /// stopped, unless it has to be spared for now.
     #[inline(always)]
     fn open(
         &self,
-        keeper: KeeperId,
-        notice: &Notice,
+        at: &Station<'_>,
+        taken: Taken<'_>,
+        ruled: Option<Verdict>,
+        may_be_running: bool,
         told: impl FnOnce(Result<&Report, NoSuchTask>),
     ) -> bool {
-        let Notice { task, cause, at } = *notice;
-        let (mut ruled, mut held) = (None, false);
-        if cause != Cause::Fault {
-            if cause == Cause::Kill
-                && let Some(other) = self.docket.kill(task)
-            {
-                // It is in a keeper's hands already, which will end it.
-                self.inbox.done(task, cause, keeper);
-                self.wake(other);
-                return true;
-            }
-            // A corpse is not ruled on again.
-            held = self.is_held(task);
-            if cause == Cause::Release && !held {
-                self.inbox.done(task, cause, keeper);
-                told(Err(NoSuchTask(task)));
-                return true;
-            }
-            ruled = held.then_some(Verdict::Exit);
-        }
-        let stopped = match self.platform.seize(task) {
+        let notice = taken.notice();
+        let task = notice.task;
+        let mut seized = self.platform.seize(task);
+        let stopped = match &mut seized {
             Ok(stopped) => stopped,
             Err(gone) => {
-                self.inbox.kill_is_over(task);
-                self.inbox.done(task, cause, keeper);
-                told(Err(gone));
+                self.gone(taken);
+                told(Err(*gone));
                 return true;
             }
         };
-        if cause == Cause::Kill && !held && self.inbox.has_fault(task) {
-            // It has faulted before it could be stopped. That is what happened first, and comes next.
-            return true;
+        if may_be_running {
+            if self.inbox.has_fault(task) {
+                // It has faulted before it could be stopped. That is what happened first, and comes next.
+                return true;
+            }
+            if self.spare(stopped) {
+                taken.done();
+                return true;
+            }
         }
-        let spared =
-            if cause == Cause::Kill && !held { self.spare(stopped) } else { Some(stopped) };
-        let Some(stopped) = spared else {
-            self.inbox.done(task, cause, keeper);
-            return true;
-        };
         // All room may be taken by cases that were left to those above. Then the notice stays. Room
         // that came before this keeper was known to wait for it is found by the second look.
-        let Some(open) = self.docket.open(keeper).or_else(|| {
-            self.starve(keeper);
-            self.docket.open(keeper)
+        let Some(open) = self.docket.open(at.last).or_else(|| {
+            self.starve(at.keeper);
+            self.docket.open(at.last)
         }) else {
             return false;
         };
         // SAFETY: the case is this keeper's: it has just opened it.
         let report = unsafe { open.record() };
-        let killed = || FaultInfo::killed(stopped.task.registers().rip);
-        match self.inbox.fault(task).filter(|_| cause == Cause::Fault) {
-            Some(fault) => report.begin(task, fault, at, stopped.policy),
-            None => report.begin(task, &killed(), at, stopped.policy),
+        let faults = taken.faults();
+        match taken.fault() {
+            Some(fault) => report.begin(&notice, fault, faults, stopped.policy),
+            None => {
+                let killed = FaultInfo::killed(stopped.task.registers().rip);
+                report.begin(&notice, &killed, faults, stopped.policy);
+            }
         }
-        report.cause = cause;
-        report.faults = self.inbox.faults(task);
         // From here on the case is found if the keeper dies, and before that the notice.
         open.begin(task);
-        self.inbox.done(task, cause, keeper);
-        self.attend(keeper, open, stopped, ruled, report, told);
+        let place = taken.place;
+        taken.done();
+        if place.serves().is_some() {
+            self.inherit_from(at.keeper, stopped, report);
+        }
+        self.attend(at, open, stopped, ruled, report, told);
         true
+    }
+
+    /// Takes away the notice of a task that is gone.
+    #[cold]
+    fn gone(&self, taken: Taken<'_>) {
+        self.inbox.kill_is_over(taken.notice().task);
+        taken.done();
+    }
+
+    /// Takes over what the task had in hand, if it served a keeper.
+    #[cold]
+    fn inherit_from(&self, keeper: KeeperId, stopped: &Stopped<'_>, report: &mut Report) {
+        if let Some(dead) = self.served_by(report.task) {
+            report.mark();
+            self.inherit(dead, keeper, stopped, &mut report.lost_cases);
+        }
     }
 
     /// Has a policy rule on a stopped task, unless that was `ruled` before; and does what it says.
     #[inline(always)]
     fn attend(
         &self,
-        keeper: KeeperId,
-        mut open: OpenCase<'_>,
-        mut stopped: Stopped<'_>,
+        at: &Station<'_>,
+        open: OpenCase<'_>,
+        stopped: &mut Stopped<'_>,
         ruled: Option<Verdict>,
         report: &mut Report,
         told: impl FnOnce(Result<&Report, NoSuchTask>),
     ) {
-        if let Some(dead) = self.served_by(report.task) {
-            self.inherit(dead, keeper, &stopped, &mut report.lost_cases);
+        if let Some(verdict) = ruled {
+            if verdict == Verdict::TryNext {
+                // What time said, or a token that was dropped.
+                report.refusal = Some(Refusal::NoVerdict);
+            }
+            return self.conclude(at, open, stopped, verdict, report, told);
         }
-        if ruled == Some(Verdict::TryNext) {
-            // What time said, or a token that was dropped.
-            report.refusal = Some(Refusal::NoVerdict);
+        match self.ask(at, open, stopped, report) {
+            (Verdict::Resume, None) => self.resume(at, open, stopped, report, told),
+            (verdict, deferred_for) => {
+                let heard = self.hear(open, verdict, deferred_for, report);
+                let Some((open, verdict)) = heard else { return };
+                self.conclude(at, open, stopped, verdict, report, told);
+            }
         }
-        let asked = || self.ask(keeper, &mut open, &mut stopped, report);
-        let Some(verdict) = ruled.or_else(asked) else { return };
+    }
+
+    /// Notes what was ruled, and does it.
+    #[cold]
+    #[inline(never)]
+    fn conclude(
+        &self,
+        at: &Station<'_>,
+        mut open: OpenCase<'_>,
+        stopped: &mut Stopped<'_>,
+        verdict: Verdict,
+        report: &mut Report,
+        told: impl FnOnce(Result<&Report, NoSuchTask>),
+    ) {
+        if verdict == Verdict::Resume {
+            return self.resume(at, open, stopped, report, told);
+        }
         // A destructor may run, or wait for a lock, for ever.
-        self.be_done_in_time(keeper, open);
+        self.be_done_in_time(at.link, open);
         // Whoever takes the case over from here on carries this out.
-        if let Some(open) = open.rule(verdict) {
-            self.carry_out(keeper, open, stopped, verdict, report, told);
+        if open.rule(verdict) {
+            self.carry_out(at.keeper, open, stopped, verdict, None, report, told);
         }
     }
 
     /// Lets the keeper count as dead if it is not done with its next step in time.
     #[inline(always)]
-    fn be_done_in_time(&self, keeper: KeeperId, open: OpenCase<'_>) {
-        let patience = self.chain.link(keeper).map_or(u64::MAX, |link| link.patience);
-        if patience != u64::MAX {
-            open.rule_by(self.platform.now().saturating_add(patience));
+    pub(super) fn be_done_in_time(&self, link: &Link, open: OpenCase<'_>) {
+        if link.patience != u64::MAX {
+            open.rule_by(self.platform.now().saturating_add(link.patience));
         }
     }
 
-    /// Asks the policy; `None` if the verdict is to come later.
+    /// Asks the policy; and tells how long the token may be used, if it has taken that out.
     #[inline(always)]
     fn ask(
         &self,
-        keeper: KeeperId,
-        open: &mut OpenCase<'_>,
+        at: &Station<'_>,
+        open: OpenCase<'_>,
         stopped: &mut Stopped<'_>,
         report: &mut Report,
-    ) -> Option<Verdict> {
-        let link = self.chain.link(keeper)?;
+    ) -> (Verdict, Option<u64>) {
         // Whom the task names is asked first; a keeper above has its own view of what comes up.
         let named = self.policy_for(report.fault.place).or(stopped.policy);
+        let first = report.asked(at.keeper);
         let policy = match named {
-            Some(policy) if report.keepers.is_empty() => policy,
-            _ => link.policy,
+            Some(policy) if first => policy,
+            _ => at.link.policy,
         };
-        report.asked(keeper);
-        self.be_done_in_time(keeper, *open);
+        self.be_done_in_time(at.link, open);
         let mut case = Case {
             task: stopped.task.reborrow(),
             ledger: stopped.ledger,
             restarts: stopped.restarts,
             report,
-            open: *open,
-            keeper,
+            open,
             deferred_for: None,
             desk: self,
         };
         let verdict = policy.rule(&mut case);
-        let deferred_for = case.deferred_for;
-        if deferred_for.is_some() {
-            *open = open.with_token();
-        }
-        match (verdict, deferred_for) {
+        (verdict, case.deferred_for)
+    }
+
+    /// What is ruled by a policy that has taken the token out, or says that it has; `None` if the verdict is
+    /// to come later.
+    #[cold]
+    fn hear<'d>(
+        &self,
+        open: OpenCase<'d>,
+        verdict: Verdict,
+        deferred_for: Option<u64>,
+        report: &mut Report,
+    ) -> Option<(OpenCase<'d>, Verdict)> {
+        let open = if deferred_for.is_some() { open.with_token() } else { open };
+        let verdict = match (verdict, deferred_for) {
             (Verdict::Deferred, Some(ticks)) => {
-                open.defer(self.platform.now().saturating_add(ticks)).err()
+                open.defer(self.platform.now().saturating_add(ticks)).err()?
             }
             (Verdict::Deferred, None) => {
                 report.refusal = Some(Refusal::NoToken);
-                Some(Verdict::TryNext)
+                Verdict::TryNext
             }
-            (verdict, _) => Some(verdict),
-        }
+            (verdict, _) => verdict,
+        };
+        Some((open, verdict))
     }
 
     /// Frees locks and counts, tells the task's peers, and names the frames. In this order, since whoever
@@ -279,6 +417,7 @@ impl<P: Platform> Keepers<P> {
         report: &mut Report,
     ) {
         if !report.settled {
+            report.mark();
             // SAFETY: `Platform::seize`: the task is stopped, the ledger is its own, and only the
             // keeper that has its case settles it; a settled task is not resumed, and every other
             // verdict ends this life of it. What it holds is alive: guards borrow their locks,

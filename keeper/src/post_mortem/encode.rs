@@ -54,6 +54,7 @@ pub(super) fn encode(report: &Report, mut put: impl FnMut(u64)) {
         recovery: _,
         walked: _,
         lost_cases: _,
+        is_marked: _,
         cause: _,
         faults: _,
         policy: _,

@@ -154,7 +154,9 @@ pub(super) fn any_report() -> impl Strategy<Value = Report> {
         for resource in resources {
             assert!(report.resources.push(resource));
         }
-        keepers.into_iter().for_each(|it| report.asked(it));
+        for keeper in keepers {
+            report.asked(keeper);
+        }
         let times;
         (
             report.verdict,
