@@ -22,11 +22,25 @@ pub(crate) const SLOT_SIZE: u64 = GUARD + SIZE;
 /// A stack for each task, one for each trap stack, and some that may stay quarantined.
 pub(crate) const COUNT: usize = 56;
 
-/// Where stack `n` lies.
-pub(crate) const fn bounds(n: usize) -> StackBounds {
+static BOUNDS: [StackBounds; COUNT] = {
+    let mut all = [computed(0); COUNT];
+    let mut n = 0;
+    while n < COUNT {
+        all[n] = computed(n);
+        n += 1;
+    }
+    all
+};
+
+const fn computed(n: usize) -> StackBounds {
     let base = REGION + n as u64 * SLOT_SIZE + GUARD;
     match StackBounds::new(base, base + SIZE, GUARD) {
         Some(bounds) => bounds,
         None => unreachable!(),
     }
+}
+
+/// Where stack `n` lies.
+pub(crate) const fn bounds(n: usize) -> StackBounds {
+    BOUNDS[n]
 }

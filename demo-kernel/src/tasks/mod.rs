@@ -184,7 +184,7 @@ pub(crate) fn retire(id: TaskId) -> Result<(), TaskError> {
 #[expect(unsafe_code, reason = "hands on the contract of `Task::stopped`")]
 pub(crate) unsafe fn seize(id: TaskId) -> Result<Stopped<'static>, TaskError> {
     with_task(id, |task| {
-        if !matches!(task.state(), TaskState::Frozen | TaskState::Held) {
+        if !task.is_stopped() {
             task.freeze(FaultInfo::killed(task.saved_instruction_pointer()))?;
         }
         // SAFETY: it is frozen or held now, and this function's contract keeps it so.

@@ -54,14 +54,13 @@ impl Task {
     /// Blocks the running task until tick `deadline` or [`Task::wake`].
     pub(crate) fn block_until(&self, deadline: u64) {
         self.wake_at().store(deadline, Ordering::Relaxed);
-        self.become_state(TaskState::Blocked).expect("the task runs");
+        self.move_from(TaskState::Running, TaskState::Blocked).expect("the task runs");
     }
 
     /// Makes the task ready if it is blocked; a frozen one stays frozen.
     pub(super) fn wake(&self) {
-        if self.state() == TaskState::Blocked {
+        if self.move_from(TaskState::Blocked, TaskState::Ready).is_ok() {
             self.wake_at().store(u64::MAX, Ordering::Relaxed);
-            self.become_state(TaskState::Ready).expect("a blocked task may become ready");
         }
     }
 }

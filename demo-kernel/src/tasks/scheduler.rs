@@ -31,11 +31,11 @@ pub(crate) fn switch(cpu: &Cpu) -> *mut RegisterFile {
     if let Some(task) = current
         && task.state() == TaskState::Running
     {
-        task.become_state(TaskState::Ready).expect("a running task may become ready");
+        task.move_from(TaskState::Running, TaskState::Ready).expect("it runs");
     }
     let last = current.map_or(table::CAPACITY as u32 - 1, |task| task.id().index);
     let next = next_ready(last).expect("the idle task is always ready");
-    next.become_state(TaskState::Running).expect("a ready task may run");
+    next.move_from(TaskState::Ready, TaskState::Running).expect("a ready task may run");
     cpu.set_task(next);
     next.registers().as_ptr()
 }

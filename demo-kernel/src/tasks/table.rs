@@ -25,5 +25,6 @@ pub(super) fn slots() -> &'static [Task; CAPACITY] {
 /// The task that `id` names, if its life is not over.
 pub(super) fn lookup(id: TaskId) -> Option<&'static Task> {
     let task = TABLE.get(id.index as usize)?;
-    (task.id() == id && task.state() != TaskState::Dead).then_some(task)
+    let generation = task.id().generation;
+    (generation == id.generation && task.state() != TaskState::Dead).then_some(task)
 }

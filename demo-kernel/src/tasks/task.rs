@@ -102,6 +102,11 @@ impl Task {
         TaskId { index: self.index, generation: self.generation.load(Ordering::Relaxed) }
     }
 
+    /// Whether it has stopped, and is its keeper's to rule on.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.state.is(TaskState::Frozen) || self.state.is(TaskState::Held)
+    }
+
     pub(crate) fn state(&self) -> TaskState {
         self.state.load()
     }
@@ -109,10 +114,21 @@ impl Task {
     /// Moves to `next` if that is legal.
     pub(super) fn become_state(&self, next: TaskState) -> Result<(), TaskError> {
         self.state.become_state(next).map_err(|refused| TaskError::State(refused.from))?;
-        if let Some(life) = self.life() {
-            scheduler::note(self.index, life.class, next == TaskState::Ready);
-        }
+        self.moved_to(next);
         Ok(())
+    }
+
+    /// As [`become_state`](Self::become_state), from one state alone.
+    pub(super) fn move_from(&self, from: TaskState, next: TaskState) -> Result<(), TaskError> {
+        self.state.move_from(from, next).map_err(|refused| TaskError::State(refused.from))?;
+        self.moved_to(next);
+        Ok(())
+    }
+
+    fn moved_to(&self, state: TaskState) {
+        if let Some(life) = self.life() {
+            scheduler::note(self.index, life.class, state == TaskState::Ready);
+        }
     }
 
     pub(super) fn life(&self) -> Option<&Life> {
@@ -195,7 +211,10 @@ impl Task {
 
     /// Stops the task for good, unless someone rules otherwise.
     pub(crate) fn freeze(&self, fault: FaultInfo) -> Result<(), TaskError> {
-        self.become_state(TaskState::Frozen)?;
+        // Most of the time it is the one that runs.
+        if self.move_from(TaskState::Running, TaskState::Frozen).is_err() {
+            self.become_state(TaskState::Frozen)?;
+        }
         // SAFETY: interrupts are off; see `Sync`.
         unsafe { *self.fault.get() = Some(fault) };
         Ok(())
@@ -208,10 +227,7 @@ impl Task {
 
     /// Lets a frozen task go on.
     pub(super) fn resume(&self) -> Result<(), TaskError> {
-        match self.state() {
-            TaskState::Frozen => self.become_state(TaskState::Ready),
-            state => Err(TaskError::State(state)),
-        }
+        self.move_from(TaskState::Frozen, TaskState::Ready)
     }
 
     /// Whether its ledger lists anything.

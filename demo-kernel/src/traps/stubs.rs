@@ -9,10 +9,9 @@
 //!   CFA - 32  CS     │
 //!   CFA - 40  RIP    ┘
 //!   CFA - 48  error code, or 0 from the stub
-//!   CFA - 56  vector                            (on the way back: RAX)
-//!   CFA - 64  RAX
-//!   CFA - 72  the save area                     (on the way back: of the next task)
-//!   CFA - 80  padding, which aligns the stack for the call
+//!   CFA - 56  vector
+//!   CFA - 64  RAX, for a moment; then the save area      (on the way back: of the next task)
+//!   CFA - 72                                             (on the way back: RAX)
 //! ```
 //! A non-maskable interrupt may come at any instruction of a stub. It saves into whatever the
 //! save area is, and it returns to where it came from. Until the exchange with `trap_area` that
@@ -78,11 +77,11 @@ static MXCSR: u32 = 0x1f80;
 #[unsafe(link_section = ".text.traps")]
 extern "C" fn save_and_dispatch() {
     naked_asm!(
-        // The rule of a register that is saved in the area: *(CFA - 72) + offset. As
+        // The rule of a register that is saved in the area: *(CFA - 64) + offset. As
         // DW_CFA_expression, which starts with the CFA on its stack:
-        // DW_OP_const1u 72, minus, deref, plus_uconst offset.
+        // DW_OP_const1u 64, minus, deref, plus_uconst offset.
         ".macro in_area dwarf, offset",
-        ".cfi_escape 0x10, \\dwarf, 6, 0x08, 72, 0x1c, 0x06, 0x23, \\offset",
+        ".cfi_escape 0x10, \\dwarf, 6, 0x08, 64, 0x1c, 0x06, 0x23, \\offset",
         ".endm",
         ".cfi_startproc",
         ".cfi_signal_frame",
@@ -94,6 +93,13 @@ extern "C" fn save_and_dispatch() {
         ".cfi_offset rax, -64",
         "mov rax, gs:[{trap_area}]",
         "xchg rax, gs:[{save_area}]",
+        "pop qword ptr [rax + 8 * 0]",
+        ".cfi_adjust_cfa_offset -8",
+        // Of RAX: *(RAX + 0), DW_OP_breg0 0. The others are what they were.
+        ".cfi_escape 0x10, 0, 2, 0x70, 0",
+        "push rax",
+        ".cfi_adjust_cfa_offset 8",
+        "in_area 0, 8 * 0",
         "mov [rax + 8 * 1], rcx",
         "mov [rax + 8 * 2], rdx",
         "mov [rax + 8 * 3], rbx",
@@ -109,8 +115,6 @@ extern "C" fn save_and_dispatch() {
         "mov [rax + 8 * 14], r14",
         "mov [rax + 8 * 15], r15",
         "fxsave64 [rax + {fpu}]",
-        "push rax",
-        ".cfi_adjust_cfa_offset 8",
         "in_area 2, 8 * 1",
         "in_area 1, 8 * 2",
         "in_area 3, 8 * 3",
@@ -125,44 +129,36 @@ extern "C" fn save_and_dispatch() {
         "in_area 13, 8 * 13",
         "in_area 14, 8 * 14",
         "in_area 15, 8 * 15",
-        "push rax",
-        ".cfi_adjust_cfa_offset 8",
-        "mov rcx, [rsp + 80 - 64]",
-        "mov [rax + 8 * 0], rcx",
-        "mov rcx, [rsp + 80 - 16]",
-        "mov [rax + 8 * 4], rcx",
-        "mov rcx, [rsp + 80 - 40]",
-        "mov [rax + {rip}], rcx",
-        "mov rcx, [rsp + 80 - 24]",
-        "mov [rax + {rflags}], rcx",
-        "mov rcx, [rsp + 80 - 32]",
-        "mov [rax + {cs}], rcx",
-        "mov rcx, [rsp + 80 - 8]",
+        // Two at a time, through registers that are saved already.
+        "movups xmm0, [rsp + 64 - 40]",
+        "movlps [rax + {rip}], xmm0",
+        "movhps [rax + {cs}], xmm0",
+        "movups xmm0, [rsp + 64 - 24]",
+        "movlps [rax + {rflags}], xmm0",
+        "movhps [rax + 8 * 4], xmm0",
+        "mov rcx, [rsp + 64 - 8]",
         "mov [rax + {ss}], rcx",
         // From here to the restored registers the area alone says what they were.
-        "in_area 0, 8 * 0",
         "in_area 7, 8 * 4",
         // `in_area` with an offset of two LEB128 bytes: 128.
-        ".cfi_escape 0x10, 16, 7, 0x08, 72, 0x1c, 0x06, 0x23, 0x80, 0x01",
+        ".cfi_escape 0x10, 16, 7, 0x08, 64, 0x1c, 0x06, 0x23, 0x80, 0x01",
         "cld",
         "ldmxcsr [rip + {mxcsr}]",
-        "mov rdi, [rsp + 80 - 56]",
-        "mov rsi, [rsp + 80 - 48]",
+        "mov rdi, [rsp + 64 - 56]",
+        "mov rsi, [rsp + 64 - 48]",
         "mov rdx, rax",
         "call {dispatch}",
-        "mov [rsp + 80 - 72], rax",
-        "mov rcx, [rax + {rip}]",
-        "mov [rsp + 80 - 40], rcx",
-        "mov rcx, [rax + {cs}]",
-        "mov [rsp + 80 - 32], rcx",
-        "mov rcx, [rax + {rflags}]",
-        "mov [rsp + 80 - 24], rcx",
-        "mov rcx, [rax + 8 * 4]",
-        "mov [rsp + 80 - 16], rcx",
+        "mov [rsp + 64 - 64], rax",
+        "movlps xmm0, [rax + {rip}]",
+        "movhps xmm0, [rax + {cs}]",
+        "movups [rsp + 64 - 40], xmm0",
+        "movlps xmm0, [rax + {rflags}]",
+        "movhps xmm0, [rax + 8 * 4]",
+        "movups [rsp + 64 - 24], xmm0",
         "mov rcx, [rax + {ss}]",
-        "mov [rsp + 80 - 8], rcx",
-        "mov rcx, [rax + 8 * 0]",
-        "mov [rsp + 80 - 56], rcx",
+        "mov [rsp + 64 - 8], rcx",
+        "push qword ptr [rax + 8 * 0]",
+        ".cfi_adjust_cfa_offset 8",
         "fxrstor64 [rax + {fpu}]",
         "mov rcx, [rax + 8 * 1]",
         "mov rdx, [rax + 8 * 2]",
@@ -183,12 +179,12 @@ extern "C" fn save_and_dispatch() {
         ".endr",
         ".cfi_offset rip, -40",
         ".cfi_offset rsp, -16",
-        ".cfi_offset rax, -56",
+        ".cfi_offset rax, -72",
         "mov gs:[{save_area}], rax",
-        "mov rax, [rsp + 80 - 56]",
+        "pop rax",
+        ".cfi_adjust_cfa_offset -8",
         ".cfi_same_value rax",
-        // `lea` to no purpose but order: the flags come from the frame.
-        "lea rsp, [rsp + 80 - 40]",
+        "lea rsp, [rsp + 64 - 40]",
         ".cfi_def_cfa_offset 40",
         "iretq",
         ".cfi_endproc",
