@@ -188,7 +188,7 @@ impl Inbox {
 
     #[inline]
     fn announce(&self, place: &Place, index: u32, bit: u32, keeper: KeeperId) {
-        // Release pairs with the Acquire in `notice_at`: what was written is seen with the bit.
+        // Release pairs with the Acquire in `take`: what was written is seen with the bit.
         place.posted.fetch_or(bit, Ordering::Release);
         self.make_ready(index, keeper);
     }

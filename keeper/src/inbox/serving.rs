@@ -35,7 +35,7 @@ impl Inbox {
         taker: Taker,
     ) -> Option<Taken<'i>> {
         let place = self.places.get(index as usize)?;
-        // Acquire: pairs with the Release in `announce`.
+        // Acquire pairs with the Release in `announce`.
         let bits = place.posted.load(Ordering::Acquire);
         if bits & posted::ANY == 0
             || bits & posted::TAKERS != 0
