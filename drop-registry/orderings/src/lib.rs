@@ -102,6 +102,11 @@ impl Locked {
         last
     }
 
+    /// `lock or`, by a Rust read-modify-write, which is asked for no ordering.
+    fn or_relaxed(&self, bits: u64) {
+        self.0.fetch_or(bits, Ordering::Relaxed);
+    }
+
     /// `mov` to memory: the window `release_last`.
     fn store(&self, value: u64) {
         self.0.store(value, self.1.store);
@@ -119,6 +124,8 @@ impl Locked {
 
 const FREE: u64 = 0;
 const OWNER_DIED: u64 = 1;
+/// `Readers::DIED`.
+const READER_DIED: u64 = 1 << 62;
 
 /// How a lock was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,21 +191,37 @@ impl ReadWriteLock {
         may
     }
 
-    /// `leave`; and, for a dead reader, `decrement_erasing`.
+    /// `leave`.
     pub fn leave(&self) {
         self.readers.dec();
     }
 
-    /// `RwLock::try_write`: owns the word, and steps back if somebody reads.
-    pub fn try_write(&self, owner: u64) -> bool {
-        if self.word.load() != FREE || !self.word.cmpxchg(FREE, owner) {
-            return false;
+    /// `release_reader`, for a dead reader: `Readers::mark`, then `decrement_erasing`; or, to see
+    /// that it is missed, the other way about.
+    pub fn settle_reader(&self, marked_first: bool) {
+        if marked_first {
+            self.readers.or_relaxed(READER_DIED);
         }
-        let alone = self.readers.load() == 0;
-        if !alone {
+        self.readers.dec();
+        if !marked_first {
+            self.readers.or_relaxed(READER_DIED);
+        }
+    }
+
+    /// `RwLock::try_write`: owns the word, and steps back if somebody reads.
+    pub fn try_write(&self, owner: u64) -> Option<Taken> {
+        if self.word.load() != FREE || !self.word.cmpxchg(FREE, owner) {
+            return None;
+        }
+        let taken = match self.readers.load() {
+            0 => Some(Taken::Whole),
+            READER_DIED => Some(Taken::OwnerDied),
+            _ => None,
+        };
+        if taken.is_none() {
             self.word.store(FREE);
         }
-        alone
+        taken
     }
 
     /// `release_last`.

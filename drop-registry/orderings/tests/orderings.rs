@@ -115,7 +115,7 @@ fn read_write(strength: Strength) {
                 other.0.leave();
             }
         });
-        if shared.0.try_write(ONE) {
+        if shared.0.try_write(ONE).is_some() {
             shared.1.change();
             shared.0.unlock_write();
         }
@@ -132,6 +132,37 @@ fn nobody_reads_while_somebody_writes() {
 #[should_panic = "Causality violation"]
 fn a_locked_instruction_that_is_no_barrier_lets_a_reader_in_beside_a_writer() {
     read_write(Strength { locked_is_barrier: false, ..Strength::REAL });
+}
+
+/// One task has died while it read, and is settled; another one wants to write.
+fn reader_settled(strength: Strength, marked_first: bool) {
+    loom::model(move || {
+        let shared = Arc::new((ReadWriteLock::new(strength), Value::new()));
+        // What a reader changes, behind a lock or an atomic inside the value.
+        assert!(shared.0.try_read());
+        shared.1.change();
+        let other = Arc::clone(&shared);
+        let settles = thread::spawn(move || other.0.settle_reader(marked_first));
+        match shared.0.try_write(ONE) {
+            Some(Taken::OwnerDied) => assert_eq!(shared.1.read(), 1),
+            Some(Taken::Whole) => panic!("a reader's death was not told"),
+            None => {}
+        }
+        settles.join().unwrap();
+    });
+}
+
+#[test]
+fn who_writes_after_a_dead_reader_is_told() {
+    reader_settled(Strength::REAL, true);
+    // It is one word that both change, so that nothing else is needed.
+    reader_settled(Strength::RELAXED_LOCKED, true);
+}
+
+#[test]
+#[should_panic = "a reader's death was not told"]
+fn a_dead_reader_that_is_marked_after_the_decrement_is_missed() {
+    reader_settled(Strength::REAL, false);
 }
 
 /// Two holders and a dead one, which a third thread settles; the last of the three destroys.
