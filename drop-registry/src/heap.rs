@@ -77,6 +77,12 @@ impl Chunk {
             Err(there) => there == shift,
         }
     }
+
+    /// The size of its blocks; `None` if it has none yet, or somebody has written over it.
+    fn block_bytes(&self) -> Option<usize> {
+        let bytes = 1usize.checked_shl(self.block_shift.load(Ordering::Relaxed).into())?;
+        (SMALLEST_BLOCK..=CHUNK_BYTES).contains(&bytes).then_some(bytes)
+    }
 }
 
 /// The memory of a heap of `CHUNKS` times 4 KiB: for a `static`.
@@ -218,7 +224,7 @@ impl Heap {
         let bytes_of = |chunk: &Chunk| {
             let blocks: u32 =
                 chunk.taken.iter().map(|word| word.load(Ordering::Relaxed).count_ones()).sum();
-            (blocks as usize) << chunk.block_shift.load(Ordering::Relaxed)
+            blocks as usize * chunk.block_bytes().unwrap_or(0)
         };
         self.chunks.iter().map(bytes_of).sum()
     }
@@ -267,13 +273,12 @@ impl Heap {
     fn place_of(&self, block: *mut u8) -> Option<Place<'_>> {
         let offset = block.addr().checked_sub(self.base.addr())?;
         let chunk = self.chunks.get(offset / CHUNK_BYTES)?;
-        let shift = chunk.block_shift.load(Ordering::Relaxed);
+        let bytes = chunk.block_bytes()?;
         let within = offset % CHUNK_BYTES;
-        let bytes = 1usize.checked_shl(shift.into()).filter(|bytes| *bytes >= SMALLEST_BLOCK)?;
         if !within.is_multiple_of(bytes) {
             return None;
         }
-        let number = within >> shift;
+        let number = within / bytes;
         let block = NonNull::new(block)?;
         Some(Place { word: &chunk.taken[number / 64], bit: 1 << (number % 64), block, bytes })
     }
@@ -342,6 +347,19 @@ mod tests {
             heap.dealloc(blocks[2], layout);
             assert_eq!(heap.bytes_taken(), 3072);
             assert_eq!(heap.alloc(layout), blocks[2]);
+        }
+    }
+
+    #[test]
+    fn a_size_of_block_that_there_is_not_is_that_of_no_block() {
+        static MEMORY: HeapMemory<1> = HeapMemory::new();
+        let heap = Heap::new(&MEMORY);
+        // SAFETY: the layout is not empty.
+        let block = unsafe { heap.alloc(layout(16, 8)) };
+        for shift in [1, 13, 63, 64, 255] {
+            MEMORY.chunks[0].block_shift.store(shift, Ordering::Relaxed);
+            assert_eq!(heap.bytes_taken(), 0, "{shift}");
+            assert!(!heap.has_given_out(block, layout(1, 1)), "{shift}");
         }
     }
 

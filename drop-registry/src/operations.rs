@@ -241,7 +241,8 @@ impl Operations {
     }
 }
 
-/// [`Operations::reclaim`] for what owns no memory, and so is never orphaned.
+/// [`Operations::reclaim`] for what owns no memory, and so is never orphaned: an entry that is all the
+/// same is damaged.
 pub(crate) fn nothing_to_reclaim(_: &Entry) -> Outcome {
-    Outcome::Released
+    Outcome::Refused
 }

@@ -368,6 +368,25 @@ mod tests {
     }
 
     #[test]
+    fn a_value_that_says_it_is_destroyed_as_one_of_its_shares_is_refused() {
+        let ledger = crate::testing::on_fresh_ledger(|_| {
+            core::mem::forget(Shared::<u64, TestTask>::new(9).unwrap());
+        });
+        let entry = ledger.held().next().unwrap();
+        let block = entry.resource().cast::<Counted<u64>>();
+        let share = domain().operations(entry).unwrap();
+        // SAFETY: the task has ended, so nobody uses the block meanwhile.
+        unsafe { (&raw mut (*block).destroy).cast::<*const Operations>().write(share) };
+        let all = settle_at(ledger, &mut RegisterFile::new());
+        assert_eq!(all.iter().map(|one| one.outcome).collect::<Vec<_>>(), [Outcome::Orphaned]);
+        let mut left = Vec::new();
+        // SAFETY: as in `settle_at`.
+        unsafe { reclaim(ledger, &domain(), |one| left.push(one.outcome)) };
+        assert_eq!(left, [Outcome::Refused]);
+        assert!(ledger.is_empty());
+    }
+
+    #[test]
     fn a_window_that_records_where_there_is_no_place_is_told_of() {
         let ledger = Ledger::new();
         let mut registers = crate::testing::stopped_in(WindowKind::Record);
