@@ -11,6 +11,7 @@ mod image;
 mod images;
 mod language;
 mod live;
+mod shapes;
 mod synthetic;
 mod tables;
 mod task;

@@ -25,11 +25,13 @@ pub(crate) struct Function<'a> {
     pub(crate) cfi: &'a [u8],
     pub(crate) signal_frame: bool,
     pub(crate) return_address_register: u8,
+    /// In bytes. Only the last one of an image may be longer than [`FUNCTION_SIZE`].
+    pub(crate) length: u32,
 }
 
 impl<'a> Function<'a> {
     pub(crate) const fn new(cfi: &'a [u8]) -> Self {
-        Self { cfi, signal_frame: false, return_address_register: 16 }
+        Self { cfi, signal_frame: false, return_address_register: 16, length: FUNCTION_SIZE as u32 }
     }
 
     pub(crate) const fn signal(cfi: &'a [u8]) -> Self {
@@ -47,6 +49,7 @@ pub(crate) const LEAF: Function<'_> = Function::new(&[]);
 pub(crate) struct Image {
     pub(crate) header: Vec<u8>,
     pub(crate) eh_frame: Vec<u8>,
+    text_size: u64,
 }
 
 /// The address of function `n` of an image.
@@ -59,6 +62,7 @@ impl Image {
     pub(crate) fn new(functions: &[Function<'_>]) -> Self {
         let mut eh_frame = Vec::new();
         let mut rows = Vec::new();
+        let mut text_end = TEXT + TEXT_SIZE;
         for (n, one) in functions.iter().enumerate() {
             let cie = eh_frame.len();
             let mut body = vec![0, 0, 0, 0, 1];
@@ -75,7 +79,8 @@ impl Image {
             body.extend_from_slice(&((fde + 4 - cie) as u32).to_le_bytes());
             let field = EH_FRAME + fde as u64 + 8;
             body.extend_from_slice(&(start.wrapping_sub(field) as i32).to_le_bytes());
-            body.extend_from_slice(&(FUNCTION_SIZE as u32).to_le_bytes());
+            body.extend_from_slice(&one.length.to_le_bytes());
+            text_end = text_end.max(start + u64::from(one.length));
             body.push(0);
             body.extend_from_slice(one.cfi);
             append_entry(&mut eh_frame, body);
@@ -90,7 +95,7 @@ impl Image {
             header.extend_from_slice(&(start.wrapping_sub(HEADER) as i32).to_le_bytes());
             header.extend_from_slice(&(fde.wrapping_sub(HEADER) as i32).to_le_bytes());
         }
-        Self { header, eh_frame }
+        Self { header, eh_frame, text_size: text_end - TEXT }
     }
 
     pub(crate) fn header_section(&self) -> LoadedSection<'_> {
@@ -102,8 +107,8 @@ impl Image {
     }
 
     pub(crate) fn tables(&self) -> UnwindTables<'_> {
-        UnwindTables::new(self.header_section(), self.eh_frame_section(), TEXT..TEXT + TEXT_SIZE)
-            .unwrap()
+        let text = TEXT..TEXT + self.text_size;
+        UnwindTables::new(self.header_section(), self.eh_frame_section(), text).unwrap()
     }
 
     /// The tables of the same image, loaded so far above where it is linked.
@@ -112,7 +117,7 @@ impl Image {
         let header = LoadedSection { address: moved(self.header_section()), bytes: &self.header };
         let eh_frame =
             LoadedSection { address: moved(self.eh_frame_section()), bytes: &self.eh_frame };
-        let text = TEXT + bias..TEXT + bias + TEXT_SIZE;
+        let text = TEXT + bias..TEXT + bias + self.text_size;
         UnwindTables::new(header, eh_frame, text).unwrap()
     }
 
