@@ -12,7 +12,7 @@
 use task_model::Gpr;
 
 use super::registers::CALLEE_SAVED;
-use super::usual::{self, Slots};
+use super::usual::{self, Slots, USUAL};
 use super::{CfaRule, FrameRules, RegisterRule};
 
 /// The rules that hold from one address of an image's text up to the next row's, in compact form.
@@ -25,8 +25,8 @@ use super::{CfaRule, FrameRules, RegisterRule};
 pub struct CompactRow {
     /// Where it begins, as a distance from the start of the text.
     start: u32,
-    /// From bit 0 on, how far into its function it begins; from [`USUAL`] on, which of the usual frames
-    /// its frame is; from [`REGISTER`] on, the CFA's register; from [`KIND`] on, its [`Kind`].
+    /// From bit 0 on, how far into its function it begins; from [`USUAL_BIT`] on, which of the usual frames
+    /// its frame is; from [`REGISTER_BIT`] on, the CFA's register; from [`KIND_BIT`] on, its [`Kind`].
     packed: u32,
     frame: FrameShape,
 }
@@ -83,18 +83,18 @@ enum Kind {
 pub(super) const BUCKET_SIZE: u64 = 128;
 
 /// At which bits of [`CompactRow::packed`] its numbers begin.
-const USUAL: u32 = 20;
-const REGISTER: u32 = 25;
-const KIND: u32 = 29;
+const USUAL_BIT: u32 = 20;
+const REGISTER_BIT: u32 = 25;
+const KIND_BIT: u32 = 29;
 
-const MAX_FUNCTION_DISTANCE: u64 = (1 << USUAL) - 1;
+const MAX_FUNCTION_DISTANCE: u64 = (1 << USUAL_BIT) - 1;
 
 impl CompactRow {
     /// A row that says nothing, for memory that is yet to be compiled into.
     pub const EMPTY: Self = Self::other(0, Kind::Gap);
 
     const fn other(start: u32, kind: Kind) -> Self {
-        Self { start, packed: (kind as u32) << KIND, frame: FrameShape::EMPTY }
+        Self { start, packed: (kind as u32) << KIND_BIT, frame: FrameShape::EMPTY }
     }
 
     /// A row that says that no function is here.
@@ -118,7 +118,7 @@ impl CompactRow {
         }
         let row = |kind: Kind| Self {
             start,
-            packed: into_function as u32 | (kind as u32) << KIND,
+            packed: into_function as u32 | (kind as u32) << KIND_BIT,
             ..Self::EMPTY
         };
         match rules.return_address {
@@ -128,7 +128,7 @@ impl CompactRow {
         }
         let CfaRule::RegisterAndOffset(register, offset) = rules.cfa else { return None };
         let mut row = row(Kind::OtherFrame);
-        row.packed |= (register as u32) << REGISTER;
+        row.packed |= (register as u32) << REGISTER_BIT;
         row.frame.size = words(offset)?.try_into().ok()?;
         for gpr in Gpr::ALL {
             let rule = rules.registers[gpr as usize];
@@ -146,7 +146,7 @@ impl CompactRow {
                 None => return None,
             }
         }
-        row.packed |= u32::from(usual::which(row.frame.saved)) << USUAL;
+        row.packed |= u32::from(usual::which(row.frame.saved)) << USUAL_BIT;
         let depth = u16::from(row.frame.depth());
         match register {
             Gpr::Rsp if depth <= row.frame.size => {
@@ -166,17 +166,17 @@ impl CompactRow {
     }
 
     const fn set_kind(&mut self, kind: Kind) {
-        self.packed = self.packed & ((1 << KIND) - 1) | (kind as u32) << KIND;
+        self.packed = self.packed & ((1 << KIND_BIT) - 1) | (kind as u32) << KIND_BIT;
     }
 
     const fn is(&self, kind: Kind) -> bool {
-        self.packed >> KIND == kind as u32
+        self.packed >> KIND_BIT == kind as u32
     }
 
     /// Whether both rows say the same of any address that they hold for.
     pub(super) fn says_the_same(&self, other: &Self) -> bool {
-        let has_rules = self.packed >> KIND <= Kind::Entry as u32;
-        self.packed >> REGISTER == other.packed >> REGISTER
+        let has_rules = self.packed >> KIND_BIT <= Kind::Entry as u32;
+        self.packed >> REGISTER_BIT == other.packed >> REGISTER_BIT
             && self.frame == other.frame
             && (!has_rules || self.function() == other.function())
     }
@@ -244,7 +244,7 @@ impl<'a> CompactRule<'a> {
     /// The rule in `row`, or `None` if it has none.
     #[inline]
     pub(super) fn new(row: &'a CompactRow, text_start: u64) -> Option<Self> {
-        (row.packed >> KIND <= Kind::Entry as u32).then_some(Self { row, text_start })
+        (row.packed >> KIND_BIT <= Kind::Entry as u32).then_some(Self { row, text_start })
     }
 
     /// Where the function's entry in the tables begins.
@@ -260,7 +260,7 @@ impl<'a> CompactRule<'a> {
 
     /// The register that the CFA is computed from.
     pub const fn cfa_register(&self) -> Gpr {
-        Gpr::ALL[(self.row.packed >> REGISTER & 0xf) as usize]
+        Gpr::ALL[(self.row.packed >> REGISTER_BIT & 0xf) as usize]
     }
 
     /// If the CFA is relative to RSP, and all slots are above that: how far above it the return address
@@ -291,7 +291,9 @@ impl<'a> CompactRule<'a> {
     /// Which of the [usual](super::usual) frames it is.
     #[inline]
     pub(super) const fn usual(&self) -> u8 {
-        (self.row.packed >> USUAL & 0x1f) as u8
+        const MASK: u32 = (1 << (REGISTER_BIT - USUAL_BIT)) - 1;
+        const { assert!(USUAL.len() <= MASK as usize, "no number is left for the others") };
+        (self.row.packed >> USUAL_BIT & MASK) as u8
     }
 
     #[inline]

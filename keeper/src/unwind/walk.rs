@@ -70,9 +70,12 @@ enum Next {
     Caller(Call),
     /// This, found in this way.
     Found(FrameState, FrameOrigin),
-    /// None.
-    Nothing,
+    /// None, for this reason.
+    Nothing(WalkEnd),
 }
+
+/// It goes on, and nobody looked.
+const TOO_DEEP: WalkEnd = WalkEnd::Partial(WalkError::TooDeep);
 
 /// A walk of a frozen task's frames, innermost first.
 ///
@@ -102,7 +105,6 @@ pub struct Walk<'w, M: ?Sized, S> {
     next: Next,
     frames_left: usize,
     fetch_failed: bool,
-    end: Option<WalkEnd>,
 }
 
 impl<'w, M: StackMemory + ?Sized, S: RuleSource> Walk<'w, M, S> {
@@ -115,7 +117,6 @@ impl<'w, M: StackMemory + ?Sized, S: RuleSource> Walk<'w, M, S> {
             next: Next::Stopped,
             frames_left: MAX_FRAMES,
             fetch_failed: false,
-            end: None,
         }
     }
 
@@ -138,7 +139,10 @@ impl<'w, M: StackMemory + ?Sized, S: RuleSource> Walk<'w, M, S> {
 
     /// How the walk ended, or `None` as long as it has not.
     pub const fn end(&self) -> Option<WalkEnd> {
-        self.end
+        match self.next {
+            Next::Nothing(end) => Some(end),
+            _ => None,
+        }
     }
 
     /// What the registers held in the frame that was given out last; before the first, in that.
@@ -154,7 +158,7 @@ impl<M: StackMemory + ?Sized, S: RuleSource> Iterator for Walk<'_, M, S> {
     fn next(&mut self) -> Option<Frame> {
         let (Next::Caller(call), Some(frames_left)) = (self.next, self.frames_left.checked_sub(1))
         else {
-            return self.next_otherwise();
+            return self.next_otherwise().ok();
         };
         self.frames_left = frames_left;
         let Some((frame, next)) = self.caller(call) else {
@@ -174,6 +178,8 @@ impl<M: StackMemory + ?Sized, S: RuleSource> Walk<'_, M, S> {
     pub fn run(&mut self, mut each: impl FnMut(&Frame, &UnwindRegisters)) -> WalkEnd {
         loop {
             if let Next::Caller(mut call) = self.next {
+                // What it is if nothing else is found, or if `each` panics.
+                self.next = Next::Nothing(TOO_DEEP);
                 while let Some(frames_left) = self.frames_left.checked_sub(1) {
                     self.frames_left = frames_left;
                     let Some((frame, next)) = self.caller(call) else {
@@ -186,8 +192,8 @@ impl<M: StackMemory + ?Sized, S: RuleSource> Walk<'_, M, S> {
                 }
             }
             match self.next_otherwise() {
-                Some(frame) => each(&frame, self.registers()),
-                None => return self.end.unwrap_or(WalkEnd::Complete),
+                Ok(frame) => each(&frame, self.registers()),
+                Err(end) => return end,
             }
         }
     }
@@ -209,16 +215,16 @@ impl<M: StackMemory + ?Sized, S: RuleSource> Walk<'_, M, S> {
         Some((frame, next))
     }
 
-    /// [`next`](Self::next) for a frame that is not a call's caller, or is one too many.
+    /// [`next`](Self::next) for a frame that is not a call's caller, or is one too many; or the end.
     #[cold]
     #[inline(never)]
-    fn next_otherwise(&mut self) -> Option<Frame> {
-        if let Next::Nothing = self.next {
-            return None;
+    fn next_otherwise(&mut self) -> Result<Frame, WalkEnd> {
+        if let Next::Nothing(end) = self.next {
+            return Err(end);
         }
         let Some(frames_left) = self.frames_left.checked_sub(1) else {
-            self.end_with(WalkEnd::Partial(WalkError::TooDeep));
-            return None;
+            self.next = Next::Nothing(TOO_DEEP);
+            return Err(TOO_DEEP);
         };
         self.frames_left = frames_left;
         let origin = match &self.next {
@@ -229,13 +235,13 @@ impl<M: StackMemory + ?Sized, S: RuleSource> Walk<'_, M, S> {
             _ => FrameOrigin::Stopped,
         };
         let Some((function, call)) = find_call(&self.last, self.memory, self.source) else {
-            return Some(self.end_of_last(origin));
+            return Ok(self.end_of_last(origin));
         };
         let mut frame = self.last_frame(origin);
         frame.cfa = Some(call.cfa());
         frame.function = Some(function);
         self.next = Next::Caller(call);
-        Some(frame)
+        Ok(frame)
     }
 
     /// The last frame, without an end.
@@ -256,35 +262,28 @@ impl<M: StackMemory + ?Sized, S: RuleSource> Walk<'_, M, S> {
     #[inline(never)]
     fn end_of_last(&mut self, origin: FrameOrigin) -> Frame {
         let mut frame = self.last_frame(origin);
-        match step_by_any_rules(&self.last, self.memory, self.source) {
+        let partial = |error| Next::Nothing(WalkEnd::Partial(error));
+        self.next = match step_by_any_rules(&self.last, self.memory, self.source) {
             Ok(Step { function, signal_frame, cfa, caller }) => {
                 frame.cfa = Some(cfa);
                 frame.function = Some(function);
                 frame.signal_frame = signal_frame;
                 let origin =
                     if signal_frame { FrameOrigin::Interrupted } else { FrameOrigin::Caller };
-                match caller {
-                    Some(caller) => self.next = Next::Found(caller, origin),
-                    None => self.end_with(WalkEnd::Complete),
-                }
+                caller.map_or(Next::Nothing(WalkEnd::Complete), |it| Next::Found(it, origin))
             }
             Err(WalkError::NoFde(_)) if self.fetch_failed && origin == FrameOrigin::Stopped => {
                 match step_from_nowhere(&self.last, self.memory, self.source) {
                     Ok((cfa, caller)) => {
                         frame.cfa = Some(cfa);
-                        self.next = Next::Found(caller, FrameOrigin::TopOfStack);
+                        Next::Found(caller, FrameOrigin::TopOfStack)
                     }
-                    Err(error) => self.end_with(WalkEnd::Partial(error)),
+                    Err(error) => partial(error),
                 }
             }
-            Err(error) => self.end_with(WalkEnd::Partial(error)),
-        }
+            Err(error) => partial(error),
+        };
         frame
-    }
-
-    fn end_with(&mut self, end: WalkEnd) {
-        self.end = Some(end);
-        self.next = Next::Nothing;
     }
 }
 
