@@ -49,5 +49,5 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     print!("{}", total.list());
     println!("{total}");
-    Ok(if total.wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if total.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -69,9 +69,10 @@ impl Stepped {
         self.landmarks.iter().all(|(_, seen)| *seen)
     }
 
-    /// Whether the walker was never wrong, from before the scenario's fault to behind it.
+    /// Whether the walker was never wrong and had an answer, from before the scenario's fault to behind
+    /// it.
     pub(crate) fn passed(&self) -> bool {
-        self.tally.wrong == 0 && self.reached_the_fault()
+        self.tally.holds() && self.reached_the_fault()
     }
 }
 
@@ -143,9 +144,9 @@ pub(crate) fn validate(
 mod tests {
     use super::*;
 
-    fn stepped(wrong: u64, fault: bool) -> Stepped {
+    fn stepped(wrong: u64, refused: u64, fault: bool) -> Stepped {
         let mut tally = Tally::default();
-        tally.wrong = wrong;
+        (tally.frames, tally.wrong, tally.refused) = (100, wrong, refused);
         let landmarks = vec![("report", true), ("fault", fault)];
         Stepped {
             tally,
@@ -159,13 +160,19 @@ mod tests {
 
     #[test]
     fn a_run_that_does_not_come_to_the_fault_fails() {
-        assert!(stepped(0, true).passed());
-        assert!(!stepped(0, false).passed());
-        assert!(stepped(0, false).to_string().contains("NO fault"));
+        assert!(stepped(0, 0, true).passed());
+        assert!(!stepped(0, 0, false).passed());
+        assert!(stepped(0, 0, false).to_string().contains("NO fault"));
     }
 
     #[test]
     fn a_wrong_answer_fails() {
-        assert!(!stepped(1, true).passed());
+        assert!(!stepped(1, 0, true).passed());
+    }
+
+    #[test]
+    fn a_walker_that_refuses_fails() {
+        assert!(stepped(0, 2, true).passed());
+        assert!(!stepped(0, 3, true).passed());
     }
 }
