@@ -9,7 +9,7 @@ use task_model::TaskId;
 
 use crate::program::{Event, MUTEXES, Program};
 use crate::task;
-use crate::world::{Counted, PERMITS, SHARED, Told, World};
+use crate::world::{CAPACITY, Counted, PERMITS, SHARED, Told, World};
 
 /// How many turns everybody gets at the end before somebody counts as stuck.
 const PATIENCE: usize = 2000;
@@ -209,6 +209,16 @@ impl Run {
         while world.channel.try_recv().is_ok() {}
         world.require(world.channel.is_empty(), "an item is in the channel, and not received");
         let first = world.slots[0].share().expect("room in the ledger").expect("never emptied");
+        // Whoever died in it, it has room for as many as ever, and gives them out again.
+        for _ in 0..CAPACITY {
+            let sent = world.channel.try_send(first.try_clone().expect("room in the ledger"));
+            world.require(sent.is_ok(), "the channel refuses what it has room for");
+        }
+        for _ in 0..CAPACITY {
+            let received = world.channel.try_recv();
+            let same = received.is_ok_and(|it| std::ptr::eq(&*it, &*first));
+            world.require(same, "the channel keeps what was sent");
+        }
         let second = world.slots[1].share().expect("room in the ledger");
         let same = second.is_some_and(|second| std::ptr::eq(&*first, &*second));
         let expected = 2 + u64::from(same);

@@ -15,7 +15,7 @@ use crate::program::{MUTEXES, SLOTS};
 pub(crate) const TASKS: usize = 4;
 pub(crate) const PERMITS: u64 = 2;
 /// How many shares the channel has room for.
-const CAPACITY: usize = 2;
+pub(crate) const CAPACITY: usize = 2;
 /// How many values can be shared in one run.
 pub(crate) const SHARED: usize = 16;
 
