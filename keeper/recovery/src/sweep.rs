@@ -36,6 +36,8 @@ pub(crate) struct Sweep {
     /// How many of them see something that nobody saw before: the first, and each behind one that has
     /// written outside of the keeper's stack.
     pub(crate) distinct: u64,
+    /// How many of these were to be looked at: all, or a sample.
+    pub(crate) chosen: u64,
     /// Before how many of these it was ended.
     pub(crate) killed: u64,
     pub(crate) failures: Vec<(String, u8)>,
@@ -91,6 +93,7 @@ impl Sweep {
     pub(crate) fn add(&mut self, other: Self) {
         self.executed += other.executed;
         self.distinct += other.distinct;
+        self.chosen += other.chosen;
         self.killed += other.killed;
         self.failures.extend(other.failures);
     }
@@ -102,13 +105,17 @@ impl Sweep {
 
 impl fmt::Display for Sweep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "executed={} distinct={} killed={}", self.executed, self.distinct, self.killed)?;
+        write!(f, "executed={} distinct={}", self.executed, self.distinct)?;
+        if self.chosen != self.distinct {
+            write!(f, " chosen={}", self.chosen)?;
+        }
+        write!(f, " killed={}", self.killed)?;
         names().try_for_each(|(what, name)| write!(f, " {name}={}", self.count(what)))
     }
 }
 
 /// What can be wrong, by name.
-pub(crate) fn names() -> impl Iterator<Item = (u8, &'static str)> {
+fn names() -> impl Iterator<Item = (u8, &'static str)> {
     found::NAMES.into_iter().chain([(CRASHED, "crashed"), (UNRULED, "unruled")])
 }
 
@@ -198,6 +205,7 @@ pub(crate) fn keeper(recovery: &Recovery, death: Death, jobs: usize) -> Result<S
         };
         if last == Step::Wrote {
             sweep.distinct += 1;
+            sweep.chosen += 1;
             if let Some((k, exit)) = children.spawn(k, body)? {
                 sweep.note(format!("{death:?} {k}"), exit, &mut allowed);
             }
@@ -214,24 +222,27 @@ pub(crate) fn keeper(recovery: &Recovery, death: Death, jobs: usize) -> Result<S
 
 /// Ends the keeper before some instructions, and then its parent, over what it has inherited, before
 /// some of its own: one in `every`, each time beginning with another one. The root is to go on.
+///
+/// What was executed, and is distinct, are the parent's boundaries behind all those deaths of the keeper
+/// that were looked at.
 pub(crate) fn parent(recovery: &Recovery, every: u64, jobs: usize) -> Result<Sweep> {
     let mut sweep = Sweep::default();
-    let tally = Tally::new()?;
+    let (passed, chosen) = (Tally::new()?, Tally::new()?);
     let run = Run::start(recovery);
     let keeper = run.0.keeper.get();
     let mut children = Children::new(jobs);
-    let note = |sweep: &mut Sweep, boundary: (u64, u64), exit| {
-        // Three may rule.
-        sweep.note(format!("{boundary:?}"), exit, |_| true);
-    };
+    // Three may rule, and the root has it restarted; a child has looked at that.
+    let mut note =
+        |k: u64, exit| sweep.note(format!("keeper {k}, then its parent"), exit, |_| true);
     let (mut k, mut last) = (0u64, Step::Wrote);
     while last != Step::Sleeps {
         if last == Step::Wrote {
-            if k % every == 0 {
+            if k.is_multiple_of(every) {
                 let first = k / every % every;
-                let body = || below(&run, recovery, first, every, &tally);
-                if let Some((k, exit)) = children.spawn((k, first), body)? {
-                    note(&mut sweep, k, exit);
+                let sample = Sample { keeper: k, first, every };
+                let body = || below(&run, recovery, sample, &passed, &chosen);
+                if let Some((k, exit)) = children.spawn(k, body)? {
+                    note(k, exit);
                 }
             }
             k += 1;
@@ -239,34 +250,53 @@ pub(crate) fn parent(recovery: &Recovery, every: u64, jobs: usize) -> Result<Swe
         last = run.step(keeper)?;
     }
     while let Some((k, exit)) = children.wait()? {
-        note(&mut sweep, k, exit);
+        note(k, exit);
     }
-    (sweep.executed, sweep.killed) = tally.read();
-    sweep.distinct = sweep.executed;
+    (sweep.executed, sweep.distinct) = passed.read();
+    (sweep.chosen, sweep.killed) = chosen.read();
     Ok(sweep)
 }
 
+/// Which deaths of the parent are looked at, behind one of the keeper.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    /// Before which of its boundaries the keeper was ended.
+    keeper: u64,
+    first: u64,
+    every: u64,
+}
+
 /// In a child: ends the keeper, and in children of that, its parent.
-fn below(run: &Run, recovery: &Recovery, first: u64, every: u64, tally: &Tally) -> Exit {
+fn below(run: &Run, recovery: &Recovery, sample: Sample, passed: &Tally, chosen: &Tally) -> Exit {
     run.end(run.0.keeper.get(), Death::Kill);
     let parent = run.0.parent.get();
     let mut children = Children::new(1);
-    let mut all = (End::Exited as u8) << 5;
-    let mut note = |done: Result<Option<((), Exit)>>| match done {
+    let mut all = Sweep::default();
+    let rulings = recovery.rulings;
+    let allowed = [
+        end_of(rulings.keeper, rulings.above),
+        end_of(rulings.above, rulings.above),
+        End::Restarted,
+    ];
+    let mut note = |done: Result<Option<(u64, Exit)>>| match done {
         Ok(None) => {}
-        Ok(Some(((), Exit::Said(byte)))) => {
-            tally.killed();
-            all |= byte & 31;
+        Ok(Some((k, exit))) => {
+            if !matches!(exit, Exit::Crashed) {
+                chosen.killed();
+            }
+            let boundary = format!("keeper {}, parent {k}", sample.keeper);
+            all.note(boundary, exit, |end| allowed.contains(&end));
         }
-        Ok(Some(((), Exit::Stuck))) => all |= found::STUCK,
-        _ => std::process::abort(),
+        Err(_) => std::process::abort(),
     };
     let (mut k, mut last) = (0u64, Step::Wrote);
     while last != Step::Sleeps {
+        passed.executed();
         if last == Step::Wrote {
-            if k % every == first {
-                tally.executed();
-                note(children.spawn((), || {
+            passed.killed();
+            if k % sample.every == sample.first {
+                chosen.executed();
+                note(children.spawn(k, || {
                     run.end(parent, Death::Fault);
                     run.others(recovery);
                     Exit::Said(audit::audit(run.0))
@@ -277,5 +307,22 @@ fn below(run: &Run, recovery: &Recovery, first: u64, every: u64, tally: &Tally) 
         last = run.step(parent).unwrap_or_else(|_| std::process::abort());
     }
     note(children.wait());
-    Exit::Said(all)
+    // The grandparent hears of the worst in a byte; who wants to know more reads this.
+    for (boundary, wrong) in &all.failures {
+        eprintln!("    {boundary}: {}", named(*wrong));
+    }
+    let wrong = all.failures.iter().fold(0, |all, (_, wrong)| all | wrong);
+    if wrong & CRASHED != 0 {
+        std::process::abort();
+    }
+    // Without an end, it is one that nobody ruled.
+    let end = if wrong & UNRULED == 0 { (End::Exited as u8) << 5 } else { 0 };
+    Exit::Said(wrong & 31 | end)
+}
+
+/// All that is wrong, by name.
+pub(crate) fn named(wrong: u8) -> String {
+    let names: Vec<_> =
+        names().filter(|(what, _)| wrong & what != 0).map(|(_, name)| name).collect();
+    names.join(", ")
 }

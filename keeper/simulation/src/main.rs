@@ -29,7 +29,7 @@ use crate::world::Died;
 
 /// Run random sequences of faults, kills and dying keepers, and see that nothing is lost.
 #[derive(Debug, Parser)]
-#[command(name = "cargo simulate", version)]
+#[command(name = "cargo simulate", bin_name = "cargo simulate", version)]
 struct Arguments {
     /// How many sequences.
     #[arg(long, value_name = "N", default_value_t = 100_000, conflicts_with = "seed")]
