@@ -13,7 +13,7 @@ use drop_registry::{Domain, WindowTable};
 use keeper::unwind::{CompiledMemory, Images, LoadedSection, UnwindTables};
 use keeper::{
     CannotRestart, Capacity, End, KeeperId, Keepers, Meter, NoSuchTask, PeerError, Platform,
-    Policy, PostError, RegisterError, Report, Stopped, Usage, Verdict, policy,
+    Policy, PostError, RegisterError, Report, Stopped, Token, TooLate, Usage, Verdict, policy,
 };
 use log::{error, info, warn};
 use spin::Once;
@@ -164,6 +164,22 @@ pub(crate) fn kill(task: TaskId) -> Result<(), PostError> {
 /// As [`kill`].
 pub(crate) fn kill_at_safepoint(task: TaskId, within: u64) -> Result<(), PostError> {
     KEEPERS.get().ok_or(PostError::NobodyKeeps(task))?.kill_at_safepoint(task, within)
+}
+
+/// Lets go of a task that is held.
+///
+/// # Errors
+/// As [`kill`].
+pub(crate) fn release(task: TaskId) -> Result<(), PostError> {
+    KEEPERS.get().ok_or(PostError::NobodyKeeps(task))?.release(task)
+}
+
+/// Rules on the case whose token this is.
+///
+/// # Errors
+/// If it comes too late.
+pub(crate) fn answer(token: Token, verdict: Verdict) -> Result<(), TooLate> {
+    KEEPERS.get().ok_or(TooLate)?.answer(token, verdict)
 }
 
 /// Says that the kernel is to end by a keeper's verdict, and who judges whether it is the right one.
