@@ -13,6 +13,7 @@ use task_model::{FaultInfo, FrozenTask, RegisterFile, TaskId};
 
 use super::current::{END, LEDGER, Stop, WANTED_DEAD};
 use super::domain::domain;
+use super::panic_note::{PANIC_NOTE, note_panics};
 use super::parking;
 use super::signals::{self, Cpu, Trap};
 use super::task::{Entry, Task};
@@ -47,6 +48,7 @@ impl Machine {
         let cpu = Box::new(UnsafeCell::new(Cpu::new()));
         Cpu::attach(cpu.get());
         parking::clear();
+        note_panics();
         let tasks = (0..Self::MAX_TASKS).map(|_| OnceCell::new()).collect();
         Self { cpu, tasks, running: Cell::new(None), timer: OnceCell::new() }
     }
@@ -120,6 +122,7 @@ impl Machine {
         // SAFETY: this function's contract.
         unsafe { task.stand_at_entry() };
         task.end.set(None);
+        task.panic_note.set(None);
         task.parked.set(false);
         task.alive.set(true);
         parking::enter(id.index as usize, task.ledger);
@@ -165,6 +168,7 @@ impl Machine {
         let context = task.context.get();
         let outer = LEDGER.replace(task.ledger);
         END.set(task.end.take());
+        PANIC_NOTE.set(task.panic_note.get());
         WANTED_DEAD.set(task.wanted_dead.get() == Some(id.generation));
         self.running.set(Some(id));
         // SAFETY: the machine is attached to this thread, and the task stands at its entry or
@@ -174,6 +178,7 @@ impl Machine {
         WANTED_DEAD.set(false);
         LEDGER.set(outer);
         let end = END.take();
+        task.panic_note.set(PANIC_NOTE.take());
         let stop = match trap {
             // It may have stopped between saying why it would stop and stopping.
             Trap::Budget => {
@@ -308,6 +313,12 @@ impl Machine {
     /// Which life of the task with this number is the present one; `None` if there is no such task.
     pub fn life(&self, number: usize) -> Option<TaskId> {
         Some(self.tasks.get(number)?.get()?.id())
+    }
+
+    /// What this life of the task said in its last panic, and where, if it has panicked. A panic hook
+    /// notes that, which a hook that is set later may take away.
+    pub fn panic_note(&self, id: TaskId) -> Option<&str> {
+        Some(self.find(id)?.panic_note.get()?.as_str())
     }
 
     /// Whether the task has neither ended nor been killed.

@@ -44,6 +44,7 @@ mod current;
 mod domain;
 mod image;
 mod machine;
+mod panic_note;
 mod parking;
 mod signals;
 mod stack;

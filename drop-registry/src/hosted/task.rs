@@ -6,6 +6,7 @@ use core::cell::{Cell, UnsafeCell};
 use core::panic::AssertUnwindSafe;
 use std::boxed::Box;
 use std::panic::catch_unwind;
+use std::string::String;
 
 use task_model::{Gpr, TaskId};
 
@@ -39,6 +40,8 @@ pub(super) struct Task {
     pub(super) alive: Cell<bool>,
     /// The generation that is wanted dead at its next safepoint.
     pub(super) wanted_dead: Cell<Option<u32>>,
+    /// What `PANIC_NOTE` is while it runs.
+    pub(super) panic_note: Cell<Option<&'static String>>,
 }
 
 impl Task {
@@ -61,6 +64,7 @@ impl Task {
             parked: Cell::new(false),
             alive: Cell::new(true),
             wanted_dead: Cell::new(None),
+            panic_note: Cell::new(None),
         };
         // SAFETY: it does not run, and nobody knows of it yet.
         unsafe { task.stand_at_entry() };

@@ -232,6 +232,10 @@ unsafe impl Platform for Tasks {
         self.become_state(stopped.task.id(), TaskState::Held);
     }
 
+    fn panic_message(&self, task: TaskId) -> Option<&str> {
+        self.machine.panic_note(task)
+    }
+
     fn pull_kill_switch(&self, task: TaskId) {
         if self.record(task).is_some() {
             self.machine.pull_kill_switch(task);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use drop_registry::{LockError, Mutex, Outcome, ResourceKind};
 use keeper::hosted::{Current, Kernel, Stop, yield_now};
 use keeper::unwind::WalkEnd;
-use keeper::{Report, Verdict};
+use keeper::{Report, Verdict, policy};
 use task_model::{FaultKind, TaskState};
 
 use crate::faults;
@@ -200,4 +200,19 @@ fn a_panic_unwinds_its_own_task_and_goes_to_the_keeper() {
     assert_eq!((report.task, report.fault.kind), (task, FaultKind::Panicked));
     assert!(report.resources.is_empty(), "its frames have let go themselves");
     assert!(!LOCK.is_locked());
+}
+
+#[test]
+fn a_report_of_a_panic_has_its_message_and_its_place() {
+    let kernel = Kernel::new();
+    let line = line!() + 2;
+    let task =
+        kernel.spawn_with_policy(&policy::Restart { at_most: 1 }, || panic!("the disk is gone"));
+    let expected = format!("the disk is gone ({}:{line}:", file!());
+    let said: Vec<_> = kernel.run().into_iter().map(|report| report.message).collect();
+    assert_eq!(said.len(), 2, "{task} has two lives");
+    assert!(said.iter().all(|said| said.starts_with(&expected)), "{said:?}");
+    // Another task's is not this one's.
+    kernel.spawn(|| std::panic::resume_unwind(Box::new(())));
+    assert!(kernel.run().pop().unwrap().message.is_empty());
 }
