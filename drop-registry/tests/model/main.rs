@@ -10,7 +10,7 @@
 //!
 //! `PROPTEST_CASES` says how many (a thousand without it), `PROPTEST_RNG_SEED` which. A program
 //! that fails is shrunk, printed, and kept in `proptest-regressions`, to be run first from then on. A
-//! long run, of some thousands in a second:
+//! long run:
 //!
 //! ```text
 //! PROPTEST_CASES=1000000 PROPTEST_RNG_SEED=1 cargo test --release -p drop-registry \

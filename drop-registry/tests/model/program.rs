@@ -41,6 +41,10 @@ pub(crate) enum Operation {
     Add,
     /// Asks for what is made once.
     Once,
+    /// Posts one job, and notifies one of those that wait for one.
+    Post,
+    /// Takes a job, and waits for one if it has nothing that others wait for.
+    Take,
     Oblige,
     Meet,
 }
@@ -88,10 +92,12 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => (handle.clone(), handle.clone()).prop_map(|(from, to)| Op::Clone(from, to)),
         3 => handle.clone().prop_map(Op::DropShare),
         2 => (handle.clone(), slot).prop_map(|(from, slot)| Op::Put(from, slot)),
-        2 => handle.clone().prop_map(Op::Send),
+        4 => handle.clone().prop_map(Op::Send),
         2 => handle.prop_map(Op::Receive),
         2 => Just(Op::Add),
         1 => Just(Op::Once),
+        4 => Just(Op::Post),
+        8 => Just(Op::Take),
         1 => Just(Op::Oblige),
         1 => Just(Op::Meet),
     ]

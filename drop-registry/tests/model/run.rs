@@ -97,11 +97,29 @@ impl Run {
             if alive.is_empty() {
                 return self.check();
             }
+            if alive.iter().all(|task| self.machine.is_asleep(self.tasks[*task])) {
+                self.wake_who_waits_for_a_job(&alive)?;
+            }
             for task in alive {
                 self.turn(task, None)?;
             }
         }
         Err(TestCaseError::fail("somebody waits for ever"))
+    }
+
+    /// All who are left sleep: for jobs, and there are none. So here is one.
+    fn wake_who_waits_for_a_job(&mut self, alive: &[usize]) -> Result<(), TestCaseError> {
+        let world = self.world;
+        let all_take = alive.iter().all(|task| world.taking[*task].get());
+        world.require(all_take, "somebody sleeps for ever");
+        let (begun, done) = (world.posts_begun.load(Relaxed), world.takes_done.load(Relaxed));
+        world.require(begun >= done, "a job was done twice");
+        let Some(jobs) = world.jobs_left() else {
+            return Err(TestCaseError::fail("a lock is held by nobody"));
+        };
+        world.require(jobs == 0, "somebody sleeps, and what he waits for is there");
+        world.post();
+        self.check()
     }
 
     fn turn(&mut self, task: usize, budget: Option<u64>) -> Result<(), TestCaseError> {
@@ -163,6 +181,7 @@ impl Run {
         world.writing[task].set(false);
         world.reading[task].set(false);
         world.permits_held[task].set(0);
+        world.taking[task].set(false);
         let settled = self.machine.kill(id);
         for one in settled {
             world.require(one.outcome != Outcome::Refused, "a true entry was refused");
@@ -203,6 +222,12 @@ impl Run {
         world.require(dropped + lost >= boxes, "a boxed value was never dropped");
         let sums = *world.mended.lock().expect("nobody holds it");
         world.require(sums[0] == sums[1], "the keeper has not mended what was torn");
+        let jobs = world.jobs_left().unwrap_or(u64::MAX / 2);
+        let [posts, posted, takes, taken] =
+            [&world.posts_begun, &world.posts_done, &world.takes_begun, &world.takes_done]
+                .map(|number| number.load(Relaxed));
+        let add_up = posted <= jobs + takes && jobs + taken <= posts;
+        world.require(add_up, "a job was lost, or made up");
         let made = world.once.get().copied();
         world.require(made.is_some() || world.made.get().is_none(), "what was made is gone");
         world.require(world.made.get().is_none_or(|it| made == Some(it)), "it was made again");

@@ -140,6 +140,8 @@ impl Task {
                 }
             }
             Op::Add => self.add(),
+            Op::Post => self.world.post(),
+            Op::Take => self.take(),
             Op::Once => self.once(),
             Op::Oblige => {
                 if self.owed.is_none() {
@@ -281,7 +283,10 @@ impl Task {
     }
 
     fn transfer(&mut self) {
-        let Ok(mut accounts) = self.world.accounts.try_lock() else { return };
+        // Who has it waits for nothing, so that anybody may wait for it: here, and in `add`.
+        let Ok(mut accounts) = self.world.accounts.lock() else {
+            return self.world.require(false, "a death was told that is undone");
+        };
         self.world.require(accounts[0] == accounts[1], "half a transfer was not taken back");
         self.world.transfers_begun.fetch_add(1, Relaxed);
         accounts[0] += 1;
@@ -291,16 +296,22 @@ impl Task {
     }
 
     fn add(&mut self) {
-        match self.world.mended.try_lock() {
+        match self.world.mended.lock() {
             Ok(mut sums) => {
                 self.world.require(sums[0] == sums[1], "the keeper has not mended what was torn");
                 sums[0] += 1;
                 sums[1] += 1;
             }
-            Err(TryLockError::Lock(LockError::OwnerDied(_) | LockError::NotRecoverable)) => {
-                self.world.require(false, "a death was told that the keeper mends");
-            }
-            Err(_) => {}
+            Err(_) => self.world.require(false, "a death was told that the keeper mends"),
+        }
+    }
+
+    fn take(&mut self) {
+        // Whoever is to post one may come to wait for what this task has.
+        if self.may_wait(0) {
+            self.world.taking[self.number].set(true);
+            self.world.take();
+            self.world.taking[self.number].set(false);
         }
     }
 

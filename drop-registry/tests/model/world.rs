@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use drop_registry::hosted::{Hosted, yield_now};
 use drop_registry::{
-    Channel, CurrentLedger, DropAfterTear, Mutex, Once, Park, RelaxStrategy, RepairMutex,
-    RollbackMutex, RwLock, Semaphore, Shared, Slot, Undo,
+    Channel, Condvar, CurrentLedger, DropAfterTear, LockError, Mutex, Once, Park, RelaxStrategy,
+    RepairMutex, RollbackMutex, RwLock, Semaphore, Shared, Slot, TryLockError, Undo,
 };
 
 use crate::program::{MUTEXES, SLOTS};
@@ -88,6 +88,8 @@ pub(crate) struct World {
     pub(crate) accounts: RollbackMutex<[u64; 2], Hosted, Turns>,
     pub(crate) mended: RepairMutex<[u64; 2], Hosted, Park>,
     pub(crate) once: Once<Value, Hosted, Park>,
+    pub(crate) jobs: Mutex<u64, Hosted, Park>,
+    pub(crate) posted: Condvar<Hosted>,
     pub(crate) permits: Semaphore<Hosted>,
     pub(crate) channel: Channel<Shared<Counted, Hosted>, CAPACITY, Park>,
     pub(crate) slots: [Slot<Shared<Counted, Hosted>>; SLOTS],
@@ -106,6 +108,12 @@ pub(crate) struct World {
     pub(crate) permits_held: [Cell<u64>; TASKS],
     pub(crate) transfers_begun: AtomicU64,
     pub(crate) transfers_done: AtomicU64,
+    pub(crate) posts_begun: AtomicU64,
+    pub(crate) posts_done: AtomicU64,
+    pub(crate) takes_begun: AtomicU64,
+    pub(crate) takes_done: AtomicU64,
+    /// Which tasks wait for a job, or have one without having said so.
+    pub(crate) taking: [Cell<bool>; TASKS],
     pub(crate) boxes_begun: AtomicU64,
     pub(crate) shared_begun: AtomicU64,
     /// What was made once, as far as somebody has seen it.
@@ -130,6 +138,8 @@ impl World {
                 Some(died.mark_consistent())
             }),
             once: Once::new(),
+            jobs: Mutex::new(0),
+            posted: Condvar::new(),
             permits: Semaphore::new(PERMITS),
             channel: Channel::new(),
             slots: [const { Slot::new() }; SLOTS],
@@ -142,6 +152,11 @@ impl World {
             permits_held: [const { Cell::new(0) }; TASKS],
             transfers_begun: AtomicU64::new(0),
             transfers_done: AtomicU64::new(0),
+            posts_begun: AtomicU64::new(0),
+            posts_done: AtomicU64::new(0),
+            takes_begun: AtomicU64::new(0),
+            takes_done: AtomicU64::new(0),
+            taking: [const { Cell::new(false) }; TASKS],
             boxes_begun: AtomicU64::new(0),
             shared_begun: AtomicU64::new(1),
             made: Cell::new(None),
@@ -171,6 +186,52 @@ impl World {
         self.told[lock].set(Told::Nothing);
         if lock == MUTEXES {
             self.told_of_reader.set(Told::Nothing);
+        }
+    }
+
+    /// Posts a job, and notifies one waiter.
+    pub(crate) fn post(&self) {
+        let notified = self.posted.notify_one_after(|| {
+            let mut jobs = match self.jobs.lock() {
+                Ok(jobs) => jobs,
+                // One store changes the number, so that it is whole whoever died.
+                Err(LockError::OwnerDied(died)) => died.mark_consistent(),
+                Err(_) => return,
+            };
+            self.posts_begun.fetch_add(1, Relaxed);
+            *jobs += 1;
+            drop(jobs);
+            self.posts_done.fetch_add(1, Relaxed);
+        });
+        self.require(notified.is_ok(), "no room in a ledger");
+    }
+
+    /// Takes a job, waiting for one.
+    pub(crate) fn take(&self) {
+        loop {
+            let begin = |jobs: &mut u64| {
+                let left = jobs.checked_sub(1)?;
+                self.takes_begun.fetch_add(1, Relaxed);
+                *jobs = left;
+                Some(())
+            };
+            match self.posted.wait_until(&self.jobs, begin) {
+                Ok(()) => break,
+                // As in `post`; what was to wake this task has gone on to another.
+                Err(LockError::OwnerDied(died)) => drop(died.mark_consistent()),
+                Err(_) => return self.require(false, "a job was refused without a reason"),
+            }
+        }
+        self.takes_done.fetch_add(1, Relaxed);
+    }
+
+    /// How many jobs nobody has taken; `None` if the lock is held. For who is no task, and so does
+    /// not wait.
+    pub(crate) fn jobs_left(&self) -> Option<u64> {
+        match self.jobs.try_lock() {
+            Ok(jobs) => Some(*jobs),
+            Err(TryLockError::Lock(LockError::OwnerDied(died))) => Some(*died.mark_consistent()),
+            Err(_) => None,
         }
     }
 
