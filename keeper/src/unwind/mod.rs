@@ -35,7 +35,8 @@
 //! *Asynchronous*: right at every instruction, not only at calls (`-Cforce-unwind-tables` gives
 //! these). LLVM's are, but for one thing: they do not say that an epilogue has popped a register.
 //! A rule then names a slot below the stack pointer, and the live register is the truth; see
-//! [`step()`].
+//! [`step()`]. Code by GCC that saves a register in the red zone instead says the same and means
+//! another thing, and is not told apart: kernels are compiled without a red zone.
 //!
 //! Nor do they know of inline assembly that pushes, such as `pushfq; pop rax`, by which kernels read
 //! the flags: between the two instructions the stack pointer is a word lower than the tables say.
