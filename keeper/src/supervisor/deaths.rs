@@ -112,7 +112,7 @@ impl World {
     fn numbers(&self) -> Vec<u64> {
         let Self { supervisor, ordered, .. } = self;
         let members = supervisor.members.all().flat_map(Member::numbers);
-        let own = [&supervisor.round, &supervisor.starts_at];
+        let own = [&supervisor.round, &supervisor.condemns, &supervisor.starts_at];
         let ordered = [&ordered.killed, &ordered.to_restart, &ordered.to_exit];
         let words = own.into_iter().chain(ordered).map(|word| word.load(Ordering::SeqCst));
         members.chain(supervisor.restarts.numbers()).chain(words).collect()
@@ -226,7 +226,7 @@ fn die_before_each(
 const STRATEGIES: [Strategy; 3] = [Strategy::OneForOne, Strategy::OneForAll, Strategy::RestForOne];
 
 /// After what the next keeper up rules on the case in hand, that life of the child is over, and all
-/// others live.
+/// others live: those that are in one round as the same life, be it the old one or the next.
 #[test]
 fn a_keeper_that_dies_deciding_leaves_a_supervisor_that_goes_on() {
     for strategy in STRATEGIES {
@@ -242,6 +242,13 @@ fn a_keeper_that_dies_deciding_leaves_a_supervisor_that_goes_on() {
                 world.check();
                 let alive = if above == Verdict::Exit { COUNT - 1 } else { COUNT };
                 assert_eq!(world.supervisor.children().count(), alive as usize);
+                let others: &[usize] = match strategy {
+                    Strategy::OneForOne => &[],
+                    Strategy::OneForAll => &[0, 2, 3],
+                    Strategy::RestForOne => &[2, 3],
+                };
+                let life = |number: &usize| world.lives[*number].0.generation;
+                assert!(others.iter().all(|it| life(it) == life(&3)), "{:?}", world.lives);
                 // And it still knows what it is for.
                 let verdict = world.decide(2, FaultKind::PageFault);
                 world.carry_out(2, verdict);

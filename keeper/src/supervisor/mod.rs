@@ -111,6 +111,8 @@ pub struct Supervisor {
     above: Once<Above>,
     /// The order of the first child that is in the round.
     round: AtomicU64,
+    /// The order of the first child that is being condemned, as long as not all after it are.
+    condemns: AtomicU64,
     /// The time before which the round starts nobody.
     starts_at: AtomicU64,
 }
@@ -141,6 +143,7 @@ impl Supervisor {
             restarts: Restarts::none(),
             above: Once::new(),
             round: AtomicU64::new(NO_ROUND),
+            condemns: AtomicU64::new(NO_ROUND),
             starts_at: AtomicU64::new(0),
         }
     }

@@ -54,9 +54,7 @@ impl Supervisor {
                     level = above.supervisor;
                 }
                 None => {
-                    // Relaxed: see `Member`.
-                    level.round.store(CLOSING, Ordering::Relaxed);
-                    level.condemn_from(0, orders);
+                    level.close(orders);
                     return Failure::TooMany;
                 }
             }
@@ -65,8 +63,26 @@ impl Supervisor {
 
     /// Begins a round of the children from this one on, or extends the one that there is.
     fn begin_round(&self, from: u32, orders: &Orders<'_>) {
-        self.round.fetch_min(u64::from(from), Ordering::Relaxed);
-        self.condemn_from(from, orders);
+        self.condemns.store(from.into(), Ordering::Relaxed);
+        self.round.fetch_min(from.into(), Ordering::Relaxed);
+        self.condemn(orders);
+    }
+
+    /// Begins to end all children for good.
+    fn close(&self, orders: &Orders<'_>) {
+        self.condemns.store(0, Ordering::Relaxed);
+        self.round.store(CLOSING, Ordering::Relaxed);
+        self.condemn(orders);
+    }
+
+    /// Condemns those that are to be. If the keeper dies in between, the next one does it again, before
+    /// any other step of the round: otherwise some would begin again, and others go on.
+    fn condemn(&self, orders: &Orders<'_>) {
+        // Relaxed, as in all of this: see `Member`.
+        if let Ok(from) = u32::try_from(self.condemns.load(Ordering::Relaxed)) {
+            self.condemn_from(from, orders);
+            self.condemns.store(NO_ROUND, Ordering::Relaxed);
+        }
     }
 
     fn condemn_from(&self, from: u32, orders: &Orders<'_>) {
@@ -125,6 +141,7 @@ impl Supervisor {
     /// Does the next step of the round. If that is the start of `current`, which is before its keeper,
     /// returns the verdict on it.
     pub(super) fn go_on(&self, orders: &Orders<'_>, current: Option<TaskId>) -> Option<Verdict> {
+        self.condemn(orders);
         let round = self.round.load(Ordering::Relaxed);
         let from = u32::try_from(round).unwrap_or(0);
         // One after another, the last one first.
