@@ -39,6 +39,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
         once::PARKING,
         rwlock::OPERATIONS,
         rwlock::PARKING,
+        rwlock::READERS_WAIT,
         wait_queue::OPERATIONS,
         wait_queue::WIDE,
         semaphore::OPERATIONS,

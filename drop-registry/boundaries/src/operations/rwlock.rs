@@ -70,7 +70,11 @@ macro_rules! operations {
             },
             Operation {
                 name: concat!($lock, " read, another waits to write"),
-                world: || before_writer::<$K>(Site::new(), read_long),
+                world: || before::<$K>(Site::new(), read_long, leak([comes_later_to_write])),
+            },
+            Operation {
+                name: concat!($lock, " write, another waits to write"),
+                world: || before::<$K>(Site::new(), write_long, leak([comes_later_to_write])),
             },
             Operation {
                 name: concat!($lock, " read what readers do not tear"),
@@ -78,7 +82,7 @@ macro_rules! operations {
             },
             Operation {
                 name: concat!($lock, " read what they do not tear, another waits to write"),
-                world: || before_writer::<$K>(Site::new_untorn(), read_long),
+                world: || before::<$K>(Site::new_untorn(), read_long, leak([comes_later_to_write])),
             },
         ]
     };
@@ -88,6 +92,18 @@ pub(super) const OPERATIONS: &[Operation] = operations!(Own<Turns>, "rwlock");
 pub(super) const PARKING: &[Operation] = operations!(Own<Park>, "parking rwlock");
 pub(super) const LOCK_API: &[Operation] = operations!(Raw<Turns>, "lock_api rwlock");
 pub(super) const FOREIGN: &[Operation] = operations!(Tracked<Turns>, "lock_api spin rwlock");
+
+/// Those of `lock_api` have no way to tell a reader of a death: they panic.
+pub(super) const READERS_WAIT: &[Operation] = &[
+    Operation {
+        name: "rwlock write, others wait to read and to write",
+        world: before_both::<Own<Turns>>,
+    },
+    Operation {
+        name: "parking rwlock write, others wait to read and to write",
+        world: before_both::<Own<Park>>,
+    },
+];
 
 /// A lock, and who is inside by what the tasks themselves have written down.
 struct Site<K: ReadWriteLock> {
@@ -237,6 +253,21 @@ fn write<K: ReadWriteLock>(site: &'static Site<K>, who: Who<K>) {
     site.writes(who, 0);
 }
 
+fn write_long<K: ReadWriteLock>(site: &'static Site<K>, who: Who<K>) {
+    site.writes(who, 2);
+    site.writes(who, 0);
+}
+
+fn comes_later_to_read<K: ReadWriteLock>(site: &'static Site<K>, who: Who<K>) {
+    yield_now();
+    site.reads(who, 1);
+}
+
+fn comes_later_to_write<K: ReadWriteLock>(site: &'static Site<K>, who: Who<K>) {
+    yield_now();
+    site.writes(who, 1);
+}
+
 fn try_write<K: ReadWriteLock>(site: &'static Site<K>, who: Who<K>) {
     if let Some(mut guard) = site.lock.try_write() {
         site.rewrite(&mut guard);
@@ -324,13 +355,17 @@ fn with_readers<K: ReadWriteLock>(operation: Use<K>) -> Box<dyn World> {
     world(leak(Site::new()), operation, leak([short, long]), false)
 }
 
-/// The victim reads first, and a writer comes that has to wait for it.
-fn before_writer<K: ReadWriteLock>(site: Site<K>, operation: Use<K>) -> Box<dyn World> {
-    let comes_later: Use<K> = |site, who| {
-        yield_now();
-        site.writes(who, 1);
-    };
-    world(leak(site), operation, leak([comes_later]), false)
+/// The victim is inside first, and others come that have to wait for it.
+fn before<K: ReadWriteLock>(
+    site: Site<K>,
+    operation: Use<K>,
+    later: &'static [Use<K>],
+) -> Box<dyn World> {
+    world(leak(site), operation, later, false)
+}
+
+fn before_both<K: ReadWriteLock>() -> Box<dyn World> {
+    before::<K>(Site::new(), write_long, leak([comes_later_to_read, comes_later_to_write]))
 }
 
 impl<K: ReadWriteLock> World for ReadWrite<K> {
