@@ -1,6 +1,7 @@
 //! What tracking costs: the crate's primitives against those that track nothing, interleaved.
 //!
-//! `cargo bench -p drop-registry` prints one line for each comparison,
+//! `cargo bench -p drop-registry` prints one line for each comparison (or, with `-- NAMES…`, for those
+//! whose WHAT begins with one of the names),
 //!
 //! ```text
 //! bench WHAT peer=PEER mode=MODE ours_ns=… peer_ns=… ratio=…
@@ -8,8 +9,8 @@
 //!
 //! (after WHAT also `size=BYTES`, where the size of the value makes a difference,)
 //! then the counted instructions of each operation, and a table of everything that was measured.
-//! The `ns` are those of the best round, the ratio is the median over all rounds. One thread, no
-//! contention.
+//! The `ns` are those of the best round, the ratio is the median over the quietest rounds (see
+//! [`Figures`]). One thread, no contention.
 //!
 //! # Which figures are the headline
 //! Each operation is measured inlined into the loop and behind a call, in three modes, and all is in
@@ -23,11 +24,15 @@
 //!   makes a locked instruction take 5 cycles instead of some 24. No program locks in such a
 //!   state, and what looks its ledger up cannot, so the ratio is far worse.
 //!
+//! A peer `…-noted` writes down what it holds, without being exact (see `noted`): what a ledger costs
+//! by itself.
+//!
 //! The current ledger is found as in a kernel (see `kernel`); the table also has `Hosted`.
 
 mod instructions;
 mod kernel;
 mod measure;
+mod noted;
 mod operation;
 mod pthread;
 
@@ -38,26 +43,55 @@ use drop_registry::{Ledger, Mutex, RollbackMutex, RwLock, Shared, TrackedHeap};
 
 use instructions::instructions;
 use kernel::Kernel;
-use measure::{Figures, Mode, Shape, compare};
+use measure::{Figures, Mode, Round, Shape, compare};
+use noted::Noted;
 use operation::{FromSlot, Line, Operation};
 use pthread::Pthread;
 
 /// One comparison, in each mode and shape.
-struct Row {
+struct Row<F = Figures> {
     what: &'static str,
     /// The bytes of the value, if they make a difference.
     size: Option<usize>,
     peer: &'static str,
-    figures: Vec<(Mode, Shape, Figures)>,
+    figures: Vec<(Mode, Shape, F)>,
+}
+
+/// What was measured of one comparison so far.
+type Measured = Row<Vec<Round>>;
+
+/// What is asked for.
+#[derive(Clone)]
+struct Plan {
+    /// How often all of it is measured, so that each comparison has rounds from the whole time.
+    passes: usize,
+    /// The rounds of a comparison in one pass.
+    rounds: usize,
+    /// The comparisons, by what they begin with; if empty, all.
+    names: Vec<String>,
+}
+
+impl Plan {
+    fn from_arguments() -> Self {
+        let (flags, names): (Vec<_>, Vec<_>) =
+            std::env::args().skip(1).partition(|argument| argument.starts_with("--"));
+        // `cargo bench` says `--bench`; anything else only wants to know that it runs.
+        let measures = flags.iter().any(|flag| flag == "--bench");
+        let (passes, rounds) = if measures { (20, 30) } else { (1, 3) };
+        Self { passes, rounds, names }
+    }
+
+    fn has(&self, what: &str) -> bool {
+        self.names.is_empty() || self.names.iter().any(|name| what.starts_with(name.as_str()))
+    }
 }
 
 fn main() {
-    // `cargo bench` says `--bench`; anything else only wants to know that it runs.
-    let rounds = if std::env::args().any(|argument| argument == "--bench") { 601 } else { 3 };
+    let plan = Plan::from_arguments();
     let machine = Machine::new();
     // In a task, for `Hosted` is slower outside.
     let measured = machine.spawn(move || {
-        let (kernel, hosted) = (measure::<Kernel>(rounds), measure::<Hosted>(rounds));
+        let (kernel, hosted) = (measure::<Kernel>(&plan), measure::<Hosted>(&plan));
         kernel.iter().for_each(print_headlines);
         println!("\ncpu: {}", processor());
         println!("ledger: {} bytes for each task\n", size_of::<Ledger>());
@@ -69,49 +103,80 @@ fn main() {
     print_instructions();
 }
 
-fn measure<L: TrackedHeap + 'static>(rounds: usize) -> Vec<Row> {
+/// All that was asked for, with the ledgers of `L`.
+fn measure<L: TrackedHeap + 'static>(plan: &Plan) -> Vec<Row> {
+    let mut rows = measure_once::<L>(plan);
+    for _ in 1..plan.passes {
+        for (row, again) in rows.iter_mut().zip(measure_once::<L>(plan)) {
+            for ((.., rounds), (.., more)) in row.figures.iter_mut().zip(again.figures) {
+                rounds.extend(more);
+            }
+        }
+    }
+    rows.into_iter().map(Measured::summed_up).collect()
+}
+
+fn measure_once<L: TrackedHeap + 'static>(plan: &Plan) -> Vec<Measured> {
     let mutex = &Line(Mutex::<u64, L>::new(0));
     let rwlock = &Line(RwLock::<u64, L>::new(1));
     let shared = &Line(Shared::<u64, L>::new(1).unwrap());
     let counted = &Line(FromSlot::<L>::new());
-    vec![
-        row(rounds, "mutex", mutex, "spin", &Line(spin::Mutex::new(0))),
-        row(rounds, "mutex", mutex, "std", &Line(std::sync::Mutex::new(0))),
-        row(rounds, "mutex", mutex, "parking_lot", &Line(parking_lot::Mutex::new(0))),
-        row(rounds, "mutex", mutex, "pthread", &Line(Pthread::new())),
-        row(rounds, "mutex", mutex, "pthread-robust", &Line(Pthread::robust())),
-        row(rounds, "rwlock-read", rwlock, "spin", &Line(spin::RwLock::new(1))),
-        row(rounds, "shared", shared, "arc", &Line(Arc::new(1))),
-        row(rounds, "shared-counted", counted, "arc", &Line(Arc::new(1))),
-        rollback::<1, L>(rounds),
-        rollback::<8, L>(rounds),
-        rollback::<32, L>(rounds),
-        rollback::<128, L>(rounds),
-        rollback::<512, L>(rounds),
-    ]
+    let rows = [
+        row(plan, "mutex", mutex, "spin", &Line(spin::Mutex::new(0))),
+        row(plan, "mutex", mutex, "spin-noted", &Line(Noted(spin::Mutex::new(0)))),
+        row(plan, "mutex", mutex, "std", &Line(std::sync::Mutex::new(0))),
+        row(plan, "mutex", mutex, "parking_lot", &Line(parking_lot::Mutex::new(0))),
+        row(plan, "mutex", mutex, "pthread", &Line(Pthread::new())),
+        row(plan, "mutex", mutex, "pthread-robust", &Line(Pthread::robust())),
+        row(plan, "rwlock-read", rwlock, "spin", &Line(spin::RwLock::new(1))),
+        row(plan, "rwlock-read", rwlock, "spin-noted", &Line(Noted(spin::RwLock::new(1)))),
+        row(plan, "shared", shared, "arc", &Line(Arc::new(1))),
+        row(plan, "shared", shared, "arc-noted", &Line(Noted(Arc::new(1)))),
+        row(plan, "shared-counted", counted, "arc", &Line(Arc::new(1))),
+        rollback::<1, L>(plan),
+        rollback::<8, L>(plan),
+        rollback::<32, L>(plan),
+        rollback::<128, L>(plan),
+        rollback::<512, L>(plan),
+    ];
+    rows.into_iter().flatten().collect()
 }
 
 /// What it costs to be able to go back, for a value of so many words of which one is changed.
-fn rollback<const WORDS: usize, L: TrackedHeap>(rounds: usize) -> Row {
+fn rollback<const WORDS: usize, L: TrackedHeap>(plan: &Plan) -> Option<Measured> {
     let ours = Line(RollbackMutex::<[u64; WORDS], L>::new([0; WORDS]));
     let theirs = Line(Mutex::<[u64; WORDS], L>::new([0; WORDS]));
-    Row { size: Some(8 * WORDS), ..row(rounds, "rollback-mutex", &ours, "mutex", &theirs) }
+    let row = row(plan, "rollback-mutex", &ours, "mutex", &theirs)?;
+    Some(Measured { size: Some(8 * WORDS), ..row })
 }
 
+/// One comparison; nothing if it was not asked for.
 fn row(
-    rounds: usize,
+    plan: &Plan,
     what: &'static str,
     ours: &impl Operation,
     peer: &'static str,
     theirs: &impl Operation,
-) -> Row {
+) -> Option<Measured> {
+    if !plan.has(what) {
+        return None;
+    }
     let mut figures = Vec::new();
     for mode in Mode::ALL {
         for shape in Shape::ALL {
-            figures.push((mode, shape, compare(rounds, mode, shape, ours, theirs)));
+            figures.push((mode, shape, compare(plan.rounds, mode, shape, ours, theirs)));
         }
     }
-    Row { what, size: None, peer, figures }
+    Some(Measured { what, size: None, peer, figures })
+}
+
+impl Measured {
+    fn summed_up(self) -> Row {
+        let Self { what, size, peer, figures } = self;
+        let figures =
+            figures.into_iter().map(|(mode, shape, rounds)| (mode, shape, Figures::of(rounds)));
+        Row { what, size, peer, figures: figures.collect() }
+    }
 }
 
 impl Row {
