@@ -3,6 +3,7 @@
 //! `cargo test --release -p drop-registry --features hosted,planted-bugs --test model`
 
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use drop_registry::planted::{Bug, plant};
@@ -11,6 +12,9 @@ const VARIABLE: &str = "MODEL_PLANTS";
 
 /// How many programs each is looked for in.
 const CASES: &str = "2000";
+
+/// How long they may take: thirty times what they do.
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// Those that so many programs find in seconds. `boundaries` finds all of them: it looks at each
 /// instruction, and does not wait for chance to come there; and settlers die there, without which
@@ -36,29 +40,46 @@ pub(crate) fn plant_from_environment() -> bool {
 
 #[test]
 fn planted_bugs_are_found() {
-    for bug in FOUND {
-        let this = std::env::current_exe().expect("the test runs");
-        let mut child = Command::new(this)
-            .args(["--exact", "random_programs_keep_to_the_model"])
-            .env(VARIABLE, format!("{bug:?}"))
-            .env("PROPTEST_CASES", CASES)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it runs itself");
-        let start = Instant::now();
-        let holds = loop {
-            if let Some(status) = child.try_wait().expect("it is our child") {
-                break status.success();
-            }
-            if start.elapsed() > Duration::from_secs(120) {
-                // Stuck or slow, it has found nothing.
-                child.kill().expect("it is our child");
-                child.wait().expect("it is our child");
-                break true;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        };
-        assert!(!holds, "{bug:?} is not found");
+    let next = Mutex::new(FOUND.into_iter());
+    let missed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some(bug) = { next.lock().unwrap().next() } {
+                    if !is_found(bug) {
+                        missed.lock().unwrap().push(bug);
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(missed.into_inner().unwrap(), [], "not found");
+}
+
+/// Whether the model, in a process of its own, finds the bug.
+fn is_found(bug: Bug) -> bool {
+    let this = std::env::current_exe().expect("the test runs");
+    let mut child = Command::new(this)
+        .args(["--exact", "random_programs_keep_to_the_model"])
+        .env(VARIABLE, format!("{bug:?}"))
+        .env("PROPTEST_CASES", CASES)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it runs itself");
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("it is our child") {
+            println!("{bug:?}: {status} after {:.0} s", start.elapsed().as_secs_f64());
+            return !status.success();
+        }
+        if start.elapsed() > LIMIT {
+            // Stuck or slow, it has found nothing.
+            child.kill().expect("it is our child");
+            child.wait().expect("it is our child");
+            println!("{bug:?}: nothing after {} s", LIMIT.as_secs());
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -170,31 +170,17 @@ impl Task {
     }
 
     fn lock_spinning(&mut self, n: usize) {
-        if self.spinning[n].is_some() {
-            return;
+        if self.spinning[n].is_none() {
+            let lock = &self.world.spinning[n];
+            self.spinning[n] = self.enter(n, || lock.lock(), || lock.try_lock());
         }
-        let lock = &self.world.spinning[n];
-        let answer = if self.may_wait(n) {
-            lock.lock()
-        } else {
-            let Some(answer) = at_once(lock.try_lock()) else { return };
-            answer
-        };
-        self.spinning[n] = self.enter(n, answer);
     }
 
     fn lock_sleeping(&mut self) {
-        if self.sleeping.is_some() {
-            return;
+        if self.sleeping.is_none() {
+            let lock = &self.world.sleeping;
+            self.sleeping = self.enter(MUTEXES - 1, || lock.lock(), || lock.try_lock());
         }
-        let (n, lock) = (MUTEXES - 1, &self.world.sleeping);
-        let answer = if self.may_wait(n) {
-            lock.lock()
-        } else {
-            let Some(answer) = at_once(lock.try_lock()) else { return };
-            answer
-        };
-        self.sleeping = self.enter(n, answer);
     }
 
     fn write(&mut self) {
@@ -202,13 +188,7 @@ impl Task {
             return;
         }
         let lock = &self.world.rwlock;
-        let answer = if self.may_wait(RWLOCK) {
-            lock.write()
-        } else {
-            let Some(answer) = at_once(lock.try_write()) else { return };
-            answer
-        };
-        self.write = self.enter(RWLOCK, answer);
+        self.write = self.enter(RWLOCK, || lock.write(), || lock.try_write());
         if self.write.is_some() {
             self.world.writing[self.number].set(true);
             let nobody_reads = self.world.reading.iter().all(|reads| !reads.get());
@@ -216,11 +196,18 @@ impl Task {
         }
     }
 
-    /// What a lock answers, against the model; and the value as that of a task that changes it.
-    fn enter<G>(&self, lock: usize, answer: Result<G, LockError<G>>) -> Option<G>
+    /// Takes the lock of this place in the order, waiting if it may; with what it answers against the
+    /// model, and the value as that of a task that changes it.
+    fn enter<G>(
+        &self,
+        lock: usize,
+        wait: impl FnOnce() -> LockResult<G>,
+        attempt: impl FnOnce() -> TryLockResult<G>,
+    ) -> Option<G>
     where
         G: Exclusive<Value = Value> + std::ops::DerefMut<Target = Value>,
     {
+        let answer = if self.may_wait(lock) { wait() } else { at_once(attempt())? };
         let told = self.world.told_to_owner(lock);
         let mut guard = match answer {
             Ok(guard) => {
