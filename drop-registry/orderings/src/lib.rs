@@ -8,12 +8,12 @@
 //!
 //! | here | there |
 //! | --- | --- |
-//! | [`Locked`] | a `lock`-prefixed instruction of `arch/x86_64.rs` |
+//! | [`Locked`] | a `lock`-prefixed instruction of `arch/x86_64/window.rs` |
 //! | [`Lock`] | `owner_word.rs`, `raw_lock.rs`, `wait_strategy.rs`: a spinning mutex |
 //! | [`ReadWriteLock`] | `rwlock/` |
 //! | [`Count`] | `shared.rs`: the count, `holder_died`, and who destroys the value |
 //! | [`Place`] | `slot.rs`, `hand_over.rs` |
-//! | [`Ring`] | `channel/ring.rs`, with the windows of `arch/x86_64_turn.rs` |
+//! | [`Ring`] | `channel/ring.rs`, with the windows of `arch/x86_64/turn.rs` |
 //! | [`Queue`] | `wait_queue.rs`: one word of it |
 //! | [`Blocks`] | `heap.rs`: one word of it |
 //!

@@ -4,14 +4,6 @@
 mod x86_64;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::*;
-#[cfg(target_arch = "x86_64")]
-mod x86_64_recovery;
-#[cfg(target_arch = "x86_64")]
-pub(crate) use x86_64_recovery::*;
-#[cfg(target_arch = "x86_64")]
-mod x86_64_turn;
-#[cfg(target_arch = "x86_64")]
-pub(crate) use x86_64_turn::*;
 
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("drop-registry has windows for x86-64 only");

@@ -11,96 +11,12 @@
 //! keeps the protected accesses between the windows.
 #![expect(unsafe_code, reason = "inline assembly")]
 
-use core::arch::{asm, global_asm};
+use core::arch::asm;
 use core::sync::atomic::AtomicU64;
 
-use crate::ledger::{ENTRY_BYTES, LEDGER_BYTES};
+use super::record::{gap, push_entry, record, register_number, window_record, write_entry};
+use crate::ledger::ENTRY_BYTES;
 use crate::{Entry, Ledger, Operations};
-
-// The section exists even in an image that uses no window, so that its bounds always link.
-global_asm!(".pushsection drop_windows,\"aR\",@progbits", ".balign 4", ".popsection");
-
-const _: () = assert!(ENTRY_BYTES == 24 && LEDGER_BYTES == 512);
-
-/// A byte with the encoding number of the register that the compiler chose for operand `$name`:
-/// the assembler compares its printed name with all sixteen.
-macro_rules! register_number {
-    ($name:literal) => {
-        concat!(
-            ".set .Ldrop_register, 0\n",
-            ".irp register,rax,rcx,rdx,rbx,rsp,rbp,rsi,rdi,r8,r9,r10,r11,r12,r13,r14,r15\n",
-            ".ifc \\register,{",
-            $name,
-            "}\n.byte .Ldrop_register\n.endif\n",
-            ".set .Ldrop_register, .Ldrop_register + 1\n",
-            ".endr"
-        )
-    };
-}
-
-/// The window's record: labels 2 (commit), 3 (decided) and 4 (end), the kind, and the registers,
-/// of which those that the kind does not use are left out.
-macro_rules! record {
-    (@bytes $a:literal) => { concat!(register_number!($a), "\n.byte 0xff, 0xff, 0xff") };
-    (@bytes $a:literal, $b:literal) => {
-        concat!(register_number!($a), "\n", register_number!($b), "\n.byte 0xff, 0xff")
-    };
-    // The frame is the window's own: RSP, number 4.
-    (@bytes $a:literal, $b:literal, $c:literal, rsp) => {
-        concat!(
-            register_number!($a), "\n", register_number!($b), "\n", register_number!($c), "\n",
-            ".byte 4"
-        )
-    };
-    (@bytes $a:literal, $b:literal, $c:literal, $d:literal) => {
-        concat!(
-            register_number!($a), "\n", register_number!($b), "\n", register_number!($c), "\n",
-            register_number!($d)
-        )
-    };
-    ($kind:literal, $($register:tt),*) => {
-        concat!(
-            ".pushsection drop_windows,\"aR\",@progbits\n",
-            ".balign 4\n",
-            ".long 2b - .\n.long 3b - .\n.long 4b - .\n",
-            ".byte ", $kind, "\n",
-            record!(@bytes $($register),*), "\n",
-            ".balign 4\n",
-            ".popsection"
-        )
-    };
-}
-
-/// Writes the entry at `{depth}` bytes into `{ledger}`, for the frame at `$frame`, and counts it:
-/// the tail of every window that records.
-macro_rules! push_entry {
-    ($frame:literal) => {
-        concat!(write_entry!($frame), "\nadd qword ptr [{ledger}], 24")
-    };
-    // With the depth to be in `{above}`, for windows that have the register to spare.
-    ($frame:literal, above) => {
-        concat!(write_entry!($frame), "\nmov qword ptr [{ledger}], {above}")
-    };
-}
-
-macro_rules! write_entry {
-    ($frame:literal) => {
-        concat!(
-            "mov qword ptr [{ledger} + {depth}], {resource}\n",
-            "mov qword ptr [{ledger} + {depth} + 8], {operations}\n",
-            "mov qword ptr [{ledger} + {depth} + 16], ",
-            $frame
-        )
-    };
-}
-
-/// What an entry lists that has been erased where it was: see `Entry::GAP`.
-macro_rules! gap {
-    () => {
-        "1"
-    };
-}
-pub(super) use gap;
 
 /// The stack pointer of the function that this is inlined into: what says whose frame acquired a
 /// resource, where the window itself is in a function below.

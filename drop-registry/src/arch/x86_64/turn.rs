@@ -8,7 +8,7 @@
 use core::arch::naked_asm;
 use core::sync::atomic::AtomicU64;
 
-use super::x86_64::gap;
+use super::record::{gap, window_record};
 use crate::{Entry, Ledger, Operations};
 
 /// A word, and the number of its turn: they change together.
@@ -17,22 +17,6 @@ use crate::{Entry, Ledger, Operations};
 pub(crate) struct Turn {
     pub(crate) word: AtomicU64,
     pub(crate) number: AtomicU64,
-}
-
-/// The window's record: as `record!` in `x86_64`, with the registers by their numbers.
-macro_rules! record {
-    ($kind:literal, $registers:literal) => {
-        concat!(
-            ".pushsection drop_windows,\"aR\",@progbits\n",
-            ".balign 4\n",
-            ".long 2b - .\n.long 3b - .\n.long 4b - .\n",
-            ".byte ",
-            $kind,
-            ", ",
-            $registers,
-            "\n.balign 4\n.popsection"
-        )
-    };
 }
 
 /// Sets the word of a turn that has none, and erases the entry, which may be anywhere in the ledger:
@@ -62,7 +46,7 @@ pub(crate) unsafe extern "C" fn give(
         "2: jne 5f",
         concat!("3: mov qword ptr [rsi], ", gap!()),
         "4:",
-        record!("1", "6, 0xff, 0xff, 0xff"),
+        window_record!("1", ".byte 6, 0xff, 0xff, 0xff"),
         // Nothing since has changed the flags.
         "5: sete al",
         "pop rbx",
@@ -111,7 +95,7 @@ pub(crate) unsafe extern "C" fn receive(
         "lea r10, [r10 + 24]",
         "mov qword ptr [r8], r10",
         "4:",
-        record!("0", "6, 9, 8, 11"),
+        window_record!("0", ".byte 6, 9, 8, 11"),
         "5: sete al",
         "pop rbx",
         ".cfi_adjust_cfa_offset -8",
