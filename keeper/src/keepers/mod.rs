@@ -1,11 +1,14 @@
 //! All keepers of one kernel.
 
 mod act;
+mod inherit;
 mod kill;
 mod places;
 mod post_mortem;
 mod recover;
+mod ruling;
 mod seat;
+mod settling;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
