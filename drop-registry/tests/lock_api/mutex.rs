@@ -1,0 +1,71 @@
+//! Our mutex in `lock_api`'s hands.
+
+use drop_registry::LockError;
+use drop_registry::hosted::{Machine, Stop, yield_now};
+
+use crate::{Ours, die_with, ends_the_program, kill, run};
+
+#[test]
+fn a_lock_of_ours_works_for_users_of_lock_api() {
+    static COUNTER: Ours<u64> = Ours::new(0);
+    let mut machine = Machine::new();
+    let done = run(&mut machine, || {
+        *COUNTER.lock() += 1;
+        let held = COUNTER.lock();
+        assert!(COUNTER.is_locked() && COUNTER.try_lock().is_none());
+        drop(held);
+        *COUNTER.try_lock().expect("it is free") += 1;
+    });
+    assert_eq!(done, Stop::Finished);
+    assert!(!COUNTER.is_locked());
+}
+
+#[test]
+fn after_a_death_lock_api_is_refused_until_somebody_has_recovered_the_value() {
+    static LOCK: Ours<u64> = Ours::new(1);
+    let mut machine = Machine::new();
+    let settled = kill(&mut machine, || {
+        let mut held = LOCK.lock();
+        *held = 2;
+        yield_now();
+        drop(held);
+    });
+    assert_eq!(settled, 1);
+    for _ in 0..2 {
+        assert_eq!(run(&mut machine, || assert!(LOCK.try_lock().is_none())), Stop::Finished);
+        assert!(ends_the_program(&mut machine, || drop(LOCK.lock())));
+        assert!(!LOCK.is_locked(), "who was refused holds the lock");
+    }
+    let recovered = run(&mut machine, || {
+        let Err(LockError::OwnerDied(died)) = drop_registry::lock_api::lock(&LOCK) else {
+            panic!("not told");
+        };
+        assert_eq!(*died.peek(), 2);
+        drop(died.replace(5));
+        assert_eq!(*LOCK.lock(), 5);
+    });
+    assert_eq!(recovered, Stop::Finished);
+}
+
+#[test]
+fn what_nobody_recovered_is_refused_for_good() {
+    static LOCK: Ours<u64> = Ours::new(1);
+    let mut machine = Machine::new();
+    die_with(&mut machine, || LOCK.lock());
+    let given_up = run(&mut machine, || {
+        drop(drop_registry::lock_api::lock(&LOCK));
+        assert!(matches!(drop_registry::lock_api::lock(&LOCK), Err(LockError::NotRecoverable)));
+    });
+    assert_eq!(given_up, Stop::Finished);
+    assert!(ends_the_program(&mut machine, || drop(LOCK.lock())));
+}
+
+#[test]
+fn a_second_lock_by_the_same_task_is_a_panic_and_not_a_deadlock() {
+    static LOCK: Ours<u64> = Ours::new(1);
+    let mut machine = Machine::new();
+    assert!(ends_the_program(&mut machine, || {
+        let _held = LOCK.lock();
+        drop(LOCK.lock());
+    }));
+}
