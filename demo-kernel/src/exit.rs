@@ -13,12 +13,12 @@ pub(crate) enum ExitStatus {
     Failure = 0x11,
 }
 
-/// Begins anew from the firmware, with the memory as it is: by the chipset's reset control register,
-/// port 0xcf9 (Intel 9 Series Chipset Family PCH datasheet, 13.7.5).
+/// Begins anew from the firmware, with the memory as it is: by the chipset's reset control
+/// register, port 0xcf9 (Intel 9 Series Chipset Family PCH datasheet, 13.7.5).
 pub(crate) fn reset() -> ! {
     interrupts::disable();
-    // SAFETY: the machine ends with this; nothing is lost that is wanted. First "system reset", then
-    // with the bit that sets it off.
+    // SAFETY: the machine ends with this; nothing is lost that is wanted. First "system reset",
+    // then with the bit that sets it off.
     unsafe {
         Port::new(0xcf9).write(0x02_u8);
         Port::new(0xcf9).write(0x06_u8);

@@ -47,11 +47,11 @@ pub(crate) const CAPACITY: Capacity =
 pub(crate) struct Kernel;
 
 // SAFETY: a seized task is `Frozen` or `Held`, which the scheduler never runs, and stays so until
-// `resume` makes it ready, or `restart` begins another life of its slot; with one CPU there is nobody
-// to wait for, since whoever runs a keeper is not running the task, whose registers are all in its
-// record. The ledger and the stack are those of the same record. Nobody else seizes. Stacks return to
-// the pool only in `retire` and `restart`, which reset the ledger. Each of these is one step, with
-// interrupts off.
+// `resume` makes it ready, or `restart` begins another life of its slot; with one CPU there is
+// nobody to wait for, since whoever runs a keeper is not running the task, whose registers are all
+// in its record. The ledger and the stack are those of the same record. Nobody else seizes. Stacks
+// return to the pool only in `retire` and `restart`, which reset the ledger. Each of these is one
+// step, with interrupts off.
 unsafe impl Platform for Kernel {
     fn now(&self) -> u64 {
         timer::now()
@@ -182,7 +182,8 @@ pub(crate) fn answer(token: Token, verdict: Verdict) -> Result<(), TooLate> {
     KEEPERS.get().ok_or(TooLate)?.answer(token, verdict)
 }
 
-/// Says that the kernel is to end by a keeper's verdict, and who judges whether it is the right one.
+/// Says that the kernel is to end by a keeper's verdict, and who judges whether it is the right
+/// one.
 pub(crate) fn expect_panic(judge: fn(&Report) -> bool) {
     EXPECTED_PANIC.call_once(|| judge);
 }
@@ -294,8 +295,8 @@ fn serve(keeper: usize) {
     }
 }
 
-/// Logs a report, and keeps it for a scenario to read. It is large, and so is what this takes of the
-/// stack.
+/// Logs a report, and keeps it for a scenario to read. It is large, and so is what this takes of
+/// the stack.
 #[cold]
 fn publish(report: &Report) {
     // Writing to the log cannot fail.

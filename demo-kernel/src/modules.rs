@@ -1,7 +1,7 @@
 //! Modules: images that are loaded once the kernel runs, with unwind tables of their own.
 //!
-//! There is room for one, which is loaded once. Its pages are mapped twice: here to be executed, and
-//! where the kernel's own variables are, to be written before that.
+//! There is room for one, which is loaded once. Its pages are mapped twice: here to be executed,
+//! and where the kernel's own variables are, to be written before that.
 #![expect(unsafe_code, reason = "maps and fills the memory of code")]
 
 use core::cell::UnsafeCell;

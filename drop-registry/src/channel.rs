@@ -1,5 +1,5 @@
-//! A queue of things to own, from task to task, that no death loses one of or blocks: a [ring](ring)
-//! of what is to be owned, and those who wait for room in it, or for an item.
+//! A queue of things to own, from task to task, that no death loses one of or blocks: a
+//! [ring](ring) of what is to be owned, and those who wait for room in it, or for an item.
 #![expect(unsafe_code, reason = "finds the current ledger, and promises what a ring bears")]
 
 mod error;

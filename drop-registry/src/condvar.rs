@@ -11,12 +11,12 @@ use crate::{
 ///
 /// A notified task that is killed before it has acted on it does not take the notification with
 /// it: another waiter gets that. What "acted" means depends on how it waits.
-/// - In [`wait_until`](Self::wait_until) it is to have found what it waits for, and to have unlocked
-///   again: whenever the task dies until then, another one is woken, and if the lock's owner died
-///   by that, is told so. Use this one.
-/// - In [`wait`](Self::wait), which is that of `std::sync::Condvar`, it is to have returned with the
-///   lock. A task that is killed after that dies as the lock's owner, and whoever locks next and
-///   is told of it should notify the others: this type no longer knows.
+/// - In [`wait_until`](Self::wait_until) it is to have found what it waits for, and to have
+///   unlocked again: whenever the task dies until then, another one is woken, and if the lock's
+///   owner died by that, is told so. Use this one.
+/// - In [`wait`](Self::wait), which is that of `std::sync::Condvar`, it is to have returned with
+///   the lock. A task that is killed after that dies as the lock's owner, and whoever locks next
+///   and is told of it should notify the others: this type no longer knows.
 ///
 /// Notifying need not be done with the lock held. A task that is killed between its change and its
 /// notification has notified nobody, unless it does both by
@@ -136,8 +136,8 @@ impl<L: Parker, const WORDS: usize> Condvar<L, WORDS> {
         self.waiters.wake_all()
     }
 
-    /// Makes a change, typically under the lock, and wakes one waiter: also if the task dies as soon
-    /// as it has made it.
+    /// Makes a change, typically under the lock, and wakes one waiter: also if the task dies as
+    /// soon as it has made it.
     ///
     /// # Errors
     /// If the task's ledger is full; nothing has happened then.

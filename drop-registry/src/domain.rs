@@ -10,8 +10,8 @@ use crate::{Entry, Operations, WindowTable};
 ///
 /// A ledger is ordinary memory, and a kernel that has gone wrong may have written anything into it.
 /// So an entry is believed only if it fits: its operations must be some (they stand among the
-/// image's constants, and are known by a tag that nothing else has), and the resource must lie, with all of
-/// its extent, where resources can be. What does not fit is told of as
+/// image's constants, and are known by a tag that nothing else has), and the resource must lie,
+/// with all of its extent, where resources can be. What does not fit is told of as
 /// [`Outcome::Refused`](crate::Outcome::Refused), and left alone.
 ///
 /// What fits and is false cannot be seen: an entry that was made to list some other place of the

@@ -13,8 +13,8 @@ use crate::{Ledger, Operations};
 /// The layout is what the windows write: `repr(C)`, 24 bytes.
 #[repr(C)]
 pub struct Entry {
-    /// The lock word, the count, the block; [`Entry::GAP`] in an entry that has been erased, and null
-    /// in those beyond the last.
+    /// The lock word, the count, the block; [`Entry::GAP`] in an entry that has been erased, and
+    /// null in those beyond the last.
     pub(crate) resource: AtomicPtr<()>,
     /// A `&'static Operations`.
     pub(crate) operations: AtomicPtr<Operations>,
@@ -39,8 +39,8 @@ impl Entry {
     /// even.
     const ESCAPED: u64 = 1;
 
-    /// Set in `frame` once a meter has seen it: whoever acquires anew writes it anew. Stack pointers
-    /// where entries are made are multiples of four at least.
+    /// Set in `frame` once a meter has seen it: whoever acquires anew writes it anew. Stack
+    /// pointers where entries are made are multiples of four at least.
     const SEEN: u64 = 2;
 
     /// What is held, unless the entry [is vacant](Self::is_vacant).
@@ -55,14 +55,15 @@ impl Entry {
         self.resource().addr() <= Self::GAP.addr()
     }
 
-    /// Where it is. Boxes and obligations stand in the ledger under marked addresses, so this is not
-    /// always what [`Entry::resource`] holds.
+    /// Where it is. Boxes and obligations stand in the ledger under marked addresses, so this is
+    /// not always what [`Entry::resource`] holds.
     pub fn place(&self) -> *mut () {
         Marked::plain(self.resource())
     }
 
-    /// How to let go of it, as it stands there: not to be followed before a domain has seen it, since
-    /// somebody may have written over the ledger. See [`Domain::operations`](crate::Domain::operations).
+    /// How to let go of it, as it stands there: not to be followed before a domain has seen it,
+    /// since somebody may have written over the ledger. See
+    /// [`Domain::operations`](crate::Domain::operations).
     pub fn operations(&self) -> *const Operations {
         self.operations.load(Ordering::Relaxed)
     }

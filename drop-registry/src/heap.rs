@@ -145,7 +145,8 @@ impl Heap {
         Self { base: memory.bytes.get().cast(), chunks: &memory.chunks }
     }
 
-    /// Takes a block, and records it, under this mark, in the same window as the frame's at stack pointer `frame`.
+    /// Takes a block, and records it, under this mark, in the same window as the frame's at stack
+    /// pointer `frame`.
     ///
     /// # Errors
     /// If there is none, or the ledger is full; nothing is taken or recorded then.

@@ -155,8 +155,8 @@ impl Ledger {
         self.resolution.store(0, Ordering::Relaxed);
     }
 
-    /// Makes the ledger that of a running task again, from outside: with `len` entries, of which the
-    /// last is held, and nothing above it; waiting for `waiting`, and in no window.
+    /// Makes the ledger that of a running task again, from outside: with `len` entries, of which
+    /// the last is held, and nothing above it; waiting for `waiting`, and in no window.
     ///
     /// It may be stopped at any instruction and called again.
     pub(crate) fn go_on_with(&self, len: usize, waiting: *mut ()) {
@@ -227,8 +227,8 @@ impl Ledger {
         if depth < FULL { Ok(depth) } else { Err(LedgerFull) }
     }
 
-    /// The entry at `place`, where a guard has written it for `resource`, if it is this ledger's last
-    /// and has not been moved since: as it is if guards are dropped in order.
+    /// The entry at `place`, where a guard has written it for `resource`, if it is this ledger's
+    /// last and has not been moved since: as it is if guards are dropped in order.
     ///
     /// All that it loads has not been stored for a while, and no load has to wait for another.
     ///
@@ -294,8 +294,8 @@ impl Ledger {
             .expect("a tracked handle is dropped by the task that has it")
     }
 
-    /// As [`Ledger::own`], for a guard of a resource that the task may hold several times: the entry
-    /// at `place`, where the guard has written it, unless entries have been moved.
+    /// As [`Ledger::own`], for a guard of a resource that the task may hold several times: the
+    /// entry at `place`, where the guard has written it, unless entries have been moved.
     ///
     /// # Panics
     /// As [`Ledger::own`].

@@ -25,10 +25,10 @@ use crate::{
 /// sleep.
 ///
 /// When a task dies holding it, [`settle`](crate::settle) frees it and marks it. The next to lock
-/// it gets [`LockError::OwnerDied`](crate::LockError::OwnerDied), which holds the lock but shows the value only as far as its
-/// type allows, because the write that was going on may have stopped half-way. The protocol is
-/// that of POSIX robust mutexes (`pthread_mutex_consistent(3p)`), with `ENOTRECOVERABLE` as
-/// [`LockError::NotRecoverable`](crate::LockError::NotRecoverable).
+/// it gets [`LockError::OwnerDied`](crate::LockError::OwnerDied), which holds the lock but shows
+/// the value only as far as its type allows, because the write that was going on may have stopped
+/// half-way. The protocol is that of POSIX robust mutexes (`pthread_mutex_consistent(3p)`), with
+/// `ENOTRECOVERABLE` as [`LockError::NotRecoverable`](crate::LockError::NotRecoverable).
 ///
 /// ```
 /// # use core::ptr::NonNull;
@@ -86,7 +86,8 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
     /// Takes the lock, waiting for it if need be.
     ///
     /// # Errors
-    /// [`LockError`](crate::LockError) says each; of these [`LockError::OwnerDied`](crate::LockError::OwnerDied) holds the lock.
+    /// [`LockError`](crate::LockError) says each; of these
+    /// [`LockError::OwnerDied`](crate::LockError::OwnerDied) holds the lock.
     #[inline(always)]
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T, L, R>> {
         self.lock_as::<TellNext>()

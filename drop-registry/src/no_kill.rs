@@ -39,11 +39,11 @@ fn stop_if_allowed<L: KillSwitch>() {
     }
 }
 
-/// A section in which the task is not killed, until this is dropped: the kill waits for its end, but
-/// not for ever; the keeper says how long. A fault is not kept waiting.
+/// A section in which the task is not killed, until this is dropped: the kill waits for its end,
+/// but not for ever; the keeper says how long. A fault is not kept waiting.
 ///
-/// It is an entry of the task's ledger like all that it holds, so sections nest, and the keeper counts
-/// them from outside.
+/// It is an entry of the task's ledger like all that it holds, so sections nest, and the keeper
+/// counts them from outside.
 ///
 /// ```
 /// # use core::ptr::NonNull;

@@ -23,10 +23,10 @@ use crate::{CurrentLedger, Outcome, ResourceKind, WaitError, WaitStrategy};
 /// is forgotten: nobody looks at it, and what it owned is leaked, unless a ledger lists it.
 ///
 /// Of the death of a task that *used* the value nobody is told here, and nobody need be. For the
-/// others it is one that stands still in the middle of what it does, which a `Sync` value has to bear;
-/// and no death gives anybody the value for himself, since nothing counts who uses it. Whatever has
-/// the `Once` in it and does count ([`Shared`](crate::Shared), [`RwLock`](crate::RwLock)) tells of
-/// the death before it gives out a `&mut`, or drops it.
+/// others it is one that stands still in the middle of what it does, which a `Sync` value has to
+/// bear; and no death gives anybody the value for himself, since nothing counts who uses it.
+/// Whatever has the `Once` in it and does count ([`Shared`](crate::Shared),
+/// [`RwLock`](crate::RwLock)) tells of the death before it gives out a `&mut`, or drops it.
 ///
 /// ```
 /// # use core::ptr::NonNull;

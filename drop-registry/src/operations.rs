@@ -192,8 +192,8 @@ pub struct Operations {
     /// that wrote it is frozen for good, and its pending window has been resolved. (What is known
     /// of the resource for certain is that its [extent](Self::extent) lies in the domain.)
     pub release: unsafe fn(&Ledger, &Entry) -> Outcome,
-    /// Drops and frees, or mends, what `release` left [`Outcome::Orphaned`]. Runs in the keeper's own time:
-    /// it may allocate and take locks.
+    /// Drops and frees, or mends, what `release` left [`Outcome::Orphaned`]. Runs in the keeper's
+    /// own time: it may allocate and take locks.
     ///
     /// # Safety
     /// As `release`, which returned [`Outcome::Orphaned`] for this entry; and only once.
@@ -241,8 +241,8 @@ impl Operations {
     }
 }
 
-/// [`Operations::reclaim`] for what owns no memory, and so is never orphaned: an entry that is all the
-/// same is damaged.
+/// [`Operations::reclaim`] for what owns no memory, and so is never orphaned: an entry that is all
+/// the same is damaged.
 pub(crate) fn nothing_to_reclaim(_: &Entry) -> Outcome {
     Outcome::Refused
 }

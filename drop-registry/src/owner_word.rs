@@ -249,8 +249,8 @@ impl OwnerWord {
     }
 }
 
-/// Takes what was forgotten, so many times, out of the calling task's ledger, which is to list it: for
-/// a resource with a count that is destroyed.
+/// Takes what was forgotten, so many times, out of the calling task's ledger, which is to list it:
+/// for a resource with a count that is destroyed.
 ///
 /// # Panics
 /// If it does not list it so often; as [`OwnerWord::retire`].

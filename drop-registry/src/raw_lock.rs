@@ -132,8 +132,8 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> RawLock<L, R> {
         })
     }
 
-    /// Takes the lock, waiting for it if need be, with the guard that `guard` makes of the place where
-    /// it is listed.
+    /// Takes the lock, waiting for it if need be, with the guard that `guard` makes of the place
+    /// where it is listed.
     ///
     /// # Safety
     /// `D` is right for what the task is going to do.

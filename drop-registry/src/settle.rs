@@ -40,8 +40,8 @@ pub struct Settled {
     ///
     /// It is known by the stack pointer: [`frame`](Self::frame) lies below that of the dead task.
     /// - `true`: the frame is gone, if the task had one stack. The frame is the one that this
-    ///   crate's functions were inlined into. A wrapper that is not inlined itself is that frame, and
-    ///   has returned when its caller uses the handle: so are `lock_api`'s in a build without
+    ///   crate's functions were inlined into. A wrapper that is not inlined itself is that frame,
+    ///   and has returned when its caller uses the handle: so are `lock_api`'s in a build without
     ///   optimisation.
     /// - `false`: the frame is there; or it is gone, and another lies in its place.
     ///
@@ -59,9 +59,9 @@ const RESOLVED: u64 = 1;
 /// Gives up everything that a dead task holds, innermost first, and tells `each` of it.
 ///
 /// Allocates nothing, takes no lock, waits for nobody; the steps are bounded by the capacity of a
-/// ledger, the length of the window table, and the number of ranges in the domain. A word that other
-/// tasks change at that moment (a semaphore's count, the heap's bits, a queue's) is exchanged again
-/// if one of them was quicker: that is lock-free, but not bounded by itself.
+/// ledger, the length of the window table, and the number of ranges in the domain. A word that
+/// other tasks change at that moment (a semaphore's count, the heap's bits, a queue's) is exchanged
+/// again if one of them was quicker: that is lock-free, but not bounded by itself.
 ///
 /// A settler that dies between giving a resource up and telling of it has given it up; the report
 /// of that one entry is lost. What is refused or quarantined is told of first.
@@ -87,8 +87,8 @@ pub unsafe fn settle(
 /// As [`settle`], for the entries from number `first` on.
 ///
 /// # Safety
-/// As [`settle`]; but if it is the entry after a recovery point, the task may execute again once that
-/// recovery has come to its end.
+/// As [`settle`]; but if it is the entry after a recovery point, the task may execute again once
+/// that recovery has come to its end.
 pub(crate) unsafe fn settle_from(
     first: usize,
     task: &FrozenTask<'_>,
@@ -196,8 +196,8 @@ pub(crate) unsafe fn reclaim_from(
 ///
 /// # Safety
 /// `settler` is frozen for good, and died in [`settle`] or [`reclaim`] of this ledger; the
-/// conditions of [`settle`] hold for it. It is the latest settler to have died in it, and nobody has
-/// settled on since: a window that was resolved once must not be resolved again.
+/// conditions of [`settle`] hold for it. It is the latest settler to have died in it, and nobody
+/// has settled on since: a window that was resolved once must not be resolved again.
 pub unsafe fn take_over(settler: &FrozenTask<'_>, ledger: &Ledger, domain: &Domain<'_>) {
     match domain.windows().pending(settler.registers()) {
         _ if planted!(NoTakeOver) => {}

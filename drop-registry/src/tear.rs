@@ -30,21 +30,21 @@ pub unsafe trait DropAfterTear: Send {}
 ///
 /// A value without interior mutability is: whoever reads it changes nothing. So is an atomic, which
 /// changes at once, and a lock of this crate, which tells of a death by itself. A lock of another
-/// crate is not: a reader that dies while it holds that leaves the value behind it half-written, and
-/// `&mut` and drop do not ask the lock.
+/// crate is not: a reader that dies while it holds that leaves the value behind it half-written,
+/// and `&mut` and drop do not ask the lock.
 ///
 /// It is for [`RwLock::new_untorn`](crate::RwLock::new_untorn).
 ///
 /// # Safety
-/// Whatever a shared reference to a value of the type lets safe code change, in the value or in what
-/// it owns, changes by one instruction at a time; and with any number of these executed and no more,
-/// the value may be used through `&mut`, and dropped.
+/// Whatever a shared reference to a value of the type lets safe code change, in the value or in
+/// what it owns, changes by one instruction at a time; and with any number of these executed and no
+/// more, the value may be used through `&mut`, and dropped.
 pub unsafe trait UntornByReaders {}
 
 macro_rules! untorn {
     ($($type:ty),* $(,)?) => {
-        // SAFETY: plain values have nothing that a shared reference changes; an atomic has one word,
-        // any of whose values may be there.
+        // SAFETY: plain values have nothing that a shared reference changes; an atomic has one
+        // word, any of whose values may be there.
         $(unsafe impl UntornByReaders for $type {})*
     };
 }
@@ -81,6 +81,6 @@ unsafe impl<T: UntornByReaders> UntornByReaders for [T] {}
 unsafe impl<T: UntornByReaders, const N: usize> UntornByReaders for [T; N] {}
 // SAFETY: whether there is a value does not change through a shared reference.
 unsafe impl<T: UntornByReaders> UntornByReaders for Option<T> {}
-// SAFETY: the settlement leaves its mark before the lock comes free, and `get_mut` and drop look for
-// that.
+// SAFETY: the settlement leaves its mark before the lock comes free, and `get_mut` and drop look
+// for that.
 unsafe impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> UntornByReaders for Mutex<T, L, R> {}

@@ -312,8 +312,8 @@ impl<L: Parker, const WORDS: usize> WaitQueue<L, WORDS> {
         }
     }
 
-    /// The bits of word `number` that are some task's. No other is ever set, unless by a wild write;
-    /// but nobody is to unpark a task that there cannot be.
+    /// The bits of word `number` that are some task's. No other is ever set, unless by a wild
+    /// write; but nobody is to unpark a task that there cannot be.
     const fn tasks_in(number: usize) -> u64 {
         match L::TASKS.saturating_sub(number * TASKS_PER_WORD) {
             0 => 0,

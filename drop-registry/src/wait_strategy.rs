@@ -28,7 +28,8 @@ pub trait WaitStrategy<L: CurrentLedger>: sealed::Sealed {
     /// Whether waiters sleep, and so are to be told when it is worth looking again.
     const SLEEPS: bool;
 
-    /// Calls `attempt` until it returns something. `frame` is the stack pointer of whose wait it is.
+    /// Calls `attempt` until it returns something. `frame` is the stack pointer of whose wait it
+    /// is.
     ///
     /// # Errors
     /// What `attempt` returns; or if waiting takes an entry, and the task's ledger is full.
@@ -73,7 +74,8 @@ pub trait WaitStrategy<L: CurrentLedger>: sealed::Sealed {
     /// name the dead task is not touched.
     ///
     /// # Safety
-    /// As [`Operations::release`](crate::Operations::release); the entry lists the word of a lock of this strategy.
+    /// As [`Operations::release`](crate::Operations::release); the entry lists the word of a lock
+    /// of this strategy.
     unsafe fn release<D: OnDeath>(ledger: &Ledger, entry: &Entry) -> Outcome;
 }
 

@@ -12,9 +12,9 @@ use crate::{KeeperId, Orders, PostError, Report, Token};
 /// A stopped task before its keeper.
 ///
 /// Nothing that the task holds has been given up yet. As long as that is so, the task can be mended
-/// and [resumed](crate::Verdict::Resume). Whoever knows that it is dead calls [`settle`](Self::settle),
-/// and sees then its frames and what became of what they held; if it is not called, it is done after
-/// the verdict.
+/// and [resumed](crate::Verdict::Resume). Whoever knows that it is dead calls
+/// [`settle`](Self::settle), and sees then its frames and what became of what they held; if it is
+/// not called, it is done after the verdict.
 ///
 /// ```
 /// use keeper::{Case, Policy, Verdict};
@@ -95,8 +95,9 @@ impl<'c> Case<'c> {
         self.report
     }
 
-    /// Takes out the token of this case, by which the verdict can be given later, by anybody, within
-    /// so many ticks. The policy then returns [`Verdict::Deferred`](crate::Verdict::Deferred).
+    /// Takes out the token of this case, by which the verdict can be given later, by anybody,
+    /// within so many ticks. The policy then returns
+    /// [`Verdict::Deferred`](crate::Verdict::Deferred).
     ///
     /// `None` if it has been taken out before, or if as many cases are deferred as there was to be
     /// room for.
@@ -107,8 +108,8 @@ impl<'c> Case<'c> {
     }
 
     /// As [`defer`](Self::defer), for a policy that means to answer by itself, with
-    /// [`Orders::answer`], when it rules on another task, or is told of one's end. Returns whether it
-    /// may.
+    /// [`Orders::answer`], when it rules on another task, or is told of one's end. Returns whether
+    /// it may.
     pub fn keep_open(&mut self, ticks: u64) -> bool {
         let deferring = self.desk.keep_open(&mut self.open);
         if deferring {

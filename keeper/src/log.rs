@@ -8,9 +8,9 @@ use core::sync::atomic::{AtomicUsize, Ordering, compiler_fence};
 ///
 /// What lies beyond the length is always some value, never nothing, so there are no bytes that are
 /// none of `T`. An item is written first and counted then. So one whose writer died over it is not
-/// there, or whole. One that is being *replaced* may be of the old and of the new in part: that is for
-/// types of which every such mixture is a value, whose fields are numbers, enums without fields, and
-/// options of these; and whoever goes on replaces it again.
+/// there, or whole. One that is being *replaced* may be of the old and of the new in part: that is
+/// for types of which every such mixture is a value, whose fields are numbers, enums without
+/// fields, and options of these; and whoever goes on replaces it again.
 pub struct Log<T, const N: usize> {
     items: [T; N],
     len: AtomicUsize,
@@ -28,8 +28,8 @@ impl<T: Copy, const N: usize> Log<T, N> {
         let len = *self.len.get_mut();
         let Some(place) = self.items.get_mut(len) else { return false };
         *place = item;
-        // Release: the item is there for whoever sees it counted. They see it because the writer has
-        // been frozen, so the order of its stores is what counts, and the compiler keeps that.
+        // Release: the item is there for whoever sees it counted. They see it because the writer
+        // has been frozen, so the order of its stores is what counts, and the compiler keeps that.
         self.len.store(len + 1, Ordering::Release);
         true
     }

@@ -3,9 +3,9 @@
 //! KeyKOS has meter keepers: a domain runs as long as its meter has time left, and then its meter's
 //! keeper is called. Here expiry is a fault, which the task's keeper rules on like on any other.
 //!
-//! A kernel's timer calls [`Keepers::charge`](crate::Keepers::charge) at each tick, for the task that it
-//! interrupted, and for those that wait or are ready if they hold locks. So a meter knows no less than
-//! a tick.
+//! A kernel's timer calls [`Keepers::charge`](crate::Keepers::charge) at each tick, for the task
+//! that it interrupted, and for those that wait or are ready if they hold locks. So a meter knows
+//! no less than a tick.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -37,16 +37,16 @@ pub struct Meter {
 pub struct CpuBudget {
     /// How many ticks it may run in a period.
     pub ticks: u64,
-    /// How many ticks a period lasts. The next one begins with the first tick that the task is charged
-    /// for after the end of the last, with nothing used.
+    /// How many ticks a period lasts. The next one begins with the first tick that the task is
+    /// charged for after the end of the last, with nothing used.
     pub period: u64,
 }
 
 /// How long a lock may be held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HoldBudget {
-    /// How many ticks the lock may be held that the task has held longest. It is counted from the first
-    /// tick that found the lock held.
+    /// How many ticks the lock may be held that the task has held longest. It is counted from the
+    /// first tick that found the lock held.
     pub ticks: u64,
     /// Whether it may be held for longer as long as nobody waits for it.
     pub only_if_waited_for: bool,
@@ -55,7 +55,8 @@ pub struct HoldBudget {
 /// Without a budget.
 const UNLIMITED: u64 = u64::MAX;
 
-/// The meter of the tasks of one number. All uses are relaxed: numbers, which the timer's trap writes.
+/// The meter of the tasks of one number. All uses are relaxed: numbers, which the timer's trap
+/// writes.
 #[derive(Debug)]
 pub(crate) struct Gauge {
     cpu_ticks: AtomicU64,

@@ -42,10 +42,10 @@ impl<'k> Orders<'k> {
         self.0.kill(task)
     }
 
-    /// Takes back a kill of the task that is posted, and to which its keeper has not come; one that is put
-    /// off to a safepoint stays until it is due. For a policy that has the
-    /// task before it anyway, since that died by itself before it was killed: what it rules now is not
-    /// to be overruled by a kill that is over.
+    /// Takes back a kill of the task that is posted, and to which its keeper has not come; one that
+    /// is put off to a safepoint stays until it is due. For a policy that has the task before it
+    /// anyway, since that died by itself before it was killed: what it rules now is not to be
+    /// overruled by a kill that is over.
     pub fn withdraw_kill(&self, task: TaskId) {
         self.0.withdraw_kill(task);
     }
@@ -60,8 +60,8 @@ impl<'k> Orders<'k> {
     }
 
     /// Takes back a [`RestartAfter`](Verdict::RestartAfter) whose time has not come: the case is
-    /// [kept open](crate::Case::keep_open) instead, for so many ticks from now. Returns whether there
-    /// was one.
+    /// [kept open](crate::Case::keep_open) instead, for so many ticks from now. Returns whether
+    /// there was one.
     pub fn recall(&self, task: TaskId, ticks: u64) -> bool {
         self.0.recall(task, ticks)
     }

@@ -1,9 +1,9 @@
 //! Tasks that watch each other: monitors, links, and waiting for an end.
 //!
-//! A *monitor* tells one task of the end of another's life. A *link* ties two together: if one of them
-//! dies, the other one is killed. Both are Erlang's, and both are of lives, not of tasks: they end with
-//! the life that they are of, also if that is restarted. A life is over for its peers as soon as what it
-//! held has been given up: nobody waits until it is decided what comes after it.
+//! A *monitor* tells one task of the end of another's life. A *link* ties two together: if one of
+//! them dies, the other one is killed. Both are Erlang's, and both are of lives, not of tasks: they
+//! end with the life that they are of, also if that is restarted. A life is over for its peers as
+//! soon as what it held has been given up: nobody waits until it is decided what comes after it.
 //!
 //! There is a bit for each pair of tasks and each of these, so there is room for all of them, and
 //! whoever tells an end neither allocates nor waits.
@@ -146,8 +146,8 @@ impl Peers {
         self.meet(tasks)?;
         set();
         for task in tasks {
-            // After the bits: whoever ended before this is seen here, and whoever ends after it sees
-            // them.
+            // After the bits: whoever ended before this is seen here, and whoever ends after it
+            // sees them.
             if let Some(end) = self.end_of(task) {
                 clear();
                 return Err(PeerError::Ended(task, end));
@@ -191,8 +191,8 @@ impl<P: Platform> Keepers<P> {
     /// [`next_end`](Self::next_end).
     ///
     /// # Errors
-    /// If there is no room for such tasks; if one of those lives is over; if they are the same task.
-    /// An id of a life that has not begun is believed.
+    /// If there is no room for such tasks; if one of those lives is over; if they are the same
+    /// task. An id of a life that has not begun is believed.
     pub fn monitor(&self, watcher: TaskId, task: TaskId) -> Result<(), PeerError> {
         let set = || self.peers.watchers.insert(task.index, watcher.index);
         let clear = || self.demonitor(watcher, task);
@@ -205,9 +205,9 @@ impl<P: Platform> Keepers<P> {
         self.peers.news.remove(watcher.index, task.index);
     }
 
-    /// The life of a monitored task that has ended, and that `watcher` has not been told of; and how. If
-    /// more lives of that task have ended since, it is the last one that is named. For the watcher
-    /// itself.
+    /// The life of a monitored task that has ended, and that `watcher` has not been told of; and
+    /// how. If more lives of that task have ended since, it is the last one that is named. For the
+    /// watcher itself.
     pub fn next_end(&self, watcher: TaskId) -> Option<(TaskId, End)> {
         let index = self.peers.news.of(watcher.index).next()?;
         self.peers.news.remove(watcher.index, index);
@@ -216,16 +216,16 @@ impl<P: Platform> Keepers<P> {
         Some((task, Ended::unpack(ended, task.generation)?))
     }
 
-    /// Whether that life is over, and how it ended. That is so as soon as its locks and counts have been
-    /// given up, also if its corpse is kept, or a verdict on it is still to come.
+    /// Whether that life is over, and how it ended. That is so as soon as its locks and counts have
+    /// been given up, also if its corpse is kept, or a verdict on it is still to come.
     ///
     /// To wait for it, [monitor](Self::monitor) it first, and sleep while this is `None`.
     pub fn end_of(&self, task: TaskId) -> Option<End> {
         self.peers.end_of(task)
     }
 
-    /// Links two tasks: if one of them dies, the other one is [killed](Self::kill). If one finishes, the
-    /// link is gone.
+    /// Links two tasks: if one of them dies, the other one is [killed](Self::kill). If one
+    /// finishes, the link is gone.
     ///
     /// # Errors
     /// As [`monitor`](Self::monitor).
@@ -249,7 +249,8 @@ impl<P: Platform> Keepers<P> {
         self.tell_peers(task, End::Finished);
     }
 
-    /// Tells of a life that is over, since what it held has been given up, before another one begins.
+    /// Tells of a life that is over, since what it held has been given up, before another one
+    /// begins.
     pub(crate) fn tell_peers_of(&self, task: TaskId, fault: FaultKind) {
         let end = if fault == FaultKind::Exited { End::Finished } else { End::Died };
         self.tell_peers(task, end);

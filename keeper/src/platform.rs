@@ -48,11 +48,12 @@ pub struct CannotRestart<'a>(pub Stopped<'a>);
 
 /// The kernel as its keeper sees it.
 ///
-/// Keepers call these from their own tasks, on their own stacks; `wake` and `now` are called in traps,
-/// too. `seize`, `resume`, `pull_kill_switch`, `wake` and `now` are in the fault path: they must not allocate, take a lock
-/// that a kept task can hold, or wait for a kept task to do anything but stop. The others may do what
-/// the kernel's own task management does. A keeper may die in any of them, and the one above it
-/// starts over with `seize`: so each must have happened or not, to whoever looks at it from outside.
+/// Keepers call these from their own tasks, on their own stacks; `wake` and `now` are called in
+/// traps, too. `seize`, `resume`, `pull_kill_switch`, `wake` and `now` are in the fault path: they
+/// must not allocate, take a lock that a kept task can hold, or wait for a kept task to do anything
+/// but stop. The others may do what the kernel's own task management does. A keeper may die in any
+/// of them, and the one above it starts over with `seize`: so each must have happened or not, to
+/// whoever looks at it from outside.
 ///
 /// Of a task that ends by itself while it holds nothing, and so is not posted, the platform
 /// [tells](crate::Keepers::finished).
@@ -63,10 +64,10 @@ pub struct CannotRestart<'a>(pub Stopped<'a>);
 ///   `retire` or `hold` executes none ever again. `seize` returns only after the freeze is
 ///   acknowledged: the task's writes are visible to the caller, and its registers are all in its
 ///   register file.
-/// - [`Stopped::task`] meets the contract of [`FrozenTask::new`] if no other [`Stopped`] of that task
-///   is used any more, and [`Stopped::ledger`] is the ledger that `CurrentLedger` gives to that very
-///   task. (Keepers see to it that one of them has a task at a time, as long as the platform seizes
-///   tasks for nobody else.)
+/// - [`Stopped::task`] meets the contract of [`FrozenTask::new`] if no other [`Stopped`] of that
+///   task is used any more, and [`Stopped::ledger`] is the ledger that `CurrentLedger` gives to
+///   that very task. (Keepers see to it that one of them has a task at a time, as long as the
+///   platform seizes tasks for nobody else.)
 /// - `retire` and `restart` unmap or reuse the stack only once nothing that was lent from it can
 ///   be reached, and [reset](Ledger::reset) the ledger before another task gets it.
 pub unsafe trait Platform {
@@ -96,23 +97,23 @@ pub unsafe trait Platform {
     /// Keeps the task as a corpse, to be looked at, until it is seized again.
     fn hold(&self, stopped: Stopped<'_>);
 
-    /// What `task`, which has stopped because it panicked, said, and where. It is for the report: without
-    /// it, that has the frames alone.
+    /// What `task`, which has stopped because it panicked, said, and where. It is for the report:
+    /// without it, that has the frames alone.
     fn panic_message(&self, task: TaskId) -> Option<&str> {
         let _ = task;
         None
     }
 
     /// Has `task` stop at its next [safepoint](drop_registry::safepoint): makes
-    /// [`KillSwitch::is_pulled`](drop_registry::KillSwitch::is_pulled) true for that life of it. If a
-    /// platform has no such thing, it does nothing, and the kill waits until it is due.
+    /// [`KillSwitch::is_pulled`](drop_registry::KillSwitch::is_pulled) true for that life of it. If
+    /// a platform has no such thing, it does nothing, and the kill waits until it is due.
     fn pull_kill_switch(&self, task: TaskId) {
         let _ = task;
     }
 
     /// Makes a keeper's task run soon, if it sleeps because it had nothing to
-    /// [serve](crate::Seat::serve); or a task that [watches](crate::Keepers::monitor) another one, if it
-    /// sleeps. A wake-up that comes before it sleeps must not be lost.
+    /// [serve](crate::Seat::serve); or a task that [watches](crate::Keepers::monitor) another one,
+    /// if it sleeps. A wake-up that comes before it sleeps must not be lost.
     fn wake(&self, task: TaskId);
 
     /// Ends the kernel, because of what is reported.

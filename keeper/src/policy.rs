@@ -52,8 +52,8 @@ impl Policy for Restart {
     }
 }
 
-/// Has the task go on behind its innermost [`catch_fault`](drop_registry::catch_fault), unless it was
-/// killed: then it ends. If it is in none, the keeper above rules.
+/// Has the task go on behind its innermost [`catch_fault`](drop_registry::catch_fault), unless it
+/// was killed: then it ends. If it is in none, the keeper above rules.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Recover;
 

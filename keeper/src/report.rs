@@ -66,8 +66,8 @@ pub struct Report {
     pub task: TaskId,
     /// Why it stopped.
     pub fault: FaultInfo,
-    /// What it said when it panicked, and where, if its platform [knows](crate::Platform::panic_message);
-    /// what there is room for.
+    /// What it said when it panicked, and where, if its platform
+    /// [knows](crate::Platform::panic_message); what there is room for.
     pub message: String<MESSAGE>,
     /// Its registers, from when its frames were looked at.
     pub registers: Option<GeneralRegisters>,
@@ -80,8 +80,9 @@ pub struct Report {
     pub resources: Log<Resource, { Ledger::CAPACITY + 1 }>,
     /// Whether what it held has been given up: not before its locks and counts are free.
     pub settled: bool,
-    /// Where its stack was cut, if it was [recovered](Verdict::Recover): the stack pointer with which it
-    /// went on. The resources are those that it had acquired since then, and were given up.
+    /// Where its stack was cut, if it was [recovered](Verdict::Recover): the stack pointer with
+    /// which it went on. The resources are those that it had acquired since then, and were given
+    /// up.
     pub recovered_to: Option<u64>,
     /// How far the recovery has come.
     pub(crate) recovery: Recovery,
@@ -180,7 +181,8 @@ impl Report {
         self.gone_at = stopped_at;
     }
 
-    /// Notes, before that is done, that more is written than when a task is asked about and resumed.
+    /// Notes, before that is done, that more is written than when a task is asked about and
+    /// resumed.
     pub(crate) fn mark(&mut self) {
         self.is_marked = true;
         // Should the keeper die.

@@ -6,13 +6,13 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 /// A set of tasks, by number, with room for so many.
 ///
-/// Every bit is set and cleared by one instruction, so whoever dies over it has done so or not. Numbers
-/// beyond the room are never in it.
+/// Every bit is set and cleared by one instruction, so whoever dies over it has done so or not.
+/// Numbers beyond the room are never in it.
 ///
-/// SeqCst throughout: what was written before a task was put in is there for who finds it in; and who
-/// puts one in and then looks at another word, and who writes that word and then looks for the task, do
-/// not miss each other. Where nothing of that is needed it costs nothing: on x86-64 all of these are the
-/// same instructions.
+/// SeqCst throughout: what was written before a task was put in is there for who finds it in; and
+/// who puts one in and then looks at another word, and who writes that word and then looks for the
+/// task, do not miss each other. Where nothing of that is needed it costs nothing: on x86-64 all of
+/// these are the same instructions.
 #[derive(Debug)]
 pub(crate) struct TaskSet(Box<[AtomicU64]>);
 

@@ -32,8 +32,9 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// Its number, in a case's word and in stored records: these stay what they are. Beside it go the
-    /// ticks of a [`RestartAfter`](Self::RestartAfter). In the order of the variants, it takes no table.
+    /// Its number, in a case's word and in stored records: these stay what they are. Beside it go
+    /// the ticks of a [`RestartAfter`](Self::RestartAfter). In the order of the variants, it takes
+    /// no table.
     #[inline]
     pub(crate) const fn code(self) -> u16 {
         match self {
@@ -85,8 +86,8 @@ impl fmt::Display for Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// [`Resume`](Verdict::Resume) or [`Recover`](Verdict::Recover) of a task whose locks are already
-    /// others': the parent was asked.
+    /// [`Resume`](Verdict::Resume) or [`Recover`](Verdict::Recover) of a task whose locks are
+    /// already others': the parent was asked.
     Settled,
     /// `Resume`, again and again, of the same fault at the same instruction: the parent was asked.
     SameInstruction,

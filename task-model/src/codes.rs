@@ -2,10 +2,10 @@
 
 /// Gives the variants of an enum numbers, both ways, from one table.
 ///
-/// What is stored outlives the program that stored it, so a number never changes its meaning, and is
-/// never used again; a new variant gets a new one. The compiler sees to it that each variant has one.
-/// The last row may be for a variant that has a byte: it has the 256 numbers from the one that is
-/// given.
+/// What is stored outlives the program that stored it, so a number never changes its meaning, and
+/// is never used again; a new variant gets a new one. The compiler sees to it that each variant has
+/// one. The last row may be for a variant that has a byte: it has the 256 numbers from the one that
+/// is given.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! stored_as {

@@ -156,15 +156,16 @@ impl fmt::Display for FaultKind {
 
 /// What the machine was doing when something stopped it.
 ///
-/// Code that runs for a task may be cut short anywhere. Code that runs for the kernel itself may leave
-/// what it was changing half changed, so a keeper has a policy for each of the other places.
+/// Code that runs for a task may be cut short anywhere. Code that runs for the kernel itself may
+/// leave what it was changing half changed, so a keeper has a policy for each of the other places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Place {
     /// A task's own code.
     #[default]
     Task,
-    /// A task's code, with interrupts off: in the middle of something that nobody is to see half done.
+    /// A task's code, with interrupts off: in the middle of something that nobody is to see half
+    /// done.
     InterruptsOff,
     /// A trap handler, or the scheduler in it.
     Trap,
@@ -264,8 +265,8 @@ impl FaultInfo {
         Self::without_trap(FaultKind::Overdue, instruction_pointer)
     }
 
-    /// The end of a task for a reason of its keeper's: a meter has run out, or it is part of a deadlock.
-    /// It stood at `instruction_pointer`.
+    /// The end of a task for a reason of its keeper's: a meter has run out, or it is part of a
+    /// deadlock. It stood at `instruction_pointer`.
     #[inline]
     pub const fn metered(kind: FaultKind, instruction_pointer: u64) -> Self {
         Self::without_trap(kind, instruction_pointer)

@@ -47,7 +47,8 @@ impl<'a> FrozenTask<'a> {
     /// The same task, for as long as this key is lent.
     #[inline]
     pub const fn reborrow(&mut self) -> FrozenTask<'_> {
-        // What `new` asks for holds for the new key, since this one is not used as long as that lives.
+        // What `new` asks for holds for the new key, since this one is not used as long as that
+        // lives.
         FrozenTask { record: PhantomData, ..*self }
     }
 

@@ -15,8 +15,8 @@ pub struct StackBounds {
     words: u64,
 }
 
-/// The most words of a stack: half of what there are addresses for. No stack is larger, and the number of
-/// a misaligned address is.
+/// The most words of a stack: half of what there are addresses for. No stack is larger, and the
+/// number of a misaligned address is.
 const MOST_WORDS: u64 = 1 << 60;
 
 impl StackBounds {
@@ -45,8 +45,8 @@ impl StackBounds {
 
     /// The address of the word that begins so many words below `address`, if it is one of these.
     ///
-    /// It is [`has_word`](Self::has_word) of another address, but where several words below one address
-    /// are asked for, each costs one subtraction and one comparison.
+    /// It is [`has_word`](Self::has_word) of another address, but where several words below one
+    /// address are asked for, each costs one subtraction and one comparison.
     #[inline]
     pub(crate) const fn word_below(&self, address: u64, words: u8) -> Option<u64> {
         // Of a misaligned address, this is 2⁶¹ or more, and stays far above `MOST_WORDS` below.

@@ -18,9 +18,9 @@ pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
 
 /// What every boot has in common.
 ///
-/// `-icount shift=0` makes the time stamp counter count instructions, and `sleep=off` makes idle time
-/// virtual too, so that a run repeats
-/// exactly. `isa-debug-exit` lets the kernel choose QEMU's exit status: `value << 1 | 1`.
+/// `-icount shift=0` makes the time stamp counter count instructions, and `sleep=off` makes idle
+/// time virtual too, so that a run repeats exactly. `isa-debug-exit` lets the kernel choose QEMU's
+/// exit status: `value << 1 | 1`.
 const MACHINE: &str = "-machine q35 -cpu max -m 256M -display none -monitor none -serial stdio \
                        -icount shift=0,sleep=off -device isa-debug-exit,iobase=0xf4,iosize=0x04";
 

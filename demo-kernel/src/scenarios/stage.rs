@@ -117,8 +117,8 @@ impl Stage {
         (own, other)
     }
 
-    /// Waits for so many reports, and returns on whom they are and what was ruled, in their order. The
-    /// last death with a fault of its own is what the scenario is about.
+    /// Waits for so many reports, and returns on whom they are and what was ruled, in their order.
+    /// The last death with a fault of its own is what the scenario is about.
     pub(crate) fn reports<const N: usize>(
         &mut self,
         count: usize,
@@ -192,8 +192,8 @@ impl Stage {
     }
 }
 
-/// States the claims about the report with which the kernel ends, and the outcome. Returns whether all
-/// hold. For a scenario that ends so: it has no stage any more.
+/// States the claims about the report with which the kernel ends, and the outcome. Returns whether
+/// all hold. For a scenario that ends so: it has no stage any more.
 pub(super) fn judge_panic(report: &Report, claims: &[(&str, bool)]) -> bool {
     for (claim, holds) in claims {
         write_line(format_args!("@check {} {claim}", if *holds { "ok" } else { "FAILED" }));

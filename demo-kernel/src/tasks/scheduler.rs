@@ -12,8 +12,8 @@ use crate::cpu::Cpu;
 static READY: [AtomicU32; Class::COUNT] = [const { AtomicU32::new(0) }; Class::COUNT];
 const _: () = assert!(table::CAPACITY <= u32::BITS as usize);
 
-/// Notes that a task has become ready, or is so no more. It is called with interrupts off, by whoever
-/// changes the task's state.
+/// Notes that a task has become ready, or is so no more. It is called with interrupts off, by
+/// whoever changes the task's state.
 #[inline]
 pub(super) fn note(index: u32, class: Class, is_ready: bool) {
     let ready = &READY[class as usize];

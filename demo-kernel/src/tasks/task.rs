@@ -285,8 +285,8 @@ impl Task {
 
     /// What the task said when it panicked, if it did. For whoever has it stopped, or is that task.
     pub(super) fn panic_note(&self) -> Option<&PanicNote> {
-        // Acquire pairs with the Release in `note_panic`.
-        // SAFETY: it is written once in a life of the task, before that, and read in that life alone.
+        // Acquire pairs with the Release in `note_panic`. SAFETY: it is written once in a life of
+        // the task, before that, and read in that life alone.
         self.panic_noted.load(Ordering::Acquire).then(|| unsafe { &*self.panic_note.get() })
     }
 }

@@ -1,7 +1,7 @@
 //! What tracking costs: the crate's primitives against those that track nothing, interleaved.
 //!
-//! `cargo bench -p drop-registry` prints one line for each comparison (or, with `-- NAMES…`, for those
-//! whose WHAT begins with one of the names),
+//! `cargo bench -p drop-registry` prints one line for each comparison (or, with `-- NAMES…`, for
+//! those whose WHAT begins with one of the names),
 //!
 //! ```text
 //! bench WHAT peer=PEER mode=MODE ours_ns=… peer_ns=… ratio=…
@@ -13,19 +13,19 @@
 //! [`Figures`]). One thread, no contention.
 //!
 //! # Which figures are the headline
-//! Each operation is measured inlined into the loop and behind a call, in three modes, and all is in
-//! the table. The `bench` lines have the inlined shape.
+//! Each operation is measured inlined into the loop and behind a call, in three modes, and all is
+//! in the table. The `bench` lines have the inlined shape.
 //!
 //! - *back-to-back* is a tight loop.
 //! - *alone* is one operation between two fences, behind a few loads and stores, as in a program:
 //!   something came just before it, but it is not overlapped with the next, nor with a computation.
-//! - *bare*, which is in the table alone, has a fence right before the operation. A lock that tracks
-//!   nothing then finds all that it needs in registers and nothing in flight, and on AMD Zen 4 that
-//!   makes a locked instruction take 5 cycles instead of some 24. No program locks in such a
+//! - *bare*, which is in the table alone, has a fence right before the operation. A lock that
+//!   tracks nothing then finds all that it needs in registers and nothing in flight, and on AMD Zen
+//!   4 that makes a locked instruction take 5 cycles instead of some 24. No program locks in such a
 //!   state, and what looks its ledger up cannot, so the ratio is far worse.
 //!
-//! A peer `…-noted` writes down what it holds, without being exact (see `noted`): what a ledger costs
-//! by itself.
+//! A peer `…-noted` writes down what it holds, without being exact (see `noted`): what a ledger
+//! costs by itself.
 //!
 //! The current ledger is found as in a kernel (see `kernel`); the table also has `Hosted`.
 

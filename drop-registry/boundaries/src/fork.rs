@@ -41,8 +41,8 @@ impl<B, O: Outcome> Children<B, O> {
 
     /// Runs `body` in a child. Returns what an earlier one found, if it had to make room.
     ///
-    /// Other threads of the process are not in the child: they must wait for this one, and hold nothing
-    /// that the child needs.
+    /// Other threads of the process are not in the child: they must wait for this one, and hold
+    /// nothing that the child needs.
     ///
     /// # Errors
     /// If the system has no room for another process.

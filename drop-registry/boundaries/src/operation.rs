@@ -48,8 +48,8 @@ pub(crate) trait World {
     /// has come to its end, if it was not killed.
     fn at_death(&mut self) {}
 
-    /// Looks at the resources right before a settler is killed: it may hold what a destructor of the
-    /// victim's has taken.
+    /// Looks at the resources right before a settler is killed: it may hold what a destructor of
+    /// the victim's has taken.
     fn at_settler_death(&mut self) {}
 
     /// Whether the first of the bystanders dies with the victim, and in which order.

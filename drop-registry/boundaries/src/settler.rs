@@ -100,8 +100,8 @@ impl Corpse {
     /// # Safety
     /// Nobody else settles it.
     unsafe fn settle(self, mut each: impl FnMut(Settled)) {
-        // SAFETY: the victim never runs again, or not before it is recovered; its registers and its ledger belong to its machine,
-        // which lives, and this function's contract.
+        // SAFETY: the victim never runs again, or not before it is recovered; its registers and its
+        // ledger belong to its machine, which lives, and this function's contract.
         unsafe {
             let mut frozen = FrozenTask::new(self.id, self.registers, self.stack);
             let ledger = self.ledger.as_ref();
@@ -118,8 +118,8 @@ impl Corpse {
     }
 }
 
-/// Lets a task settle the victim, and kills it before each of its instructions, until what was found
-/// is enough.
+/// Lets a task settle the victim, and kills it before each of its instructions, until what was
+/// found is enough.
 fn settle_and_die(run: &mut Run, tally: &Tally, is_enough: impl Fn(Findings) -> bool) -> Findings {
     if run.die().is_err() {
         return Findings::CRASHED;

@@ -7,8 +7,8 @@ use task_model::TaskId;
 /// A task that will run `entry`.
 ///
 /// Entries are boxed and say nothing of `Send`. What the tasks of a world share is what is proved
-/// here, which is `Sync`; and cells for an answer, which are looked at when the task that sets them has
-/// ended.
+/// here, which is `Sync`; and cells for an answer, which are looked at when the task that sets them
+/// has ended.
 pub(crate) fn spawn(machine: &Machine, entry: Box<dyn FnOnce()>) -> TaskId {
     // SAFETY: see above; worlds are this program's own, all of them.
     unsafe { machine.spawn_unchecked(entry) }

@@ -13,9 +13,9 @@
 //! `head` and `tail` go up after that, and whoever finds one behind takes it on: so a task that
 //! died in between has blocked nobody. Item n is sent only by who has read a tail of n, when all
 //! before it have been sent, and received likewise: so the items come out in the order in which
-//! they went in. A number never comes again, so a delayed task cannot mistake one turn of a cell for
-//! another. (That head and tail are helped on is from Tsigas and Zhang, "A simple, fast and scalable
-//! non-blocking concurrent FIFO queue", SPAA 2001; the numbered cells are Vyukov's.)
+//! they went in. A number never comes again, so a delayed task cannot mistake one turn of a cell
+//! for another. (That head and tail are helped on is from Tsigas and Zhang, "A simple, fast and
+//! scalable non-blocking concurrent FIFO queue", SPAA 2001; the numbered cells are Vyukov's.)
 #![expect(unsafe_code, reason = "owns what is handed over")]
 
 use core::marker::PhantomData;

@@ -24,8 +24,8 @@ thread_local! {
     pub(super) static WANTED_DEAD: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The current task of this thread's [`Machine`](super::Machine), for the `L` of locks and handles. Outside of
-/// tasks, the thread itself.
+/// The current task of this thread's [`Machine`](super::Machine), for the `L` of locks and handles.
+/// Outside of tasks, the thread itself.
 #[derive(Debug)]
 pub struct Hosted;
 
@@ -80,7 +80,8 @@ pub enum Stop {
     /// Its entry has panicked, and its own frames have been unwound; if it was in a
     /// [`catch_fault`](crate::catch_fault), those up to there.
     Panicked,
-    /// It has come to a [`safepoint`](crate::safepoint), and is [wanted dead](super::Machine::pull_kill_switch).
+    /// It has come to a [`safepoint`](crate::safepoint), and is [wanted
+    /// dead](super::Machine::pull_kill_switch).
     Killed,
 }
 

@@ -24,8 +24,9 @@ use crate::{Ledger, NoRecoveryPoint, RecoveryPoint, Settled, reclaim, settle};
 /// its owner says so.
 ///
 /// It is shared, so that a task can be the one that stops, restarts and retires others: what that
-/// changes is in cells, and in an order that a task may be killed in the middle of. Nothing is moved
-/// or freed as long as the machine lives, since a task may be interrupted while it looks at it.
+/// changes is in cells, and in an order that a task may be killed in the middle of. Nothing is
+/// moved or freed as long as the machine lives, since a task may be interrupted while it looks at
+/// it.
 pub struct Machine {
     cpu: Box<UnsafeCell<Cpu>>,
     /// By number.
@@ -53,8 +54,8 @@ impl Machine {
         Self { cpu, tasks, running: Cell::new(None), timer: OnceCell::new() }
     }
 
-    /// A task that will run `entry`. It does not run yet. `Send`, as between threads: tasks share this one,
-    /// but interrupt each other between any two instructions.
+    /// A task that will run `entry`. It does not run yet. `Send`, as between threads: tasks share
+    /// this one, but interrupt each other between any two instructions.
     ///
     /// If the task is killed, what `entry` owns is leaked, but for what its ledger lists.
     pub fn spawn(&self, entry: impl FnOnce() + Send + 'static) -> TaskId {
@@ -62,12 +63,13 @@ impl Machine {
         unsafe { self.spawn_unchecked(Box::new(entry)) }
     }
 
-    /// As [`Machine::spawn`], for an entry that is boxed already, and that the compiler does not know
-    /// to be `Send`.
+    /// As [`Machine::spawn`], for an entry that is boxed already, and that the compiler does not
+    /// know to be `Send`.
     ///
     /// # Safety
-    /// Nothing that `entry` has or shares is used by another task, or outside of tasks, in a way that
-    /// its types do not allow between threads: a task is interrupted between any two instructions.
+    /// Nothing that `entry` has or shares is used by another task, or outside of tasks, in a way
+    /// that its types do not allow between threads: a task is interrupted between any two
+    /// instructions.
     pub unsafe fn spawn_unchecked(&self, entry: Box<dyn FnOnce()>) -> TaskId {
         let mut entry = Some(entry);
         self.enter(Box::new(move || entry.take().expect("runs once")()), false)
@@ -79,7 +81,8 @@ impl Machine {
         self.enter(Box::new(entry), true)
     }
 
-    /// As [`Machine::spawn_restartable`], for an entry that the compiler does not know to be `Send`.
+    /// As [`Machine::spawn_restartable`], for an entry that the compiler does not know to be
+    /// `Send`.
     ///
     /// # Safety
     /// As [`Machine::spawn_unchecked`].
@@ -102,8 +105,8 @@ impl Machine {
     /// stack, with an empty ledger. Returns its new id; `None`, with nothing changed, if its entry
     /// can run only once.
     ///
-    /// A task that does this may be killed at any instruction of it. Unless the task that it is about
-    /// has its new id by then, nobody else sees anything of that, and it is to be done again.
+    /// A task that does this may be killed at any instruction of it. Unless the task that it is
+    /// about has its new id by then, nobody else sees anything of that, and it is to be done again.
     ///
     /// # Panics
     /// If there is no such task.
@@ -187,7 +190,8 @@ impl Machine {
             }
             Trap::Call => end.unwrap_or(Stop::Yielded),
             Trap::Fault { vector, error_code, address } => {
-                // SAFETY: it has stopped, and who looks at it as a keeper lets go of it before it runs.
+                // SAFETY: it has stopped, and who looks at it as a keeper lets go of it before it
+                // runs.
                 let rip = unsafe { (*context).registers.rip };
                 let bounds = task.stacks.bounds();
                 Stop::Faulted(FaultInfo::from_trap(vector, error_code, address, rip, &bounds))
@@ -220,8 +224,8 @@ impl Machine {
         stop
     }
 
-    /// Runs a task by single steps until it stops of itself. Returns after how many instructions, and
-    /// why.
+    /// Runs a task by single steps until it stops of itself. Returns after how many instructions,
+    /// and why.
     ///
     /// # Panics
     /// As [`Machine::run`].
@@ -315,8 +319,8 @@ impl Machine {
         Some(self.tasks.get(number)?.get()?.id())
     }
 
-    /// What this life of the task said in its last panic, and where, if it has panicked. A panic hook
-    /// notes that, which a hook that is set later may take away.
+    /// What this life of the task said in its last panic, and where, if it has panicked. A panic
+    /// hook notes that, which a hook that is set later may take away.
     pub fn panic_note(&self, id: TaskId) -> Option<&str> {
         Some(self.find(id)?.panic_note.get()?.as_str())
     }
@@ -352,8 +356,8 @@ impl Machine {
         settled
     }
 
-    /// Brings a task to its innermost recovery point, as if what it did since had stopped at `fault`,
-    /// and gives up all it acquired since. Returns what was done, in both steps.
+    /// Brings a task to its innermost recovery point, as if what it did since had stopped at
+    /// `fault`, and gives up all it acquired since. Returns what was done, in both steps.
     ///
     /// # Errors
     /// If it is in none, and nothing is done; or that is damaged.

@@ -2,10 +2,10 @@
 //!
 //! A [`Machine`] runs *green* tasks on one thread. Each has its own stack with a guard page and its
 //! own ledger, and the machine's exceptions are the signals that Linux makes of them: SIGSEGV,
-//! SIGBUS, SIGILL, SIGFPE, SIGTRAP. Besides, a task can be stopped by a timer (SIGVTALRM), or run by
-//! the instruction. A task that stops, for whatever reason and at whatever instruction, has all its
-//! registers in a [`RegisterFile`](task_model::RegisterFile), as it would have in a kernel, and can
-//! be looked at as a [`FrozenTask`](task_model::FrozenTask).
+//! SIGBUS, SIGILL, SIGFPE, SIGTRAP. Besides, a task can be stopped by a timer (SIGVTALRM), or run
+//! by the instruction. A task that stops, for whatever reason and at whatever instruction, has all
+//! its registers in a [`RegisterFile`](task_model::RegisterFile), as it would have in a kernel, and
+//! can be looked at as a [`FrozenTask`](task_model::FrozenTask).
 //!
 //! So a policy, a lock or a settlement is tested with plain `cargo test`, natively, and at *every*
 //! instruction:

@@ -11,7 +11,8 @@ use std::thread_local;
 use super::signals;
 
 thread_local! {
-    /// The last panic of the running task. Leaked, and one word: the task may be killed in the middle.
+    /// The last panic of the running task. Leaked, and one word: the task may be killed in the
+    /// middle.
     pub(super) static PANIC_NOTE: Cell<Option<&'static String>> = const { Cell::new(None) };
 }
 

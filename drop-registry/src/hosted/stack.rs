@@ -37,8 +37,8 @@ impl Stacks {
         stacks
     }
 
-    /// Maps another one. Who is killed in the middle of this has done it or not; at worst a mapping is
-    /// lost.
+    /// Maps another one. Who is killed in the middle of this has done it or not; at worst a mapping
+    /// is lost.
     ///
     /// # Panics
     /// As [`Stacks::new`].

@@ -4,7 +4,8 @@ use core::sync::atomic::{Ordering, compiler_fence};
 
 use super::Ledger;
 
-/// Set in `moving` when an entry has been moved, until [`Ledger::cut`] finds that the ledger is empty.
+/// Set in `moving` when an entry has been moved, until [`Ledger::cut`] finds that the ledger is
+/// empty.
 pub(super) const MOVED: u64 = 1 << 63;
 
 impl Ledger {
@@ -66,8 +67,8 @@ impl Ledger {
         self.cut(to);
     }
 
-    /// Says that no entry is being moved, for a task that stopped inside `close_gaps` and comes back
-    /// outside. Its copy has been erased.
+    /// Says that no entry is being moved, for a task that stopped inside `close_gaps` and comes
+    /// back outside. Its copy has been erased.
     pub(super) fn forget_move(&self) {
         let moved = self.moving.load(Ordering::Relaxed) & MOVED;
         self.moving.store(moved, Ordering::Relaxed);

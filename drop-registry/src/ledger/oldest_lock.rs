@@ -3,11 +3,12 @@
 use crate::{Domain, Ledger, ResourceKind};
 
 impl Ledger {
-    /// The lock that the task has held longest of those that it holds, and whether this has been asked
-    /// before while it held it without a break.
+    /// The lock that the task has held longest of those that it holds, and whether this has been
+    /// asked before while it held it without a break.
     ///
-    /// For the timer's trap: it is bounded by the ledger's capacity, and writes one bit of the entry,
-    /// which goes with it. The task must not run meanwhile: it has been interrupted, or waits.
+    /// For the timer's trap: it is bounded by the ledger's capacity, and writes one bit of the
+    /// entry, which goes with it. The task must not run meanwhile: it has been interrupted, or
+    /// waits.
     pub fn look_at_oldest_lock(&self, domain: &Domain<'_>) -> Option<(*mut (), bool)> {
         use ResourceKind::{Mutex, ReadLock, WriteLock};
         let moved = self.moved_entry();

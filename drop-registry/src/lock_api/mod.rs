@@ -9,15 +9,16 @@
 //! `lock_api` has no way to say that an owner died: its `lock` returns a guard, and the guard gives
 //! the value to safe code. So a lock whose owner died is refused there: `try_lock` says that it is
 //! taken, and `lock` **panics** and says why. It does not wait, for nobody else would come to mend
-//! the value. Whoever can mend it, locks by [`lock()`] or [`write()`], and `lock_api` gets the lock again
-//! afterwards.
-//! The same panic is for a lock that the task holds already, and for a full ledger. It does not
-//! unwind: in a kernel it ends the task, in a program that unwinds it ends that.
+//! the value. Whoever can mend it, locks by [`lock()`] or [`write()`], and `lock_api` gets the lock
+//! again afterwards. The same panic is for a lock that the task holds already, and for a full
+//! ledger. It does not unwind: in a kernel it ends the task, in a program that unwinds it ends
+//! that.
 //!
-//! `lock_api` drops the value together with its lock, or gives it out by `into_inner`, without asking.
-//! So to destroy a lock whose value nobody has recovered is the same panic: leak it, or recover it
-//! first. **Nothing can stop `lock_api::Mutex::get_mut`** (nor `RwLock`'s, nor `data_ptr`), which does
-//! not ask the raw lock: whoever calls it after a death gets a value that may be torn.
+//! `lock_api` drops the value together with its lock, or gives it out by `into_inner`, without
+//! asking. So to destroy a lock whose value nobody has recovered is the same panic: leak it, or
+//! recover it first. **Nothing can stop `lock_api::Mutex::get_mut`** (nor `RwLock`'s, nor
+//! `data_ptr`), which does not ask the raw lock: whoever calls it after a death gets a value that
+//! may be torn.
 //!
 //! A lock that `lock_api`'s functions took is reported as escaped where they are not inlined, in a
 //! build without optimisation: see [`Settled::escaped`](crate::Settled::escaped).

@@ -15,8 +15,8 @@ use crate::owner_word::{FREE, NOT_RECOVERABLE, OWNER_DIED, State, TryRefused};
 use crate::raw_lock::RawLock;
 use crate::{CurrentLedger, LockError, LockResult, WaitStrategy};
 
-/// What [`Mutex`](crate::Mutex) is made of, as a [`lock_api::RawMutex`](::lock_api::RawMutex): exact
-/// at every instruction.
+/// What [`Mutex`](crate::Mutex) is made of, as a [`lock_api::RawMutex`](::lock_api::RawMutex):
+/// exact at every instruction.
 ///
 /// See the [module](super) for what becomes of it when its owner dies.
 pub struct RawMutex<L: CurrentLedger, R: WaitStrategy<L> = Spin>(pub(super) RawLock<L, R>);
@@ -94,8 +94,8 @@ unsafe impl<L: CurrentLedger, R: WaitStrategy<L>> ::lock_api::RawMutex for RawMu
 
 impl<L: CurrentLedger, R: WaitStrategy<L>> Drop for RawMutex<L, R> {
     /// # Panics
-    /// If another task holds it, as [`Mutex`](crate::Mutex); or if its last owner died and nobody has
-    /// recovered the value, which would be dropped now. The panic does not unwind.
+    /// If another task holds it, as [`Mutex`](crate::Mutex); or if its last owner died and nobody
+    /// has recovered the value, which would be dropped now. The panic does not unwind.
     fn drop(&mut self) {
         if self.0.word.is_marked() {
             destroyed_while_torn();

@@ -15,19 +15,20 @@ use crate::{
 
 /// [`RwLock`] as a [`lock_api::RawRwLock`](::lock_api::RawRwLock): exact at every instruction.
 ///
-/// After a *writer's* death the lock is refused, and after a *reader's* death it is to writers, until
-/// somebody recovers the value by [`write()`]. `lock_api` keeps the value apart from the lock, so nothing
-/// says here that no reader can tear it, but [`new_untorn`](Self::new_untorn). See the
-/// [module](super).
+/// After a *writer's* death the lock is refused, and after a *reader's* death it is to writers,
+/// until somebody recovers the value by [`write()`]. `lock_api` keeps the value apart from the
+/// lock, so nothing says here that no reader can tear it, but [`new_untorn`](Self::new_untorn). See
+/// the [module](super).
 #[repr(transparent)]
 pub struct RawRwLock<L: CurrentLedger, R: WaitStrategy<L> = Spin>(RwLock<(), L, R>);
 
 impl<L: CurrentLedger, R: WaitStrategy<L>> RawRwLock<L, R> {
-    /// A lock for a value that no reader can tear, so that a reader's death is nothing to the others:
-    /// to be given to [`lock_api::RwLock::from_raw`](::lock_api::RwLock::from_raw).
+    /// A lock for a value that no reader can tear, so that a reader's death is nothing to the
+    /// others: to be given to [`lock_api::RwLock::from_raw`](::lock_api::RwLock::from_raw).
     ///
     /// # Safety
-    /// The value behind it is of a type that can promise [`UntornByReaders`](crate::UntornByReaders).
+    /// The value behind it is of a type that can promise
+    /// [`UntornByReaders`](crate::UntornByReaders).
     pub const unsafe fn new_untorn() -> Self {
         Self(RwLock::new_untorn(()))
     }

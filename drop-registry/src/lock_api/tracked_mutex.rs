@@ -11,8 +11,8 @@ use crate::owner_died::sealed::Sealed;
 use crate::owner_word::NOT_RECOVERABLE;
 use crate::{CurrentLedger, LockResult, WaitStrategy};
 
-/// Any [`lock_api::RawMutex`](::lock_api::RawMutex) `M`, tracked: for a raw lock that does more than
-/// exclude, or is looked at by others. Who only wants a tracked lock takes [`RawMutex`].
+/// Any [`lock_api::RawMutex`](::lock_api::RawMutex) `M`, tracked: for a raw lock that does more
+/// than exclude, or is looked at by others. Who only wants a tracked lock takes [`RawMutex`].
 ///
 /// `M` knows no window. A task that stops inside its `lock` may have taken it or not, and nothing
 /// outside can tell, if others may take it too. So none may: a lock of ours comes first, whose word
@@ -23,10 +23,11 @@ use crate::{CurrentLedger, LockResult, WaitStrategy};
 /// that its owner died, and refuses all who do not ask for that (see the [module](super)).
 ///
 /// **What it cannot.** After a death `M` may be locked or not. It stays so, until somebody recovers
-/// the lock by [`lock_tracked`], which is for those `M` that promise [`Inherit`]; others stay as they
-/// are for good. And waiting is by `R`, in front of the lock of ours: `M` is free whenever it is
-/// taken, so how it would wait does not matter. Nothing is tracked for those who reach `M` in other
-/// ways, say because all values of `M` are one lock: then `M`'s `lock` waits for them, untold.
+/// the lock by [`lock_tracked`], which is for those `M` that promise [`Inherit`]; others stay as
+/// they are for good. And waiting is by `R`, in front of the lock of ours: `M` is free whenever it
+/// is taken, so how it would wait does not matter. Nothing is tracked for those who reach `M` in
+/// other ways, say because all values of `M` are one lock: then `M`'s `lock` waits for them,
+/// untold.
 #[derive(Debug)]
 pub struct TrackedRawMutex<M, L: CurrentLedger, R: WaitStrategy<L> = Spin> {
     ours: RawMutex<L, R>,
@@ -45,8 +46,8 @@ pub unsafe trait Inherit: ::lock_api::RawMutex<GuardMarker = GuardSend> {}
 // SAFETY: a compare-exchange and a store of one flag, which is what `is_locked` reads.
 unsafe impl<S: spin::relax::RelaxStrategy> Inherit for spin::mutex::SpinMutex<(), S> {}
 // SAFETY: a `SpinMutex`; or, if a crate asks spin for that, a `TicketMutex`: it is locked by adding
-// one to the tickets, which are served at once if one task at a time uses it, unlocked by adding one
-// to those that were served, and locked while the two differ.
+// one to the tickets, which are served at once if one task at a time uses it, unlocked by adding
+// one to those that were served, and locked while the two differ.
 unsafe impl<S: spin::relax::RelaxStrategy> Inherit for spin::mutex::Mutex<(), S> {}
 
 // SAFETY: ours has one owner at a time.

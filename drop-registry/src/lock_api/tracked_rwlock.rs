@@ -24,11 +24,11 @@ use crate::{CurrentLedger, LockResult, WaitStrategy};
 /// - Readers and writers exclude each other by the lock of ours, and are told of a death by it,
 ///   whatever happens to `M`: exactly as with [`RawRwLock`].
 /// - `M` is never released twice for one task, nor from under a living reader or writer.
-/// - Nobody *waits* in `M`. Behind the lock of ours there is nothing to wait for, so `M` is only ever
-///   tried (`try_lock_shared`, `try_lock_exclusive`, which do not wait, says `lock_api`). One that
-///   refuses there is in the way of a task that died: that is refused in turn, by `false` and by
-///   the panic. Only a task that is inside of `M`'s own functions, while another dies there, is in
-///   `M`'s hands.
+/// - Nobody *waits* in `M`. Behind the lock of ours there is nothing to wait for, so `M` is only
+///   ever tried (`try_lock_shared`, `try_lock_exclusive`, which do not wait, says `lock_api`). One
+///   that refuses there is in the way of a task that died: that is refused in turn, by `false` and
+///   by the panic. Only a task that is inside of `M`'s own functions, while another dies there, is
+///   in `M`'s hands.
 ///
 /// **What depends on `M`.** If it promises [`Clear`], a writer who was told of a death recovers the
 /// lock by [`write_tracked`]; and with [`new_untorn`](Self::new_untorn) a dead reader is nothing to
@@ -158,8 +158,8 @@ unsafe impl<M: ::lock_api::RawRwLock, L: CurrentLedger, R: WaitStrategy<L>> ::lo
     /// If the task does not read.
     #[inline(always)]
     unsafe fn unlock_shared(&self) {
-        // SAFETY: this function's contract. Theirs first: whoever is alone behind ours takes it that
-        // nobody who lives has theirs.
+        // SAFETY: this function's contract. Theirs first: whoever is alone behind ours takes it
+        // that nobody who lives has theirs.
         unsafe {
             if planted!(OursFirst) {
                 self.ours.unlock_shared();
@@ -254,8 +254,8 @@ impl<T: ?Sized, M: ::lock_api::RawRwLock, L: CurrentLedger, R: WaitStrategy<L>> 
     }
 }
 
-/// Locks `lock` for writing with the protocol of [`RwLock::write`](crate::RwLock::write): a death is
-/// told of. What dead tasks have left in `M` is cleared.
+/// Locks `lock` for writing with the protocol of [`RwLock::write`](crate::RwLock::write): a death
+/// is told of. What dead tasks have left in `M` is cleared.
 ///
 /// # Errors
 /// [`LockError`](crate::LockError) says each; of these

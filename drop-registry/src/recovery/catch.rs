@@ -78,13 +78,14 @@ impl core::error::Error for Fault {}
 /// - **What it writes** to, and others use afterwards, may be half-written. It must be sound to use
 ///   then: behind a tracked lock that the body takes itself, or a type that is valid for all bit
 ///   patterns, or never used again after an `Err`.
-/// - **What it acquires** from this crate (guards, shares, boxes, obligations) it does not put where
-///   it outlives the body, but for what the body returns: after an `Err` that is not held any more.
-///   That includes a guard from before that is unlocked and locked again, as by a condition variable.
+/// - **What it acquires** from this crate (guards, shares, boxes, obligations) it does not put
+///   where it outlives the body, but for what the body returns: after an `Err` that is not held any
+///   more. That includes a guard from before that is unlocked and locked again, as by a condition
+///   variable.
 /// - **What was acquired before** it does not let go of. (A handle that was moved into it is
 ///   leaked by an `Err`; one whose release was cut off in the middle may wake nobody.)
-/// - **What lies in its frames** is lent to nobody who may use it after an `Err`: no scoped threads,
-///   no pinned nodes of a list, no buffer of a device. The stack is used again at once.
+/// - **What lies in its frames** is lent to nobody who may use it after an `Err`: no scoped
+///   threads, no pinned nodes of a list, no buffer of a device. The stack is used again at once.
 /// - **What it owns and is not tracked** is leaked, a foreign lock stays locked, and unsafe code
 ///   whose soundness is restored by a destructor stays without that.
 ///

@@ -100,8 +100,8 @@ impl RecoveryPoint {
     /// above its own.
     ///
     /// # Safety
-    /// As [`settle`](crate::settle), but that the task may go on once it has been [landed](Self::land).
-    /// This is its innermost point, as it is stopped now.
+    /// As [`settle`](crate::settle), but that the task may go on once it has been
+    /// [landed](Self::land). This is its innermost point, as it is stopped now.
     pub unsafe fn settle(
         &self,
         task: &FrozenTask<'_>,
@@ -114,8 +114,8 @@ impl RecoveryPoint {
         unsafe { settle_from(first, task, ledger, domain, each) };
     }
 
-    /// Drops and frees what [`settle`](Self::settle) left orphaned: [`reclaim`](crate::reclaim) for the same
-    /// entries.
+    /// Drops and frees what [`settle`](Self::settle) left orphaned: [`reclaim`](crate::reclaim) for
+    /// the same entries.
     ///
     /// # Safety
     /// [`settle`](Self::settle) has returned, under the same conditions, which still hold.

@@ -236,7 +236,8 @@ fn control_words_and_flags_are_those_of_the_point() {
         let (mxcsr, control) = (0x7f80u32, 0x027fu16);
         // SAFETY: both leave all exceptions masked; they are put back at the end.
         unsafe { asm!("ldmxcsr [{}]", "fldcw [{}]", in(reg) &mxcsr, in(reg) &control) };
-        // SAFETY: the body leaves the x87 stack full and the modes changed, as one that was cut may.
+        // SAFETY: the body leaves the x87 stack full and the modes changed, as one that was cut
+        // may.
         let caught = unsafe {
             catch_fault::<Hosted, _>(|| {
                 let (mxcsr, control) = (0x1f80u32, 0x0f7fu16);

@@ -101,8 +101,8 @@ unsafe fn release_reader<L: CurrentLedger, R: WaitStrategy<L>>(
     }
     let tells = lock.tells_of_readers != 0;
     let marked_late = planted!(ReaderMarkedLate);
-    // Before the decrement: so whoever finds the reader gone finds the mark; and a settler that dies
-    // in between, or its successor, sets it once more, which changes nothing.
+    // Before the decrement: so whoever finds the reader gone finds the mark; and a settler that
+    // dies in between, or its successor, sets it once more, which changes nothing.
     if tells && !marked_late {
         readers.mark();
     }

@@ -17,8 +17,9 @@
 //! # A reader that dies
 //! For those who read, it is one that stands still for ever in the middle of what it does, and a
 //! `Sync` value has to bear that from any reader, dead or not: so they are not told. But a writer
-//! would wait for a reader that stands still, and be right to: it gets the value for itself *because*
-//! of the death. So the death leaves a mark (see [`readers`]), and the next writer is told.
+//! would wait for a reader that stands still, and be right to: it gets the value for itself
+//! *because* of the death. So the death leaves a mark (see [`readers`]), and the next writer is
+//! told.
 #![expect(unsafe_code, reason = "a lock hands out references to its interior")]
 
 mod death;
@@ -46,15 +47,15 @@ pub use read_error::{ReadError, TryReadError};
 
 /// A lock that many tasks may read through at once, or one may write through.
 ///
-/// Each reader stands in the ledger of its task, and a dead one is taken off the count, once. When a
-/// *writer* dies, the next to write is told as with [`Mutex`](crate::Mutex); until one has put the
-/// value right, reading is refused.
+/// Each reader stands in the ledger of its task, and a dead one is taken off the count, once. When
+/// a *writer* dies, the next to write is told as with [`Mutex`](crate::Mutex); until one has put
+/// the value right, reading is refused.
 ///
-/// When a *reader* dies, the next to write is told in the same way: a reader may change the value by
-/// interior mutability (a lock of another crate in it, say), and the `&mut` of a writer,
-/// [`get_mut`](Self::get_mut) and the value's drop go around whatever the reader held of that. Others
-/// may read on meanwhile, for what they do with the value is sound beside a reader that has stopped
-/// anywhere. For a type that no reader can tear there is nothing to tell: see
+/// When a *reader* dies, the next to write is told in the same way: a reader may change the value
+/// by interior mutability (a lock of another crate in it, say), and the `&mut` of a writer,
+/// [`get_mut`](Self::get_mut) and the value's drop go around whatever the reader held of that.
+/// Others may read on meanwhile, for what they do with the value is sound beside a reader that has
+/// stopped anywhere. For a type that no reader can tear there is nothing to tell: see
 /// [`new_untorn`](Self::new_untorn).
 ///
 /// Writers go first: once one waits, new readers wait for it, and only those that read already
@@ -106,8 +107,8 @@ impl<T, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
         Self::telling_of_readers(1, value)
     }
 
-    /// A free lock around a value that no reader can tear: its writers are told of a *writer's* death
-    /// alone.
+    /// A free lock around a value that no reader can tear: its writers are told of a *writer's*
+    /// death alone.
     ///
     /// ```
     /// # use core::ptr::NonNull;
@@ -162,8 +163,8 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     /// The value, through an exclusive reference to the lock: no locking needed.
     ///
     /// # Errors
-    /// If its last writer died, or a reader since it was last written, or it was given up: the value
-    /// may be torn.
+    /// If its last writer died, or a reader since it was last written, or it was given up: the
+    /// value may be torn.
     pub fn get_mut(&mut self) -> Result<&mut T, MaybeTorn> {
         let whole = self.word.is_whole() && !self.readers.are_marked();
         if whole { Ok(self.value.get_mut()) } else { Err(MaybeTorn) }

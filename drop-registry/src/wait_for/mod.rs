@@ -18,22 +18,22 @@ use crate::{Domain, Ledger, ResourceKind};
 /// The waits of up to `TASKS` tasks, and who of them waits for ever.
 ///
 /// A task is *stuck* if it waits for a lock of which some holder is stuck. That holds for a
-/// [`Mutex`](crate::Mutex), for both sides of a [`RwLock`](crate::RwLock), whose readers wait for the
-/// writer and its writer for all readers, and for every lock that is built on these. Whoever is
+/// [`Mutex`](crate::Mutex), for both sides of a [`RwLock`](crate::RwLock), whose readers wait for
+/// the writer and its writer for all readers, and for every lock that is built on these. Whoever is
 /// stuck waits for ever, and among those there is a [`Deadlock`], a cycle.
 ///
 /// Nothing here locks, allocates or looks at a resource: only ledgers are read. The time is
 /// bounded: at worst `TASKS`³ ledgers are searched, at [`Ledger::CAPACITY`] entries each; if nobody
-/// is stuck, and as a rule, as many ledgers as there are waiters times tasks. It is for the keeper's
-/// own time, not for a trap.
+/// is stuck, and as a rule, as many ledgers as there are waiters times tasks. It is for the
+/// keeper's own time, not for a trap.
 ///
 /// # When it may be read
 /// At any time, with a different meaning:
-/// - **While the tasks are frozen** (or cannot run: on one CPU, while the reader is not preempted), a
-///   deadlock that is found *is* one. Wherever in the middle of an acquisition or a release a task
-///   was stopped: as long as its ledger says that it waits, it lets go of nothing that others wait
-///   for, and a task that is about to be given what it waits for, or to be refused, is not taken as
-///   stuck.
+/// - **While the tasks are frozen** (or cannot run: on one CPU, while the reader is not preempted),
+///   a deadlock that is found *is* one. Wherever in the middle of an acquisition or a release a
+///   task was stopped: as long as its ledger says that it waits, it lets go of nothing that others
+///   wait for, and a task that is about to be given what it waits for, or to be refused, is not
+///   taken as stuck.
 /// - **While tasks run**, it is a suspicion: the ledgers were read one after the other, and may
 ///   never have been so all at once. To confirm it, freeze the tasks of the cycle, no others, and
 ///   look again at these alone. If the cycle is found again, it is one: its tasks all waited at one
@@ -47,8 +47,8 @@ use crate::{Domain, Ledger, ResourceKind};
 /// Some waits have nobody who is known to be able to end them. They are among the
 /// [`waits`](Self::waits), but nobody is taken as stuck because of one:
 /// - for a [`Permit`](crate::Permit): whoever likes may add one, whoever holds the others;
-/// - for a wake-up in a [`Condvar`](crate::Condvar) or [`WaitQueue`](crate::WaitQueue): whoever likes
-///   may give it.
+/// - for a wake-up in a [`Condvar`](crate::Condvar) or [`WaitQueue`](crate::WaitQueue): whoever
+///   likes may give it.
 ///
 /// ```
 /// # use core::ptr::NonNull;

@@ -1,4 +1,5 @@
-//! What is put into a slot or a channel comes out as what that is of, so a borrow does not shorten it.
+//! What is put into a slot or a channel comes out as what that is of, so a borrow does not shorten
+//! it.
 use drop_registry::hosted::Hosted;
 use drop_registry::{Channel, Slot, TrackedBox};
 

@@ -9,8 +9,8 @@
 //! | [`run`] | one run of a program, and the books at its end |
 //!
 //! `PROPTEST_CASES` says how many (a thousand without it), `PROPTEST_RNG_SEED` which. A program
-//! that fails is shrunk, printed, and kept in `proptest-regressions`, to be run first from then on. A
-//! long run:
+//! that fails is shrunk, printed, and kept in `proptest-regressions`, to be run first from then on.
+//! A long run:
 //!
 //! ```text
 //! PROPTEST_CASES=1000000 PROPTEST_RNG_SEED=1 cargo test --release -p drop-registry \

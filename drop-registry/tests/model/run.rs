@@ -50,8 +50,9 @@ pub(crate) fn run(program: &Program) -> Result<(), TestCaseError> {
     for (number, operations) in program.tasks.iter().cloned().enumerate() {
         // Restartable, so that what it owns is freed with the machine, and not by the task.
         let entry = Box::new(move || task::perform(world, number, &operations));
-        // SAFETY: what the world has besides what is `Sync` is the model, in cells: each is written by
-        // one store, by whoever the model says has what it is about, or asked between such stores.
+        // SAFETY: what the world has besides what is `Sync` is the model, in cells: each is written
+        // by one store, by whoever the model says has what it is about, or asked between such
+        // stores.
         tasks.push(unsafe { machine.spawn_restartable_unchecked(entry) });
     }
     let dying = vec![false; tasks.len()];

@@ -196,8 +196,8 @@ impl Task {
         }
     }
 
-    /// Takes the lock of this place in the order, waiting if it may; with what it answers against the
-    /// model, and the value as that of a task that changes it.
+    /// Takes the lock of this place in the order, waiting if it may; with what it answers against
+    /// the model, and the value as that of a task that changes it.
     fn enter<G>(
         &self,
         lock: usize,

@@ -46,8 +46,8 @@ impl Drop for Counted {
 // SAFETY: one pointer, never reassigned.
 unsafe impl DropAfterTear for Counted {}
 
-/// How often the values of boxes were dropped, and those of shares. (Several tasks count, and any of
-/// them may stop between two instructions: so each count is one.)
+/// How often the values of boxes were dropped, and those of shares. (Several tasks count, and any
+/// of them may stop between two instructions: so each count is one.)
 #[derive(Debug, Default)]
 pub(crate) struct Drops {
     pub(crate) of_boxes: AtomicU64,
@@ -272,7 +272,8 @@ thread_local! {
     ];
 }
 
-/// Where the owner's ledger stands in a lock while it is held. `hold` calls back with the lock held.
+/// Where the owner's ledger stands in a lock while it is held. `hold` calls back with the lock
+/// held.
 fn word_offset<T>(lock: &T, hold: impl FnOnce(&T, &mut dyn FnMut())) -> usize {
     let owner = Hosted::current().addr().get() as u64;
     let mut found = None;

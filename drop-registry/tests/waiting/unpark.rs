@@ -35,8 +35,8 @@ unsafe impl Parker for Locking {
     }
 }
 
-/// A task gives up what another sleeps for, with its ledger full but for a gap below, which `unpark`
-/// closes; and has afterwards what it had before.
+/// A task gives up what another sleeps for, with its ledger full but for a gap below, which
+/// `unpark` closes; and has afterwards what it had before.
 fn gives_up<G: 'static>(take: fn() -> G, wait: fn()) {
     let machine = Machine::new();
     let holder = machine.spawn(move || {

@@ -23,9 +23,9 @@ const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module \
 /// The address sanitizer, for which stable has to be asked twice (`RUSTC_BOOTSTRAP`).
 ///
 /// Its checks are calls and not inlined, because coverage comes last and would count each check's
-/// branch as one of the program: `walk` had 830 edges so, of which 459 are its own. Runs in a second
-/// of CPU time, inlined and not: `eh_frame` 34,000 and 45,000, `walk` 24,000 and 38,000, `ledger`
-/// 35,000 and 45,000.
+/// branch as one of the program: `walk` had 830 edges so, of which 459 are its own. Runs in a
+/// second of CPU time, inlined and not: `eh_frame` 34,000 and 45,000, `walk` 24,000 and 38,000,
+/// `ledger` 35,000 and 45,000.
 const SANITIZER: &str =
     "-Zsanitizer=address -Cllvm-args=-asan-instrumentation-with-call-threshold=0";
 

@@ -1,4 +1,5 @@
-//! `cargo fuzz-targets`: builds the fuzzer with the flags that it needs on stable, and runs targets.
+//! `cargo fuzz-targets`: builds the fuzzer with the flags that it needs on stable, and runs
+//! targets.
 //!
 //! | file | what it does |
 //! | --- | --- |

@@ -1,5 +1,5 @@
-//! What a ledger can list: locks of each kind, and blocks of a heap, whose every word can be written
-//! over.
+//! What a ledger can list: locks of each kind, and blocks of a heap, whose every word can be
+//! written over.
 #![expect(unsafe_code, reason = "writes over locks, ledgers and blocks")]
 
 use core::cell::{Cell, RefCell};
@@ -274,9 +274,9 @@ impl Held {
         }
     }
 
-    /// Makes each entry that says that it is the repair mutex's tell the truth. Where there is none,
-    /// whatever stands in the place of its routine would be called: of what lies about a resource
-    /// in the right kind of memory, this alone is not borne.
+    /// Makes each entry that says that it is the repair mutex's tell the truth. Where there is
+    /// none, whatever stands in the place of its routine would be called: of what lies about a
+    /// resource in the right kind of memory, this alone is not borne.
     pub(super) fn find_repair_mutex(&self) {
         let (resource, domain) = (self.repair, self.domain());
         // Of what is left to be reclaimed, this alone is a mutex.

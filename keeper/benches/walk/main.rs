@@ -14,10 +14,10 @@
 //!
 //! *steady* is one walk after the other. *one-shot* is a walk after something else has filled the
 //! caches of its core, *from-memory* after something has filled those that cores share, too: then
-//! most of the time is that of fetching the stack itself, as `frame-pointers` shows. Whoever asks for
-//! "one walk after evicting the caches" may mean either, so both are printed. At the end, a
-//! table: how the cost of a frame grows with the number of functions. It fails if the instructions grow
-//! faster than a logarithm; time grows with the caches that the tables do not fit into.
+//! most of the time is that of fetching the stack itself, as `frame-pointers` shows. Whoever asks
+//! for "one walk after evicting the caches" may mean either, so both are printed. At the end, a
+//! table: how the cost of a frame grows with the number of functions. It fails if the instructions
+//! grow faster than a logarithm; time grows with the caches that the tables do not fit into.
 #![expect(unsafe_code, reason = "a stack of its own, and walkers that are not Rust")]
 
 mod functions;

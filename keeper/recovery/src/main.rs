@@ -1,11 +1,11 @@
 //! Ends a keeper at every instruction of a recovery, and looks at what is left.
 //!
-//! A task faults while it holds a lock that somebody spins for, one that somebody sleeps for, a permit,
-//! a share and a block of memory. For each k, its keeper, which is a task, executes k instructions of
-//! the recovery, from its wake-up to the end of the case; the process forks, and in the child the
-//! keeper is killed there, or faults. Others go on, its own keeper takes over, and the child *audits*:
-//! it takes the locks, counts permits, shares and the heap's bytes, and has the keeper, which has begun
-//! again, serve another death. It never asks the keepers what they did.
+//! A task faults while it holds a lock that somebody spins for, one that somebody sleeps for, a
+//! permit, a share and a block of memory. For each k, its keeper, which is a task, executes k
+//! instructions of the recovery, from its wake-up to the end of the case; the process forks, and in
+//! the child the keeper is killed there, or faults. Others go on, its own keeper takes over, and
+//! the child *audits*: it takes the locks, counts permits, shares and the heap's bytes, and has the
+//! keeper, which has begun again, serve another death. It never asks the keepers what they did.
 //!
 //! Whether a keeper ends before or after an instruction that only computes is the same to everybody
 //! else, so only boundaries behind a write outside of its own stack are looked at.
@@ -41,9 +41,9 @@ struct Arguments {
     /// List the recoveries and stop.
     #[arg(long)]
     list: bool,
-    /// End the keeper's own keeper, too, while it takes over: a sample of the pairs, which are one in
-    /// EVERY of its boundaries for one in EVERY of the keeper's. All of them are for a long night; 60
-    /// takes about a minute for each recovery.
+    /// End the keeper's own keeper, too, while it takes over: a sample of the pairs, which are one
+    /// in EVERY of its boundaries for one in EVERY of the keeper's. All of them are for a long
+    /// night; 60 takes about a minute for each recovery.
     #[arg(long, value_name = "EVERY")]
     twice: Option<u64>,
     /// How many boundaries are looked at side by side.

@@ -33,8 +33,8 @@ pub(crate) enum Death {
 pub(crate) struct Sweep {
     /// How many instructions the keeper executes from its wake-up until it sleeps again.
     pub(crate) executed: u64,
-    /// How many of them see something that nobody saw before: the first, and each behind one that has
-    /// written outside of the keeper's stack.
+    /// How many of them see something that nobody saw before: the first, and each behind one that
+    /// has written outside of the keeper's stack.
     pub(crate) distinct: u64,
     /// How many of these were to be looked at: all, or a sample.
     pub(crate) chosen: u64,
@@ -220,11 +220,12 @@ pub(crate) fn keeper(recovery: &Recovery, death: Death, jobs: usize) -> Result<S
     Ok(sweep)
 }
 
-/// Ends the keeper before some instructions, and then its parent, over what it has inherited, before
-/// some of its own: one in `every`, each time beginning with another one. The root is to go on.
+/// Ends the keeper before some instructions, and then its parent, over what it has inherited,
+/// before some of its own: one in `every`, each time beginning with another one. The root is to go
+/// on.
 ///
-/// What was executed, and is distinct, are the parent's boundaries behind all those deaths of the keeper
-/// that were looked at.
+/// What was executed, and is distinct, are the parent's boundaries behind all those deaths of the
+/// keeper that were looked at.
 pub(crate) fn parent(recovery: &Recovery, every: u64, jobs: usize) -> Result<Sweep> {
     let mut sweep = Sweep::default();
     let (passed, chosen) = (Tally::new()?, Tally::new()?);

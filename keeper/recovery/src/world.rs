@@ -1,4 +1,5 @@
-//! The tasks of a recovery, and what they hold: a victim, its keeper, that one's keeper, and others.
+//! The tasks of a recovery, and what they hold: a victim, its keeper, that one's keeper, and
+//! others.
 #![expect(unsafe_code, reason = "the victim faults")]
 
 use std::cell::Cell;

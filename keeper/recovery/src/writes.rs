@@ -7,12 +7,13 @@ use task_model::{FrozenTask, Gpr, StackMemory};
 /// The longest instruction (Intel SDM volume 2, 2.3.11).
 const LONGEST: usize = 15;
 
-/// Whether the instruction that the task is to execute next may change anything but its registers and
-/// its stack. What is not understood may.
+/// Whether the instruction that the task is to execute next may change anything but its registers
+/// and its stack. What is not understood may.
 pub(crate) fn is_seen_by_others(task: &FrozenTask<'_>) -> bool {
     let registers = task.registers();
     let code = std::ptr::with_exposed_provenance::<[u8; LONGEST]>(registers.rip as usize);
-    // SAFETY: the task executes it next, so it is mapped; and text is followed by more of the image.
+    // SAFETY: the task executes it next, so it is mapped; and text is followed by more of the
+    // image.
     let code = unsafe { code.read_unaligned() };
     let instruction = Decoder::with_ip(64, &code, registers.rip, DecoderOptions::NONE).decode();
     if instruction.is_invalid() {

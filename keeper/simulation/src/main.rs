@@ -1,16 +1,17 @@
 //! The whole supervisor under random sequences of faults and kills.
 //!
-//! Random trees of keepers, with random deadlines, keep random tasks, whose policies rule at random:
-//! at once or later, by token or not at all. Tasks take locks, fault, are killed and released; keepers
-//! serve, interrupt each other, come too late, and die: in a policy, and before and after whatever they
-//! have the platform do. (That they may die at every single *instruction*, `cargo recovery` shows: here
-//! a death unwinds the test's own stack, and the platform is a few structs.) When it is over, all who
-//! live go on until nothing is left to do. Checked all the while: nothing is done to a task that nobody
-//! ruled, no lock is stolen or leaked, its next owner is told exactly when it must, no keeper rules on
-//! itself. And in the end: no case is open, nobody waits, no kill is lost.
+//! Random trees of keepers, with random deadlines, keep random tasks, whose policies rule at
+//! random: at once or later, by token or not at all. Tasks take locks, fault, are killed and
+//! released; keepers serve, interrupt each other, come too late, and die: in a policy, and before
+//! and after whatever they have the platform do. (That they may die at every single *instruction*,
+//! `cargo recovery` shows: here a death unwinds the test's own stack, and the platform is a few
+//! structs.) When it is over, all who live go on until nothing is left to do. Checked all the
+//! while: nothing is done to a task that nobody ruled, no lock is stolen or leaked, its next owner
+//! is told exactly when it must, no keeper rules on itself. And in the end: no case is open, nobody
+//! waits, no kill is lost.
 //!
-//! A sequence that fails says how to run it again; `cargo simulate` runs a hundred thousand, `cargo test`
-//! some hundred, and a fault storm besides.
+//! A sequence that fails says how to run it again; `cargo simulate` runs a hundred thousand, `cargo
+//! test` some hundred, and a fault storm besides.
 #![expect(unsafe_code, reason = "implements a platform")]
 
 mod platform;

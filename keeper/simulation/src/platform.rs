@@ -195,8 +195,8 @@ impl Fake {
 /// Somebody's stack: nothing is on it.
 static STACK: [u64; 8] = [0; 8];
 
-// SAFETY: no task executes anything. Registers and ledgers live as long as the platform, and keepers
-// act one at a time, on one thread.
+// SAFETY: no task executes anything. Registers and ledgers live as long as the platform, and
+// keepers act one at a time, on one thread.
 unsafe impl Platform for Fake {
     fn now(&self) -> u64 {
         self.time.get()

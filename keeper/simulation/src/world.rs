@@ -12,7 +12,8 @@ use task_model::{FaultInfo, FaultKind, TaskId, TaskState};
 use crate::platform::{Fake, Lock, Task};
 use crate::random::Random;
 
-/// With what a keeper's stack is unwound that has died. Its seat stays taken, as it does by a death.
+/// With what a keeper's stack is unwound that has died. Its seat stays taken, as it does by a
+/// death.
 pub(crate) struct Died;
 
 pub(crate) struct World {
@@ -69,8 +70,8 @@ impl Policy for Script {
 
 static SCRIPT: Script = Script;
 
-/// Runs the sequence that belongs to `seed`, and panics if anything is not as it should be. Returns how
-/// many keepers died in it, and how often somebody ruled.
+/// Runs the sequence that belongs to `seed`, and panics if anything is not as it should be. Returns
+/// how many keepers died in it, and how often somebody ruled.
 pub(crate) fn run(seed: u64) -> (u64, u64) {
     let random = Random::new(seed);
     let keepers = 1 + random.below(6) as usize;

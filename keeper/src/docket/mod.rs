@@ -27,9 +27,9 @@ pub(crate) struct Docket {
     any_waits: AtomicBool,
 }
 
-/// In which slot a keeper has opened its last case. Until that is over, or left to somebody else, it opens
-/// no other: so there is room for one of each keeper at any time, whatever keepers have passed on, or
-/// died over.
+/// In which slot a keeper has opened its last case. Until that is over, or left to somebody else,
+/// it opens no other: so there is room for one of each keeper at any time, whatever keepers have
+/// passed on, or died over.
 pub(crate) struct LastCase {
     keeper: KeeperId,
     slot: AtomicU32,
@@ -56,7 +56,8 @@ impl Docket {
         self.last.get(usize::from(keeper.number()))
     }
 
-    /// Opens a case for a keeper, whose last one this is; `None` if that waits still for those above.
+    /// Opens a case for a keeper, whose last one this is; `None` if that waits still for those
+    /// above.
     #[inline]
     pub(crate) fn open(&self, last: &LastCase) -> Option<OpenCase<'_>> {
         // Relaxed: written by who serves as this keeper, and handed on with the seat.
@@ -86,8 +87,8 @@ impl Docket {
         self.any_waits.load(Ordering::Acquire)
     }
 
-    /// Takes up a case that waits for `keeper`, or one for which that serves, and says what was ruled,
-    /// if it was.
+    /// Takes up a case that waits for `keeper`, or one for which that serves, and says what was
+    /// ruled, if it was.
     pub(crate) fn take_up(
         &self,
         keeper: KeeperId,
@@ -96,8 +97,8 @@ impl Docket {
         let taken = self.slots.iter().find_map(|slot| slot.take_up(keeper, &serves_for));
         if taken.is_none() && !self.slots.iter().any(Slot::waits) {
             self.any_waits.store(false, Ordering::SeqCst);
-            // SeqCst: who lets a case wait sets this afterwards, by an exchange; so either it does so
-            // after the line above, or the case is seen here.
+            // SeqCst: who lets a case wait sets this afterwards, by an exchange; so either it does
+            // so after the line above, or the case is seen here.
             if self.slots.iter().any(Slot::waits) {
                 self.announce();
             }
@@ -116,8 +117,8 @@ impl Docket {
         self.slots.iter().filter_map(move |slot| slot.left_by(keeper))
     }
 
-    /// Sees to it that the case of `task`, if it has one, ends that. Returns the keeper that is to do
-    /// so; `None` if there is no such case.
+    /// Sees to it that the case of `task`, if it has one, ends that. Returns the keeper that is to
+    /// do so; `None` if there is no such case.
     pub(crate) fn kill(&self, task: TaskId) -> Option<KeeperId> {
         self.slots.iter().find_map(|slot| slot.kill(task)).inspect(|_| self.announce())
     }
@@ -158,8 +159,8 @@ impl Docket {
         self.slots.iter().any(|slot| slot.recall(task, due))
     }
 
-    /// Ends the phases whose time has come, and tells `each` of the keepers concerned: those for which
-    /// a case waits, and those that are late themselves. A few instructions for each slot.
+    /// Ends the phases whose time has come, and tells `each` of the keepers concerned: those for
+    /// which a case waits, and those that are late themselves. A few instructions for each slot.
     ///
     /// It also finds the cases that wait and of which nobody told, since whoever let them wait died
     /// right after that.

@@ -164,7 +164,8 @@ impl Slot {
             Phase::Deferring if word.verdict().is_none() => word.with_verdict(verdict),
             _ => return None,
         };
-        // Before the exchange, so that it is there with the verdict; not for an answer that is late.
+        // Before the exchange, so that it is there with the verdict; not for an answer that is
+        // late.
         self.set_delay(verdict);
         if word.is(Phase::Deferred) {
             self.set_due(u64::MAX);
@@ -330,8 +331,8 @@ impl<'d> OpenCase<'d> {
         self.enter(Phase::Delayed, None);
     }
 
-    /// Notes what is ruled: from now on whoever has the case carries that out. A token is void. Returns
-    /// whether the case is still this keeper's.
+    /// Notes what is ruled: from now on whoever has the case carries that out. A token is void.
+    /// Returns whether the case is still this keeper's.
     #[must_use]
     #[inline]
     pub(crate) fn rule(&mut self, verdict: Verdict) -> bool {
@@ -368,9 +369,9 @@ impl<'d> OpenCase<'d> {
         self.move_to(Phase::Waiting, keeper, verdict).is_some()
     }
 
-    /// Gives the case to `heir`, which is above it, with what was ruled, but for what was left to that
-    /// anyway: for a keeper that does no more about it. A token
-    /// that is answered meanwhile is answered once, so this is done after two tries.
+    /// Gives the case to `heir`, which is above it, with what was ruled, but for what was left to
+    /// that anyway: for a keeper that does no more about it. A token that is answered meanwhile is
+    /// answered once, so this is done after two tries.
     pub(crate) fn leave_to(self, heir: KeeperId) {
         let mut open = self;
         while !open.pass_to(heir, open.verdict().filter(|it| *it != Verdict::TryNext)) {

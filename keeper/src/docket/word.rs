@@ -34,8 +34,8 @@ pub(crate) enum Phase {
 }
 
 /// A case's word: from the lowest byte, its phase, what was ruled (0: nothing; the delay of a
-/// [`Verdict::RestartAfter`] is beside the word), and its keeper; in the upper half its generation, which
-/// counts the changes, so that an old copy never matches.
+/// [`Verdict::RestartAfter`] is beside the word), and its keeper; in the upper half its generation,
+/// which counts the changes, so that an old copy never matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Word(pub(super) u64);
 

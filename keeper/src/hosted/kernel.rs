@@ -94,9 +94,9 @@ impl Kernel {
         Ok(keeper)
     }
 
-    /// A task that serves `keeper`, which has been [registered](Keepers::register) and is nobody's yet:
-    /// for keepers that may die themselves. It gives `told` what the keeper reports, and sleeps when
-    /// there is nothing to serve. Its own deaths are its parent's to rule on.
+    /// A task that serves `keeper`, which has been [registered](Keepers::register) and is nobody's
+    /// yet: for keepers that may die themselves. It gives `told` what the keeper reports, and
+    /// sleeps when there is nothing to serve. Its own deaths are its parent's to rule on.
     ///
     /// It cannot allocate memory: who is killed in the middle of that takes the allocator with it.
     ///
@@ -245,8 +245,8 @@ impl Kernel {
         }
     }
 
-    /// Freezes a task where it stands as if it had faulted, and tells its keeper. If the task cannot
-    /// run, nothing happens.
+    /// Freezes a task where it stands as if it had faulted, and tells its keeper. If the task
+    /// cannot run, nothing happens.
     ///
     /// # Panics
     /// As [`Kernel::kill`]; and if nobody keeps the task.
@@ -261,8 +261,8 @@ impl Kernel {
         posted.expect("a frozen task does not fault again");
     }
 
-    /// Has the keepers for which the owner serves deal with all that was posted to them, and returns
-    /// what they reported. Notices of tasks that are gone meanwhile are passed over.
+    /// Has the keepers for which the owner serves deal with all that was posted to them, and
+    /// returns what they reported. Notices of tasks that are gone meanwhile are passed over.
     pub fn serve(&self) -> Vec<Report> {
         let mut reports = Vec::new();
         while let Some(told) = self.serve_one() {

@@ -2,9 +2,9 @@
 //!
 //! Tasks run on stacks of their own, on the thread that made the [`Kernel`]. They fault as they
 //! would in a kernel: SIGSEGV, SIGBUS, SIGILL, SIGFPE and SIGTRAP stop the task, and go to its
-//! keeper. That is the same [`Keepers`](crate::Keepers) as in a kernel, with the same settlement, the
-//! same walk through the program's own unwind tables, and the same policies. So a policy is tested
-//! with plain `cargo test`. Turn on the feature `hosted` under `[dev-dependencies]`:
+//! keeper. That is the same [`Keepers`](crate::Keepers) as in a kernel, with the same settlement,
+//! the same walk through the program's own unwind tables, and the same policies. So a policy is
+//! tested with plain `cargo test`. Turn on the feature `hosted` under `[dev-dependencies]`:
 //!
 //! ```toml
 //! keeper = { version = "0.1", features = ["hosted"] }
@@ -64,15 +64,17 @@
 //! `examples/own_policy.rs` is a whole test to copy.
 //!
 //! # Death at any instruction
-//! [`Kernel::run`] gives each task a slice of CPU time in turn, so that a task that never stops does
-//! not keep the others from running; [`Kernel::run_turns`] comes back from it. [`Kernel::step`] runs
-//! one task for so many instructions and no more. [`Kernel::kill`] ends a task wherever it has come
-//! to. [`Kernel::with_wait_for_graph`] says who waits for whom, and who waits for ever.
+//! [`Kernel::run`] gives each task a slice of CPU time in turn, so that a task that never stops
+//! does not keep the others from running; [`Kernel::run_turns`] comes back from it.
+//! [`Kernel::step`] runs one task for so many instructions and no more. [`Kernel::kill`] ends a
+//! task wherever it has come to. [`Kernel::with_wait_for_graph`] says who waits for whom, and who
+//! waits for ever.
 //!
 //! # Keepers that die
 //! The kernel's owner serves for the root, and for keepers that are [registered](Kernel::register)
-//! with the kernel. One that is registered with its [keepers](Kernel::keepers) is served by a task of
-//! its own ([`Kernel::spawn_keeper`]), which is stepped, killed, restarted and kept like any other.
+//! with the kernel. One that is registered with its [keepers](Kernel::keepers) is served by a task
+//! of its own ([`Kernel::spawn_keeper`]), which is stepped, killed, restarted and kept like any
+//! other.
 //!
 //! # What is not as in a kernel
 //! - There is one CPU, the thread. Tasks that share a lock of `std`'s share it as one thread does.
@@ -80,8 +82,8 @@
 //!   allocator's, the process hangs. `run` stops tasks in the program's own code alone; `step` does
 //!   not look. Let what is killed by the instruction allocate from its [`Current`] heap.
 //! - Only the program's own frames have names, until its [libraries' tables](library_tables) are
-//!   added to the [keeper's images](crate::Keepers::images). Before that, a walk ends, partial, at a
-//!   frame of a library.
+//!   added to the [keeper's images](crate::Keepers::images). Before that, a walk ends, partial, at
+//!   a frame of a library.
 //! - The program must not handle those signals, nor SIGVTALRM, in another way.
 
 mod kernel;

@@ -15,8 +15,8 @@ pub fn unwind_tables() -> UnwindTables<'static> {
 }
 
 /// The unwind tables of the libraries that the program is linked with dynamically, or has opened:
-/// to be [added](crate::unwind::Images::add) to a keeper's images. Libraries without tables are left
-/// out. The others stay loaded as long as the process lives.
+/// to be [added](crate::unwind::Images::add) to a keeper's images. Libraries without tables are
+/// left out. The others stay loaded as long as the process lives.
 pub fn library_tables() -> Vec<UnwindTables<'static>> {
     Image::libraries().iter().filter_map(|image| tables_of(image).ok()).collect()
 }

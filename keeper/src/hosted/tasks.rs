@@ -67,8 +67,8 @@ impl Tasks {
 
     /// A task for a keeper.
     pub(super) fn spawn_keeper(&self, entry: Box<dyn Fn()>) -> TaskId {
-        // SAFETY: what the entry shares with others is the kernel itself. What keepers use of that is in
-        // atomics, or in cells that are changed by single stores: see `Platform` below.
+        // SAFETY: what the entry shares with others is the kernel itself. What keepers use of that
+        // is in atomics, or in cells that are changed by single stores: see `Platform` below.
         self.spawn(None, |machine| unsafe { machine.spawn_restartable_unchecked(entry) })
     }
 
@@ -148,8 +148,8 @@ impl Tasks {
 
     /// Calls `look` with a task that does not run.
     pub(super) fn look_at<T>(&self, id: TaskId, look: impl FnOnce(&FrozenTask<'_>) -> T) -> T {
-        // SAFETY: it cannot be kept, and only the machine's owner, who is here, runs tasks. Who shares
-        // it with a keeper that has seized the task changes nothing.
+        // SAFETY: it cannot be kept, and only the machine's owner, who is here, runs tasks. Who
+        // shares it with a keeper that has seized the task changes nothing.
         look(&unsafe { self.machine.seize(id) }.0)
     }
 
@@ -187,12 +187,12 @@ fn pack(id: TaskId, state: TaskState) -> u64 {
 }
 
 // SAFETY: only `run` executes a task, and only one that is `Ready`; `seize` makes it another, and
-// `resume` and `restart` alone make it ready again. There is one thread, so a task that calls `seize`,
-// as a keeper does, is the one that runs, and the machine refuses to freeze that. All others'
-// registers are in their contexts, and the ledger is that which `Current` gives them. The keepers see
-// to it that one `Stopped` of a task is used at a time. Stacks are
-// never unmapped or used again before the machine is gone, and `Machine::restart` resets the ledger.
-// Each of these is one store of a word, after all that it stands on; so has `restart` happened, or not.
+// `resume` and `restart` alone make it ready again. There is one thread, so a task that calls
+// `seize`, as a keeper does, is the one that runs, and the machine refuses to freeze that. All
+// others' registers are in their contexts, and the ledger is that which `Current` gives them. The
+// keepers see to it that one `Stopped` of a task is used at a time. Stacks are never unmapped or
+// used again before the machine is gone, and `Machine::restart` resets the ledger. Each of these is
+// one store of a word, after all that it stands on; so has `restart` happened, or not.
 unsafe impl Platform for Tasks {
     fn now(&self) -> u64 {
         (self.began.elapsed().as_nanos() as u64).saturating_add(self.passed.get())

@@ -20,13 +20,13 @@ pub use notice::PostError;
 pub(crate) use notice::{Cause, Notice};
 pub(crate) use serving::Taken;
 
-/// For each task, a place for each thing that can be said of it; and for each keeper, a bit for each
-/// task of which something was said.
+/// For each task, a place for each thing that can be said of it; and for each keeper, a bit for
+/// each task of which something was said.
 ///
 /// It cannot overflow, since a task that has stopped does not fault again. And nobody who posts
-/// waits for whoever reads, who may have died over it at any instruction: a notice is taken away only
-/// when the case that it opened can be found again. (A queue whose reader dies between taking an
-/// element and giving its place back makes writers wait for ever, a lap later.)
+/// waits for whoever reads, who may have died over it at any instruction: a notice is taken away
+/// only when the case that it opened can be found again. (A queue whose reader dies between taking
+/// an element and giving its place back makes writers wait for ever, a lap later.)
 pub(crate) struct Inbox {
     places: Box<[Place]>,
     /// By keeper.
@@ -78,8 +78,8 @@ mod posted {
     pub(super) const RELEASE: u32 = 8;
     /// What there is to be served.
     pub(super) const ANY: u32 = FAULT | KILL | RELEASE;
-    /// The keeper that serves what is posted, plus one. Two may be told of it, since a keeper that has
-    /// just sat down is told of what was posted to the one above it; but one serves it.
+    /// The keeper that serves what is posted, plus one. Two may be told of it, since a keeper that
+    /// has just sat down is told of what was posted to the one above it; but one serves it.
     pub(super) const TAKERS: u32 = !0 << TAKER;
 
     pub(super) const TAKER: u32 = 8;
@@ -95,9 +95,9 @@ impl Taker {
     }
 }
 
-// SAFETY: `info` is written by whoever set `CLAIMED`, before `FAULT`. It is read while `FAULT` is set, by
-// the keeper that has taken the place, and only that one clears both, when it has done.
-// The rest are atomics.
+// SAFETY: `info` is written by whoever set `CLAIMED`, before `FAULT`. It is read while `FAULT` is
+// set, by the keeper that has taken the place, and only that one clears both, when it has done. The
+// rest are atomics.
 unsafe impl Sync for Inbox {}
 
 impl Inbox {

@@ -8,8 +8,8 @@ use task_model::{FaultInfo, TaskId};
 use super::{Cause, Inbox, Notice, Place, Taker, Tray, posted};
 use crate::KeeperId;
 
-/// Something that one keeper serves, and nobody else. It is no guard: if its keeper dies it stays posted,
-/// and [taken](Inbox::abandon_all).
+/// Something that one keeper serves, and nobody else. It is no guard: if its keeper dies it stays
+/// posted, and [taken](Inbox::abandon_all).
 pub(crate) struct Taken<'i> {
     index: u32,
     /// What was posted when it was taken.
@@ -47,8 +47,8 @@ impl Inbox {
         Some(Taken { index, bits, place, tray })
     }
 
-    /// What `taker`, whose tray this is, can take instead of what is posted of this task, or if that has
-    /// changed.
+    /// What `taker`, whose tray this is, can take instead of what is posted of this task, or if
+    /// that has changed.
     #[cold]
     pub(crate) fn take_another<'i>(
         &'i self,
@@ -81,8 +81,8 @@ impl Inbox {
         self.notice_at(task.index).is_some_and(|it| it.task == task && it.cause == Cause::Fault)
     }
 
-    /// How many faults have been posted of tasks with this number: if there are more than there were,
-    /// it has gone on in between.
+    /// How many faults have been posted of tasks with this number: if there are more than there
+    /// were, it has gone on in between.
     pub(crate) fn faults(&self, task: TaskId) -> u32 {
         self.place(task).map_or(0, Place::faults)
     }
@@ -94,8 +94,8 @@ impl Inbox {
         }
     }
 
-    /// Announces again what is posted, to whom `whose` says, and returns to whom, a bit for each: where
-    /// a keeper may have died over its bits.
+    /// Announces again what is posted, to whom `whose` says, and returns to whom, a bit for each:
+    /// where a keeper may have died over its bits.
     pub(crate) fn announce_all(&self, whose: impl Fn(TaskId) -> Option<KeeperId>) -> u32 {
         let mut told = 0;
         for index in 0..self.places.len() as u32 {
@@ -125,8 +125,8 @@ impl Taken<'_> {
     /// The fault that was posted, if it is one.
     #[inline]
     pub(crate) fn fault(&self) -> Option<&FaultInfo> {
-        // SAFETY: see `Sync`: the keeper has taken the place, and the bit is set until it says that it is
-        // done, by giving this away.
+        // SAFETY: see `Sync`: the keeper has taken the place, and the bit is set until it says that
+        // it is done, by giving this away.
         self.is_fault().then(|| unsafe { &*self.place.info.get() })
     }
 
@@ -217,8 +217,8 @@ impl Tray {
 /// What comes first of what `bits` say.
 #[inline]
 fn cause_of(bits: u32) -> Cause {
-    // A corpse is let go of before anything else is done to it, and of a task that faulted and is to be
-    // killed the fault is what happened first.
+    // A corpse is let go of before anything else is done to it, and of a task that faulted and is
+    // to be killed the fault is what happened first.
     if bits & posted::FAULT != 0 {
         Cause::Fault
     } else if bits & posted::RELEASE != 0 {

@@ -20,8 +20,8 @@ use crate::{
 const MOST_TRIES: u32 = 16;
 
 impl<P: Platform> Keepers<P> {
-    /// Resumes the task, as was ruled; or, if that cannot be done, says why, and does what is documented for
-    /// it.
+    /// Resumes the task, as was ruled; or, if that cannot be done, says why, and does what is
+    /// documented for it.
     #[inline(always)]
     pub(super) fn resume(
         &self,
@@ -47,8 +47,8 @@ impl<P: Platform> Keepers<P> {
         self.close_of_living(open);
     }
 
-    /// Does what was ruled; or, if that cannot be done, says why, and does what is documented for it. To
-    /// resume comes here only with a `refusal`, or if somebody wants the task to end.
+    /// Does what was ruled; or, if that cannot be done, says why, and does what is documented for
+    /// it. To resume comes here only with a `refusal`, or if somebody wants the task to end.
     #[cold]
     #[inline(never)]
     #[expect(clippy::too_many_arguments, reason = "all that is known of a case")]
@@ -286,8 +286,8 @@ impl<P: Platform> Keepers<P> {
         self.wake_all(self.starving.swap(0, Ordering::AcqRel));
     }
 
-    /// Closes the case of a task that is still there. Who wanted it to end, and came when it had been
-    /// ruled on, is not forgotten.
+    /// Closes the case of a task that is still there. Who wanted it to end, and came when it had
+    /// been ruled on, is not forgotten.
     #[inline(always)]
     pub(super) fn close_of_living(&self, open: OpenCase<'_>) {
         if open.take_kill() {
@@ -329,12 +329,12 @@ pub(super) struct Tries {
 }
 
 impl Tries {
-    /// Counts one more try, and returns how many there have been in a row. `registers` are those that
-    /// the task is resumed with: a task that was mended, or got on with a loop, has others.
+    /// Counts one more try, and returns how many there have been in a row. `registers` are those
+    /// that the task is resumed with: a task that was mended, or got on with a loop, has others.
     #[inline(always)]
     fn count(&self, task: TaskId, fault: &FaultInfo, registers: &RegisterFile) -> u32 {
-        // Not a good hash; but for something else to be mistaken for the same, sixteen times in a row,
-        // each change would have to make up for another.
+        // Not a good hash; but for something else to be mistaken for the same, sixteen times in a
+        // row, each change would have to make up for another.
         let place = fault.instruction_pointer.rotate_left(32) ^ u64::from(task.generation);
         let address = fault.address.unwrap_or_default();
         let this = registers.sum().wrapping_add(address) ^ place;
@@ -362,8 +362,8 @@ impl Corpses {
 
     /// Counts one more corpse; `false` if there are enough.
     fn hold(&self, task: TaskId) -> bool {
-        // It counts first and looks then, so that of two keepers at a time both may be refused, but not
-        // both let in.
+        // It counts first and looks then, so that of two keepers at a time both may be refused, but
+        // not both let in.
         if self.held.insert(task.index) {
             return true;
         }

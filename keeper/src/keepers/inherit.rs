@@ -24,8 +24,8 @@ impl<P: Platform> Keepers<P> {
         }
     }
 
-    /// Takes over what a keeper that is dead had in hand, so that it waits for `heir`; and notes first
-    /// whether there is anything, for whoever inherits from that.
+    /// Takes over what a keeper that is dead had in hand, so that it waits for `heir`; and notes
+    /// first whether there is anything, for whoever inherits from that.
     ///
     /// Until a case is the heir's, whoever inherits from *that* does this again, from the same
     /// registers; and nobody goes on settling before. So what the dead keeper did last is set right
@@ -42,9 +42,9 @@ impl<P: Platform> Keepers<P> {
         for open in self.docket.left_by(dead) {
             *lost_cases = true;
             compiler_fence(Ordering::SeqCst);
-            // What is to be resumed has not been settled, and may have been resumed; and what recovered
-            // may have come to another fault.
-            // SAFETY: as in `leave_case`; the reference is gone at once.
+            // What is to be resumed has not been settled, and may have been resumed; and what
+            // recovered may have come to another fault. SAFETY: as in `leave_case`; the reference
+            // is gone at once.
             let faults = unsafe { open.record() }.faults;
             let runs = |task| match open.verdict() {
                 Some(Verdict::Resume) => true,
@@ -55,8 +55,8 @@ impl<P: Platform> Keepers<P> {
                 && let Some(task) = open.task()
                 && let Ok(stopped) = self.platform.seize(task)
             {
-                // SAFETY: the settler is stopped for good: it is not resumed once it has lost a case
-                // (`Refusal::CaseLost`). It was the last to have the case.
+                // SAFETY: the settler is stopped for good: it is not resumed once it has lost a
+                // case (`Refusal::CaseLost`). It was the last to have the case.
                 unsafe { take_over(&keeper_task.task, stopped.ledger, &self.domain) };
             }
             self.leave_case(open, heir);
@@ -76,8 +76,8 @@ impl<P: Platform> Keepers<P> {
         let report = unsafe { open.record() };
         report.inherited();
         if report.keepers.is_empty() && open.verdict().is_none() {
-            // It may have died before it took the notice away that it opened the case for; and since
-            // nobody has been asked, this is no later one.
+            // It may have died before it took the notice away that it opened the case for; and
+            // since nobody has been asked, this is no later one.
             self.inbox.done(report.task, report.cause, heir);
         }
         open.leave_to(heir);

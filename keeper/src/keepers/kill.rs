@@ -16,8 +16,8 @@ impl<P: Platform> Keepers<P> {
     }
 
     /// Ends `task`, whatever it is doing: at whatever instruction it has come to when its keeper
-    /// stops it. If that is inside of a [`NoKill`](drop_registry::NoKill) section, at the end of it, or
-    /// as soon as the section has taken [too long](Self::with_longest_no_kill).
+    /// stops it. If that is inside of a [`NoKill`](drop_registry::NoKill) section, at the end of
+    /// it, or as soon as the section has taken [too long](Self::with_longest_no_kill).
     ///
     /// # Errors
     /// As [`post`](Self::post). That the task is already gone shows only when its keeper

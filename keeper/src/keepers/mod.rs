@@ -38,8 +38,8 @@ pub struct Capacity {
     pub tasks: usize,
     /// Keepers, the root among them: from 1 to [`KeeperId::MAX`].
     pub keepers: usize,
-    /// Cases whose verdict is deferred, or whose restart is delayed, at a time. Each takes about ten
-    /// kilobytes, as much as a report; so does each keeper's own.
+    /// Cases whose verdict is deferred, or whose restart is delayed, at a time. Each takes about
+    /// ten kilobytes, as much as a report; so does each keeper's own.
     pub deferred: usize,
     /// Corpses that are [held](Verdict::Hold) at a time.
     pub corpses: usize,
@@ -68,8 +68,8 @@ impl Capacity {
 /// Keeps the tasks of one platform.
 ///
 /// Traps and killers [post](Self::post) from anywhere. Each keeper's own task takes its
-/// [seat](Self::sit), and [serves](Seat::serve) what was posted for it, one case at a time. It never
-/// waits for a task that it keeps, nor for another keeper.
+/// [seat](Self::sit), and [serves](Seat::serve) what was posted for it, one case at a time. It
+/// never waits for a task that it keeps, nor for another keeper.
 pub struct Keepers<P> {
     platform: P,
     domain: Domain<'static>,
@@ -92,8 +92,8 @@ pub struct Keepers<P> {
 }
 
 impl<P: Platform> Keepers<P> {
-    /// The root keeper, and room for others, for the tasks of `platform`, whose ledgers speak of what
-    /// is in `domain`, and whose frames `tables` describe, those of the kernel's own image.
+    /// The root keeper, and room for others, for the tasks of `platform`, whose ledgers speak of
+    /// what is in `domain`, and whose frames `tables` describe, those of the kernel's own image.
     ///
     /// Tasks that name no policy [exit](policy::Exit). What is allocated here is all that there is
     /// allocated until a dead task's resources are settled.
@@ -138,15 +138,16 @@ impl<P: Platform> Keepers<P> {
         &self.platform
     }
 
-    /// The images whose frames have names: the one that the keepers were made with, and what has been
-    /// added since. Add a module before a task runs in it; remove it when none can any more.
+    /// The images whose frames have names: the one that the keepers were made with, and what has
+    /// been added since. Add a module before a task runs in it; remove it when none can any more.
     pub const fn images(&self) -> &Images<'static> {
         &self.images
     }
 
-    /// Registers another keeper, under `parent`. `policy` rules on its tasks that name none, on what
-    /// keepers below it leave to it, and on their own deaths. It has `patience` ticks for a verdict,
-    /// and as many for what follows from that (destructors may run then), after which it counts as dead.
+    /// Registers another keeper, under `parent`. `policy` rules on its tasks that name none, on
+    /// what keepers below it leave to it, and on their own deaths. It has `patience` ticks for a
+    /// verdict, and as many for what follows from that (destructors may run then), after which it
+    /// counts as dead.
     ///
     /// A parent is there before its child, so there can be no circle of keepers.
     ///
@@ -188,7 +189,8 @@ impl<P: Platform> Keepers<P> {
     /// keeper that is no task.
     ///
     /// # Errors
-    /// If the keeper has not been registered, or somebody serves it, or the task serves another one.
+    /// If the keeper has not been registered, or somebody serves it, or the task serves another
+    /// one.
     pub fn sit(
         &self,
         keeper: KeeperId,
@@ -218,8 +220,9 @@ impl<P: Platform> Keepers<P> {
     /// it: it allocates nothing, takes no lock, and does not wait.
     ///
     /// # Errors
-    /// If nobody keeps the task, since it is the root keeper's: the kernel cannot go on. If a fault of
-    /// it was posted before, whose record stays. If there is no room for a task with that number.
+    /// If nobody keeps the task, since it is the root keeper's: the kernel cannot go on. If a fault
+    /// of it was posted before, whose record stays. If there is no room for a task with that
+    /// number.
     #[inline]
     pub fn post(&self, task: TaskId, fault: FaultInfo, at: u64) -> Result<(), PostError> {
         let place = self.inbox.place(task).ok_or(PostError::NoSuchTask(task))?;
@@ -243,9 +246,9 @@ impl<P: Platform> Keepers<P> {
         Ok(())
     }
 
-    /// Ends what has come to its time by `now`: for the timer's trap. It does next to nothing if there
-    /// is nothing. Each keeper's task that has not ruled in time is given to `late`, which must freeze
-    /// it and [post](Self::post) that as a [fault](FaultInfo::overdue).
+    /// Ends what has come to its time by `now`: for the timer's trap. It does next to nothing if
+    /// there is nothing. Each keeper's task that has not ruled in time is given to `late`, which
+    /// must freeze it and [post](Self::post) that as a [fault](FaultInfo::overdue).
     pub fn tick(&self, now: u64, mut late: impl FnMut(TaskId)) {
         self.kill_overdue(now);
         self.docket.tick(now, |keeper, what| match what {
@@ -279,10 +282,11 @@ impl<P: Platform> Keepers<P> {
         Ok(())
     }
 
-    /// Charges `task` for what it has used, and says if its meter has run out by that: then the caller
-    /// freezes it, and [posts](Self::post) that as a [fault](FaultInfo::metered). For the timer's trap:
-    /// some instructions for a task without a meter. `is_waited_for` says whether another task
-    /// [waits](drop_registry::Ledger::waiting) for a lock; it is asked only if that matters.
+    /// Charges `task` for what it has used, and says if its meter has run out by that: then the
+    /// caller freezes it, and [posts](Self::post) that as a [fault](FaultInfo::metered). For the
+    /// timer's trap: some instructions for a task without a meter. `is_waited_for` says whether
+    /// another task [waits](drop_registry::Ledger::waiting) for a lock; it is asked only if that
+    /// matters.
     pub fn charge(
         &self,
         task: TaskId,
@@ -297,7 +301,8 @@ impl<P: Platform> Keepers<P> {
         self.docket.open_cases()
     }
 
-    /// Who is to be told of `task`: the keeper that was named, or the first above it that is served.
+    /// Who is to be told of `task`: the keeper that was named, or the first above it that is
+    /// served.
     fn keeper_for(&self, task: TaskId) -> Result<KeeperId, PostError> {
         self.keeper_above(self.inbox.place(task).ok_or(PostError::NoSuchTask(task))?, task)
     }
@@ -321,12 +326,12 @@ impl<P: Platform> Keepers<P> {
         Ok(self.chain.route(named))
     }
 
-    /// Wakes the keeper for which something has been posted. If that has left its seat meanwhile, so
-    /// that its heir may have looked through what was posted before this was: the heir, too.
+    /// Wakes the keeper for which something has been posted. If that has left its seat meanwhile,
+    /// so that its heir may have looked through what was posted before this was: the heir, too.
     #[inline]
     fn announced(&self, task: TaskId, keeper: KeeperId) {
-        // The post is a locked exchange and so is leaving a seat, and each looks at the other's word
-        // after its own: one of the two sees the other.
+        // The post is a locked exchange and so is leaving a seat, and each looks at the other's
+        // word after its own: one of the two sees the other.
         match self.chain.task_of(keeper) {
             Some(keeper_task) => self.platform.wake(keeper_task),
             None => self.announced_beside(task, keeper),

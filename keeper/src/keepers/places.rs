@@ -21,12 +21,12 @@ impl<P: Platform> Keepers<P> {
         (place != Place::Task).then_some(self.for_interrupts_off)
     }
 
-    /// Ends the kernel, with a full report, because of a fault in a trap handler, in the scheduler or
-    /// at boot: whatever was cut short there, no keeper's task can be switched to. `stopped` is what
-    /// the trap interrupted, on whatever stack; what its ledger lists is left alone.
+    /// Ends the kernel, with a full report, because of a fault in a trap handler, in the scheduler
+    /// or at boot: whatever was cut short there, no keeper's task can be switched to. `stopped` is
+    /// what the trap interrupted, on whatever stack; what its ledger lists is left alone.
     ///
-    /// For the trap of that fault. It takes no lock and allocates nothing, but some sixteen kilobytes
-    /// of the stack.
+    /// For the trap of that fault. It takes no lock and allocates nothing, but some sixteen
+    /// kilobytes of the stack.
     pub fn panic_at(&self, stopped: &Stopped<'_>, fault: &FaultInfo, at: u64) -> ! {
         let mut report = Report::empty();
         let notice = Notice { task: stopped.task.id(), cause: Cause::Fault, at };

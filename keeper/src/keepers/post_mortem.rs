@@ -7,8 +7,9 @@ use crate::{Platform, post_mortem::Ring};
 
 #[cfg(feature = "post-mortem")]
 impl<P: Platform> Keepers<P> {
-    /// Has each case that is closed, but by a resume, recorded in `ring`: when the task is settled and
-    /// gone, or restarted, or held. If a keeper dies over that, the next one may record it again.
+    /// Has each case that is closed, but by a resume, recorded in `ring`: when the task is settled
+    /// and gone, or restarted, or held. If a keeper dies over that, the next one may record it
+    /// again.
     #[must_use]
     pub fn with_post_mortem(mut self, ring: &'static Ring) -> Self {
         self.ring = Some(ring);

@@ -25,13 +25,14 @@ impl<P: Platform> Keepers<P> {
 
     /// Gives up what the task acquired since its innermost recovery point, and has it go on there.
     ///
-    /// A keeper that dies in the middle leaves a task that is still stopped, and whoever goes on with
-    /// the case begins here again; after [`Recovery::Landing`] without the walk, since the registers
-    /// tell of the fault no more, and after [`Recovery::Landed`] with nothing but the resume.
+    /// A keeper that dies in the middle leaves a task that is still stopped, and whoever goes on
+    /// with the case begins here again; after [`Recovery::Landing`] without the walk, since the
+    /// registers tell of the fault no more, and after [`Recovery::Landed`] with nothing but the
+    /// resume.
     pub(super) fn recover(&self, mut stopped: Stopped<'_>, report: &mut Report) {
         report.mark();
-        // Whether there is one was asked before, and only this keeper has had the task since. Should
-        // the point have been written over all the same, the task meets its fault again.
+        // Whether there is one was asked before, and only this keeper has had the task since.
+        // Should the point have been written over all the same, the task meets its fault again.
         if report.recovery != Recovery::Landed
             && let Ok(point) = RecoveryPoint::innermost(&stopped.task, stopped.ledger)
         {
@@ -52,8 +53,8 @@ impl<P: Platform> Keepers<P> {
             return;
         }
         let Stopped { task, ledger, .. } = stopped;
-        // SAFETY: as in `settle_and_walk`, but that the task goes on: behind the point, after `land`.
-        // Until then this keeper has it, or whoever inherits its case and begins again.
+        // SAFETY: as in `settle_and_walk`, but that the task goes on: behind the point, after
+        // `land`. Until then this keeper has it, or whoever inherits its case and begins again.
         unsafe { point.settle(task, ledger, &self.domain, |done| report.note_settled(done)) };
         report.settled_at = self.platform.now();
         self.walk(task, report);

@@ -102,8 +102,8 @@ impl<P: Platform> Keepers<P> {
         (verdict, case.deferred_for)
     }
 
-    /// What is ruled by a policy that has taken the token out, or says that it has; `None` if the verdict is
-    /// to come later.
+    /// What is ruled by a policy that has taken the token out, or says that it has; `None` if the
+    /// verdict is to come later.
     #[cold]
     fn hear<'d>(
         &self,

@@ -208,8 +208,8 @@ impl<P: Platform> Keepers<P> {
         self.open(at, taken, held.then_some(Verdict::Exit), !held, told)
     }
 
-    /// Opens a case for a notice, on which somebody has `ruled`, or not. If the task `may_be_running`, it is
-    /// stopped, unless it has to be spared for now.
+    /// Opens a case for a notice, on which somebody has `ruled`, or not. If the task
+    /// `may_be_running`, it is stopped, unless it has to be spared for now.
     #[inline(always)]
     fn open(
         &self,
@@ -232,7 +232,8 @@ impl<P: Platform> Keepers<P> {
         };
         if may_be_running {
             if self.inbox.has_fault(task) {
-                // It has faulted before it could be stopped. That is what happened first, and comes next.
+                // It has faulted before it could be stopped. That is what happened first, and comes
+                // next.
                 return true;
             }
             if self.spare(stopped) {

@@ -14,8 +14,8 @@ use crate::{Platform, Report};
 const DEEPEST: usize = 4096;
 
 impl<P: Platform> Keepers<P> {
-    /// Frees locks and counts, tells the task's peers, and names the frames. In this order, since whoever
-    /// waits for a lock need not wait for frames to be counted.
+    /// Frees locks and counts, tells the task's peers, and names the frames. In this order, since
+    /// whoever waits for a lock need not wait for frames to be counted.
     pub(super) fn settle_and_walk(
         &self,
         task: &FrozenTask<'_>,

@@ -8,7 +8,8 @@ use super::VERSION;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// The first word is zero: nothing was written here, or whoever wrote it did not come to the end.
+    /// The first word is zero: nothing was written here, or whoever wrote it did not come to the
+    /// end.
     Empty,
     /// The bytes end within the record.
     TooShort {

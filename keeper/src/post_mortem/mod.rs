@@ -28,8 +28,8 @@
 //! ```
 //!
 //! # The form of a record
-//! Words of 64 bits, little-endian. Numbers of enums are those of their `code`, or of the
-//! lists in `encode.rs`; they keep their meaning in all versions. A word that stands for nothing is 0.
+//! Words of 64 bits, little-endian. Numbers of enums are those of their `code`, or of the lists in
+//! `encode.rs`; they keep their meaning in all versions. A word that stands for nothing is 0.
 //!
 //! | word | bits | |
 //! | --- | --- | --- |
@@ -72,9 +72,9 @@
 //! Then the message, eight bytes to a word.
 //!
 //! # Deaths and resets
-//! Word 0 is made 0 before anything else is written, and written last. So a keeper that dies while it
-//! writes leaves one slot without a record, and no other is touched. On a reset, some lines of the
-//! caches may be lost; whatever mixture of old and new words that leaves is for the checksum to
+//! Word 0 is made 0 before anything else is written, and written last. So a keeper that dies while
+//! it writes leaves one slot without a record, and no other is touched. On a reset, some lines of
+//! the caches may be lost; whatever mixture of old and new words that leaves is for the checksum to
 //! refuse. If the machine does not write its caches back on a reset, the embedder maps the ring
 //! write-through.
 

@@ -88,8 +88,8 @@ impl Record {
         Ok(record)
     }
 
-    /// The records in a copy of a ring's memory, slot by slot: [`number`](Self::number) says which is
-    /// the latest.
+    /// The records in a copy of a ring's memory, slot by slot: [`number`](Self::number) says which
+    /// is the latest.
     pub fn in_memory(bytes: &[u8]) -> impl Iterator<Item = Result<Self, DecodeError>> {
         bytes.chunks(super::Slot::BYTES).map(Self::from_bytes)
     }
@@ -107,8 +107,8 @@ impl Record {
     /// What it says: all that can be read in a report.
     ///
     /// # Errors
-    /// [`DecodeError::Unknown`] and [`DecodeError::Text`], of a record that this crate has not written;
-    /// [`DecodeError::Length`], if it has not as many words as it says.
+    /// [`DecodeError::Unknown`] and [`DecodeError::Text`], of a record that this crate has not
+    /// written; [`DecodeError::Length`], if it has not as many words as it says.
     pub fn report(&self) -> Result<Report, DecodeError> {
         decode(self.words, self.payload())
     }

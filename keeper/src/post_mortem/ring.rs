@@ -91,8 +91,8 @@ impl fmt::Debug for Slot {
 
 /// A ring of records: the latest, as many as there are slots.
 ///
-/// To write one takes no lock and allocates nothing. Keepers may write at the same time, and may die
-/// at any instruction of it.
+/// To write one takes no lock and allocates nothing. Keepers may write at the same time, and may
+/// die at any instruction of it.
 #[derive(Debug)]
 pub struct Ring {
     slots: &'static [Slot],
@@ -101,8 +101,8 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// The ring in these slots, with the records that they have already. Nobody else may have a ring
-    /// there, or records may be lost.
+    /// The ring in these slots, with the records that they have already. Nobody else may have a
+    /// ring there, or records may be lost.
     pub fn new(slots: &'static [Slot]) -> Self {
         // Who wrote here does so no more.
         slots.iter().for_each(|slot| slot.0[WRITER].store(0, Ordering::Relaxed));
@@ -116,8 +116,8 @@ impl Ring {
         self.slots
     }
 
-    /// Copies of its records, the latest first. What is no record, is left out; one that is written over
-    /// meanwhile, too.
+    /// Copies of its records, the latest first. What is no record, is left out; one that is written
+    /// over meanwhile, too.
     pub fn records(&self) -> Records<'_> {
         Records { ring: self, before: None }
     }
@@ -153,8 +153,8 @@ impl Ring {
 #[derive(Debug)]
 pub struct Records<'r> {
     ring: &'r Ring,
-    /// The number and the slot of the one that was given out last. Two slots have one number only if
-    /// something has written over it.
+    /// The number and the slot of the one that was given out last. Two slots have one number only
+    /// if something has written over it.
     before: Option<(u64, usize)>,
 }
 

@@ -6,8 +6,8 @@
 /// [period](super::RestartIntensity::period) after its last restart. One that has lived longer than
 /// that begins from the first delay again.
 ///
-/// A child whose delays together are longer than the period never fails too often: the supervisor then
-/// tries for ever, at the pace of the backoff. That may be what is wanted, with
+/// A child whose delays together are longer than the period never fails too often: the supervisor
+/// then tries for ever, at the pace of the backoff. That may be what is wanted, with
 /// [`RestartIntensity::unlimited`](super::RestartIntensity::unlimited), but should not come as a
 /// surprise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! A keeper that dies before each instruction of a decision: the supervisor goes on from there.
 //!
-//! The decision is stepped. Before each instruction, a copy of the supervisor, and of what its keeper
-//! has been ordered, is what the next keeper up finds: it rules on the case that was in hand, and then
-//! everything is served to its end.
+//! The decision is stepped. Before each instruction, a copy of the supervisor, and of what its
+//! keeper has been ordered, is what the next keeper up finds: it rules on the case that was in
+//! hand, and then everything is served to its end.
 #![expect(unsafe_code, reason = "looks at what a stopped task works on")]
 
 use core::ptr;
@@ -184,7 +184,8 @@ impl World {
         panic!("there is no end to it");
     }
 
-    /// Claims that nobody waits for anything, and that who lives is a child, as the life that it is.
+    /// Claims that nobody waits for anything, and that who lives is a child, as the life that it
+    /// is.
     fn check(&self) {
         assert!(self.supervisor.any_round().is_none(), "a round goes on");
         let alive = self.lives.iter().filter(|(_, life)| *life == Life::Runs);

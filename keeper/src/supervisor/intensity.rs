@@ -2,13 +2,16 @@
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// How many restarts a supervisor puts up with: `max` in any time of `period` ticks, and not one more.
+/// How many restarts a supervisor puts up with: `max` in any time of `period` ticks, and not one
+/// more.
 ///
-/// The period slides: what counts are the restarts between now and `period` ago, not those since some
-/// mark on a clock. So there is no moment at which the count starts anew and twice as many pass.
+/// The period slides: what counts are the restarts between now and `period` ago, not those since
+/// some mark on a clock. So there is no moment at which the count starts anew and twice as many
+/// pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RestartIntensity {
-    /// The most restarts, up to [`RestartIntensity::MOST`]. With 0, the first failure is one too many.
+    /// The most restarts, up to [`RestartIntensity::MOST`]. With 0, the first failure is one too
+    /// many.
     pub max: u32,
     /// In ticks. A child that lives longer than this counts as sound again: see
     /// [`Backoff`](super::Backoff).
@@ -47,8 +50,8 @@ impl Restarts {
 
     /// Counts one more restart, unless that is one too many.
     ///
-    /// If the keeper dies between the two stores, the restart is not counted; it was not made, either.
-    /// What is left in its place is over, so it is not in the way of others.
+    /// If the keeper dies between the two stores, the restart is not counted; it was not made,
+    /// either. What is left in its place is over, so it is not in the way of others.
     pub(super) fn admit(&self, now: u64, intensity: RestartIntensity) -> bool {
         if intensity.max == u32::MAX {
             return true;
@@ -117,8 +120,8 @@ mod tests {
     }
 
     proptest! {
-        /// In every window of the period, wherever it begins, there are at most `max`; and a restart
-        /// is refused only if there have been as many.
+        /// In every window of the period, wherever it begins, there are at most `max`; and a
+        /// restart is refused only if there have been as many.
         #[test]
         fn every_window_obeys(
             steps in prop::collection::vec(0_u64..20, 0..200),

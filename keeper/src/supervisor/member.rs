@@ -68,9 +68,9 @@ impl State {
 
 /// A place for a child.
 ///
-/// All orderings are Relaxed but for those of the state, whose Release, when a child is added, pairs
-/// with the Acquire of whoever finds it there. Beside that, one keeper decides at a time, and what it
-/// wrote is seen by the next one, as cases are handed on with Release and Acquire.
+/// All orderings are Relaxed but for those of the state, whose Release, when a child is added,
+/// pairs with the Acquire of whoever finds it there. Beside that, one keeper decides at a time, and
+/// what it wrote is seen by the next one, as cases are handed on with Release and Acquire.
 pub(super) struct Member {
     state: AtomicU8,
     kind: AtomicU8,

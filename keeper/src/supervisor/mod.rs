@@ -2,9 +2,10 @@
 //!
 //! A [`Supervisor`] is a policy that several tasks share: its children. It restarts the one that
 //! failed, or more of them, by its [`Strategy`]; each by its [`ChildKind`]; not more often than its
-//! [`RestartIntensity`] allows; and not before its [`Backoff`] is over. What it does not put up with any
-//! more is a failure of the supervisor, and is for the supervisor [above](Supervisor::add_supervisor)
-//! it, which restarts it as a whole. From the topmost it goes to the [next keeper](Verdict::TryNext).
+//! [`RestartIntensity`] allows; and not before its [`Backoff`] is over. What it does not put up
+//! with any more is a failure of the supervisor, and is for the supervisor
+//! [above](Supervisor::add_supervisor) it, which restarts it as a whole. From the topmost it goes
+//! to the [next keeper](Verdict::TryNext).
 //!
 //! ```
 //! use std::sync::atomic::{AtomicU32, Ordering};
@@ -38,38 +39,40 @@
 //! ```
 //!
 //! # What is ended, and what is started
-//! What a child holds is given up before anything is decided. Then the others that are to begin again
-//! are ended one after another, the last one first; and once all are down they are started in the order
-//! in which they were added, each when the one before it has begun its new life. A child that fails
-//! meanwhile is a failure like any other.
+//! What a child holds is given up before anything is decided. Then the others that are to begin
+//! again are ended one after another, the last one first; and once all are down they are started in
+//! the order in which they were added, each when the one before it has begun its new life. A child
+//! that fails meanwhile is a failure like any other.
 //!
 //! # Defaults
 //! [`Supervisor::new`] is told how many ticks a second has, and chooses:
-//! - **Three restarts in five seconds.** The period is OTP's; its one restart in that time is made for
-//!   supervisors that are all tuned. One failure may be chance, and the second one what it left
+//! - **Three restarts in five seconds.** The period is OTP's; its one restart in that time is made
+//!   for supervisors that are all tuned. One failure may be chance, and the second one what it left
 //!   behind; a fourth within seconds says that beginning again does not help here, and that who is
 //!   above should know.
 //! - **A hundredth of a second before the first restart, and twice as long each time, up to one
-//!   second.** A child that fails at once would use up its restarts before whatever it depends on has
-//!   had the time to change. The delays of three failures in a row (70 ms) are far shorter than the
-//!   period, so that such a child is found to fail too often, and not tried for ever.
-//! - **Five seconds for a round**, as OTP gives a child to shut down. No child of this kernel can refuse
-//!   to end; but its keeper may be late.
+//!   second.** A child that fails at once would use up its restarts before whatever it depends on
+//!   has had the time to change. The delays of three failures in a row (70 ms) are far shorter than
+//!   the period, so that such a child is found to fail too often, and not tried for ever.
+//! - **Five seconds for a round**, as OTP gives a child to shut down. No child of this kernel can
+//!   refuse to end; but its keeper may be late.
 //!
 //! # What is not as in OTP
-//! - A transient child that has finished is no child any more, and a round does not bring it back: its
-//!   task is gone.
-//! - A supervisor is no task, so nothing has to be alive for it to decide. It remembers all it must in
-//!   atomics, of which each step leaves a state to go on from. If a keeper dies over a ruling, the next
-//!   one up rules on that child, and the supervisor goes on with the others when it is told of that.
+//! - A transient child that has finished is no child any more, and a round does not bring it back:
+//!   its task is gone.
+//! - A supervisor is no task, so nothing has to be alive for it to decide. It remembers all it must
+//!   in atomics, of which each step leaves a state to go on from. If a keeper dies over a ruling,
+//!   the next one up rules on that child, and the supervisor goes on with the others when it is
+//!   told of that.
 //! - A supervisor below another is always a permanent child.
 //! - A child that is killed while it waits for its restart ends for good: see
 //!   [`Keepers::kill`](crate::Keepers::kill).
 //!
 //! # What it asks for
 //! The children of a supervisor, and of all that are above and below each other, have the same
-//! [keeper](crate::Keepers::keep), so that one decides at a time. While a round goes on, all but one of
-//! its tasks wait as deferred cases: there must be [room](crate::Capacity::deferred) for them.
+//! [keeper](crate::Keepers::keep), so that one decides at a time. While a round goes on, all but
+//! one of its tasks wait as deferred cases: there must be [room](crate::Capacity::deferred) for
+//! them.
 
 mod backoff;
 #[cfg(all(test, feature = "hosted"))]
@@ -174,8 +177,9 @@ impl Supervisor {
         self
     }
 
-    /// Makes a task a child, the last one in order. It must name this supervisor as its policy. Before
-    /// it begins is the time for it: a task that dies and is no child goes to the next keeper up.
+    /// Makes a task a child, the last one in order. It must name this supervisor as its policy.
+    /// Before it begins is the time for it: a task that dies and is no child goes to the next
+    /// keeper up.
     ///
     /// # Errors
     /// If there is no room; if this life of the task, or a later one, is a child already.
@@ -183,12 +187,12 @@ impl Supervisor {
         self.members.add_task(task, kind)
     }
 
-    /// Makes another supervisor a child, the last one in order, for ever. If it fails, which is when its
-    /// children fail too often, it is restarted as one.
+    /// Makes another supervisor a child, the last one in order, for ever. If it fails, which is
+    /// when its children fail too often, it is restarted as one.
     ///
     /// # Errors
-    /// If there is no room; if it has a parent; if it is this one, or one above it; if there would be
-    /// too many above each other.
+    /// If there is no room; if it has a parent; if it is this one, or one above it; if there would
+    /// be too many above each other.
     pub fn add_supervisor(&'static self, below: &'static Self) -> Result<(), SuperviseError> {
         if below.above.is_completed() {
             return Err(SuperviseError::HasParent);

@@ -2,8 +2,8 @@
 //! first.
 //!
 //! A round is not a thing that somebody carries through: the children's states say what there is to
-//! do, and whoever comes by does the next step of it. That is the keeper, whenever it rules on a child
-//! or has ended one. So it does not matter where the last one was interrupted.
+//! do, and whoever comes by does the next step of it. That is the keeper, whenever it rules on a
+//! child or has ended one. So it does not matter where the last one was interrupted.
 
 use core::sync::atomic::Ordering;
 
@@ -29,8 +29,8 @@ pub(super) enum Failure {
 }
 
 impl Supervisor {
-    /// Decides what follows from the failure of a child: here, or at the first supervisor above that
-    /// puts up with one more.
+    /// Decides what follows from the failure of a child: here, or at the first supervisor above
+    /// that puts up with one more.
     pub(super) fn fail(&self, child: &Member, orders: &Orders<'_>) -> Failure {
         let (mut level, mut child) = (self, child);
         let now = orders.now();
@@ -75,8 +75,8 @@ impl Supervisor {
         self.condemn(orders);
     }
 
-    /// Condemns those that are to be. If the keeper dies in between, the next one does it again, before
-    /// any other step of the round: otherwise some would begin again, and others go on.
+    /// Condemns those that are to be. If the keeper dies in between, the next one does it again,
+    /// before any other step of the round: otherwise some would begin again, and others go on.
     fn condemn(&self, orders: &Orders<'_>) {
         // Relaxed, as in all of this: see `Member`.
         if let Ok(from) = u32::try_from(self.condemns.load(Ordering::Relaxed)) {
@@ -138,8 +138,8 @@ impl Supervisor {
         self.round.load(Ordering::Relaxed) == CLOSING
     }
 
-    /// Does the next step of the round. If that is the start of `current`, which is before its keeper,
-    /// returns the verdict on it.
+    /// Does the next step of the round. If that is the start of `current`, which is before its
+    /// keeper, returns the verdict on it.
     pub(super) fn go_on(&self, orders: &Orders<'_>, current: Option<TaskId>) -> Option<Verdict> {
         self.condemn(orders);
         let round = self.round.load(Ordering::Relaxed);

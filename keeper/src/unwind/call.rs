@@ -1,8 +1,8 @@
 //! Whether a call comes right before an address.
 //!
 //! Instructions cannot be decoded backwards, but a return address is one only if a call ends there,
-//! and calls have few shapes. Bytes of other instructions can look like one, so a *yes* is no proof.
-//! A *no* is.
+//! and calls have few shapes. Bytes of other instructions can look like one, so a *yes* is no
+//! proof. A *no* is.
 
 /// The longest call, without prefixes: opcode, ModRM, SIB and a displacement of 32 bits.
 const LONGEST: usize = 7;

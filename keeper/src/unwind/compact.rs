@@ -25,8 +25,9 @@ use super::{CfaRule, FrameRules, RegisterRule};
 pub struct CompactRow {
     /// Where it begins, as a distance from the start of the text.
     start: u32,
-    /// From bit 0 on, how far into its function it begins; from [`USUAL_BIT`] on, which of the usual frames
-    /// its frame is; from [`REGISTER_BIT`] on, the CFA's register; from [`KIND_BIT`] on, its [`Kind`].
+    /// From bit 0 on, how far into its function it begins; from [`USUAL_BIT`] on, which of the
+    /// usual frames its frame is; from [`REGISTER_BIT`] on, the CFA's register; from [`KIND_BIT`]
+    /// on, its [`Kind`].
     packed: u32,
     frame: FrameShape,
 }
@@ -202,8 +203,8 @@ fn words(offset: i64) -> Option<u64> {
     offset.is_multiple_of(8).then_some(offset / 8)
 }
 
-/// The rows of one image and the index into them; empty if it has not been compiled. The last row is
-/// a gap, at the end of the text or before.
+/// The rows of one image and the index into them; empty if it has not been compiled. The last row
+/// is a gap, at the end of the text or before.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CompactRows<'a> {
     pub(super) rows: &'a [CompactRow],
@@ -263,8 +264,8 @@ impl<'a> CompactRule<'a> {
         Gpr::ALL[(self.row.packed >> REGISTER_BIT & 0xf) as usize]
     }
 
-    /// If the CFA is relative to RSP, and all slots are above that: how far above it the return address
-    /// is, in bytes.
+    /// If the CFA is relative to RSP, and all slots are above that: how far above it the return
+    /// address is, in bytes.
     #[inline]
     pub(super) fn distance_above_rsp(&self) -> Option<u64> {
         self.row.is(Kind::RspFrame).then_some(u64::from(self.row.frame.size))

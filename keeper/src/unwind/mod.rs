@@ -38,11 +38,11 @@
 //! [`step()`]. Code by GCC that saves a register in the red zone instead says the same and means
 //! another thing, and is not told apart: kernels are compiled without a red zone.
 //!
-//! Nor do they know of inline assembly that pushes, such as `pushfq; pop rax`, by which kernels read
-//! the flags: between the two instructions the stack pointer is a word lower than the tables say.
-//! A walk that begins there takes another word for the return address, and has to see that it is
-//! none: it is not in the text, or, if the tables [have the code](UnwindTables::with_code), no call
-//! comes before it. So such a walk is refused. Assembly that is to be walked writes
+//! Nor do they know of inline assembly that pushes, such as `pushfq; pop rax`, by which kernels
+//! read the flags: between the two instructions the stack pointer is a word lower than the tables
+//! say. A walk that begins there takes another word for the return address, and has to see that it
+//! is none: it is not in the text, or, if the tables [have the code](UnwindTables::with_code), no
+//! call comes before it. So such a walk is refused. Assembly that is to be walked writes
 //! `.cfi_adjust_cfa_offset`.
 //!
 //! [`StackMemory`]: task_model::StackMemory

@@ -47,11 +47,12 @@ impl UnwindRegisters {
     }
 
     /// Makes these registers, of which all [`preserved`](Self::preserved) are known, those of a
-    /// caller whose stack pointer is `sp`: those that are in a slot are what `read` finds there; the
-    /// others stay what they are. What need not be preserved becomes unknown, and so does everything
-    /// if a slot is an error.
+    /// caller whose stack pointer is `sp`: those that are in a slot are what `read` finds there;
+    /// the others stay what they are. What need not be preserved becomes unknown, and so does
+    /// everything if a slot is an error.
     ///
-    /// In place, and a part of [`Call::undo`](super::step::Call::undo) for each of the usual frames.
+    /// In place, and a part of [`Call::undo`](super::step::Call::undo) for each of the usual
+    /// frames.
     #[inline(always)]
     pub(super) fn set_preserved<E>(
         &mut self,

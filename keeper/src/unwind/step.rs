@@ -38,15 +38,15 @@ pub struct Step {
 /// In a frame that stands at an [instruction pointer](FrameAddress::InstructionPointer), a rule
 /// that names a slot of the stack below the stack pointer means that the register is live: LLVM's
 /// epilogues pop it and do not say so. (GCC may save a register in the red zone instead of pushing
-/// it; for such code this rule would be wrong. LLVM always pushes.) The return address is never live,
-/// so for it such a slot is an error, as it is for any register in a frame that called.
+/// it; for such code this rule would be wrong. LLVM always pushes.) The return address is never
+/// live, so for it such a slot is an error, as it is for any register in a frame that called.
 ///
-/// Two shapes of GCC's tables are not taken at their word, but in signal frames. `pop rbp` at the end
-/// of a function that aligns its stack leaves rules that are relative to RBP, which is the caller's
-/// by then: if a frame stands at an instruction pointer, and the slot of one such rule is not below
-/// the CFA, all of them mean live registers. And functions that call `__builtin_eh_return` have slots
-/// for RAX and RDX, which are for the exception's landing and do not hold what the caller had: those
-/// two stay unknown.
+/// Two shapes of GCC's tables are not taken at their word, but in signal frames. `pop rbp` at the
+/// end of a function that aligns its stack leaves rules that are relative to RBP, which is the
+/// caller's by then: if a frame stands at an instruction pointer, and the slot of one such rule is
+/// not below the CFA, all of them mean live registers. And functions that call
+/// `__builtin_eh_return` have slots for RAX and RDX, which are for the exception's landing and do
+/// not hold what the caller had: those two stay unknown.
 ///
 /// The tables do not know of inline assembly that pushes, so the return address of a frame that
 /// stands at an instruction pointer may be another word. If the source
@@ -168,8 +168,8 @@ fn find_call_at(
     } else {
         return None;
     };
-    // Every slot lies at or above RSP and below the CFA. So if the highest is an aligned word of the
-    // stack, they all are.
+    // Every slot lies at or above RSP and below the CFA. So if the highest is an aligned word of
+    // the stack, they all are.
     let return_address = memory.read_u64(place).ok()?;
     let cfa = place.wrapping_add(8);
     let function = rule.function();
@@ -313,8 +313,8 @@ impl<M: StackMemory + ?Sized> View<'_, M> {
     }
 
     /// Whether an epilogue has restored the register that rules are relative to: then a slot comes
-    /// to lie where no function saves anything, in its caller's frame or beyond. A frame that called
-    /// is in no epilogue.
+    /// to lie where no function saves anything, in its caller's frame or beyond. A frame that
+    /// called is in no epilogue.
     fn base_is_restored(&self, rules: &FrameRules<'_>, cfa: u64) -> Result<bool, WalkError> {
         if let FrameAddress::ReturnAddress(_) = self.frame.address {
             return Ok(false);

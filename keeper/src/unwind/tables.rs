@@ -103,8 +103,8 @@ impl<'a> UnwindTables<'a> {
         Ok(tables)
     }
 
-    /// Adds the image's language tables, `.gcc_except_table`, for [`landing`](Self::landing). It may
-    /// have bytes before and after the section. A walk does not need it.
+    /// Adds the image's language tables, `.gcc_except_table`, for [`landing`](Self::landing). It
+    /// may have bytes before and after the section. A walk does not need it.
     #[must_use]
     pub const fn with_language_tables(self, section: LoadedSection<'a>) -> Self {
         Self { language_tables: Some(section), ..self }

@@ -1,12 +1,13 @@
 //! The frames that compilers make.
 //!
-//! They use the registers that a function must give back in one order, and push them in one order, so
-//! that few of all possible frames are ever seen. For each of those a walk has code that reads just
-//! its slots: a row says which, and no register is asked whether it has one.
+//! They use the registers that a function must give back in one order, and push them in one order,
+//! so that few of all possible frames are ever seen. For each of those a walk has code that reads
+//! just its slots: a row says which, and no register is asked whether it has one.
 
 use super::registers::CALLEE_SAVED;
 
-/// For each of [`CALLEE_SAVED`]: 0, the register is live; or its slot is so many words below the CFA.
+/// For each of [`CALLEE_SAVED`]: 0, the register is live; or its slot is so many words below the
+/// CFA.
 pub(super) type Slots = [u8; CALLEE_SAVED.len()];
 
 /// They are 99% of the rows of a Rust program, of `libc` and of `cargo`.
@@ -37,8 +38,8 @@ pub(super) fn which(slots: Slots) -> u8 {
     USUAL.iter().position(|usual| *usual == slots).unwrap_or(USUAL.len()) as u8
 }
 
-/// `$body` for `$slots`: once for each of [`USUAL`], where they are constants, and once for all others.
-/// `$usual` says [`which`] it is.
+/// `$body` for `$slots`: once for each of [`USUAL`], where they are constants, and once for all
+/// others. `$usual` says [`which`] it is.
 macro_rules! match_usual {
     ($usual:expr, $all:expr, |$slots:ident| $body:block) => {
         match_usual!($usual, $all, |$slots| $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)

@@ -173,8 +173,8 @@ impl<M: StackMemory + ?Sized, S: RuleSource> Walk<'_, M, S> {
     /// Gives out all frames that are left, each with what its registers hold, and returns how the
     /// walk ended.
     ///
-    /// A loop over the iterator does the same; this is quicker, since what leads from a frame to its
-    /// caller need not be put down in between.
+    /// A loop over the iterator does the same; this is quicker, since what leads from a frame to
+    /// its caller need not be put down in between.
     pub fn run(&mut self, mut each: impl FnMut(&Frame, &UnwindRegisters)) -> WalkEnd {
         loop {
             if let Next::Caller(mut call) = self.next {
@@ -215,7 +215,8 @@ impl<M: StackMemory + ?Sized, S: RuleSource> Walk<'_, M, S> {
         Some((frame, next))
     }
 
-    /// [`next`](Self::next) for a frame that is not a call's caller, or is one too many; or the end.
+    /// [`next`](Self::next) for a frame that is not a call's caller, or is one too many; or the
+    /// end.
     #[cold]
     #[inline(never)]
     fn next_otherwise(&mut self) -> Result<Frame, WalkEnd> {

@@ -1,5 +1,5 @@
-//! What a report says of each frame: what the registry listed, what the compiler could clean up, and
-//! what neither knows of.
+//! What a report says of each frame: what the registry listed, what the compiler could clean up,
+//! and what neither knows of.
 
 use std::hint::black_box;
 

@@ -330,8 +330,8 @@ fn not_where_the_stack_was_written_over() {
         let here = black_box(0u64);
         let up_to = &raw const here;
         caught(|| {
-            // SAFETY: it is not: it writes over all frames up to here, that of `catch_fault` among them, and
-            // comes back to none of them.
+            // SAFETY: it is not: it writes over all frames up to here, that of `catch_fault` among
+            // them, and comes back to none of them.
             unsafe {
                 std::arch::asm!(
                     "mov rdi, rsp",

@@ -85,8 +85,8 @@ impl Family {
         children.iter().find(|child| child.0 == name).expect("a child of that name").1
     }
 
-    /// Runs everybody once, and says who has begun since it was last asked, by the alphabet: tasks run
-    /// by number, in whatever order they were started.
+    /// Runs everybody once, and says who has begun since it was last asked, by the alphabet: tasks
+    /// run by number, in whatever order they were started.
     pub(crate) fn begun(&self) -> String {
         self.watch(self.kernel.run_turns(1));
         let mut begun = BEGUN.take();
@@ -105,7 +105,8 @@ impl Family {
         ended + &self.serve()
     }
 
-    /// Runs a child alone until it has come to the end that was ordered, and its keeper is to be told.
+    /// Runs a child alone until it has come to the end that was ordered, and its keeper is to be
+    /// told.
     pub(crate) fn run_to_end(&self, name: char) {
         while self.kernel.step(self.task(name), 1_000_000) == Stop::Yielded {}
     }

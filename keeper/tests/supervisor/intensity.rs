@@ -175,8 +175,8 @@ fn who_waits_too_long_for_the_others_goes_to_the_next_keeper() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Whatever fails, whenever: in no window of the period are there more restarts than allowed, by
-    /// the reports of the keeper.
+    /// Whatever fails, whenever: in no window of the period are there more restarts than allowed,
+    /// by the reports of the keeper.
     #[test]
     fn restarts_obey_the_intensity_in_every_window(
         failures in prop::collection::vec((0..3_usize, 0..4_u64, 0..4_usize), 1..40),

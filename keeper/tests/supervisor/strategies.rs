@@ -117,8 +117,8 @@ fn two_that_fail_at_the_same_time_are_one_round() {
     for name in ['a', 'c'] {
         family.run_to_end(name);
     }
-    // The fault of `c` is posted before it is killed for `a`, and that kill does not end it for good
-    // while it waits.
+    // The fault of `c` is posted before it is killed for `a`, and that kill does not end it for
+    // good while it waits.
     assert_eq!(family.serve(), "");
     assert_eq!(family.serve_after(SECOND), "abc");
     assert_eq!((family.begun(), family.alive()), ("abc".into(), "abc".into()));

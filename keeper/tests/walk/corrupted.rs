@@ -68,8 +68,8 @@ fn check(registers: &RegisterFile, stack: &Stack, sources: &mut Sources<'_>) -> 
     found
 }
 
-/// Walks, so many frames one by one and then the rest at once, and checks what has to be true of any
-/// walk whatever it is given.
+/// Walks, so many frames one by one and then the rest at once, and checks what has to be true of
+/// any walk whatever it is given.
 fn check_bounds(
     registers: &RegisterFile,
     stack: &Stack,

@@ -55,7 +55,8 @@ fn entry(tables: UnwindTables<'_>, stack: &Stack) -> (UnwindRegisters, WalkEnd) 
     found
 }
 
-/// Function 1 by this CFI has a frame of so many words, and has saved these so many words below the CFA.
+/// Function 1 by this CFI has a frame of so many words, and has saved these so many words below the
+/// CFA.
 fn check(cfi: &[u8], words: usize, saved: &[(Gpr, u64)]) {
     let image = Image::new(&[ENTRY, Function::new(cfi), LEAF]);
     let stack = stack(words);

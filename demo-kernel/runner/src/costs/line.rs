@@ -56,8 +56,8 @@ pub(super) fn lines(costs: &[Cost]) -> Vec<Line> {
     lines
 }
 
-/// Slope and intercept of the line with the least sum of squared distances; `None` through fewer than
-/// three points, or points at one place.
+/// Slope and intercept of the line with the least sum of squared distances; `None` through fewer
+/// than three points, or points at one place.
 fn least_squares(points: &[(f64, f64)]) -> Option<(f64, f64)> {
     if points.len() < 3 {
         return None;

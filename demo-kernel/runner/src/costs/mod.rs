@@ -1,8 +1,8 @@
 //! `cargo demo costs`: what things cost, in instructions and bytes.
 //!
-//! The kernel measures: its scenario `costs` tells each figure in a `@cost` line. Here the figures are
-//! shown, and with them the straight lines through those that depend on a number. What a resumed fault
-//! costs is split besides: by whose code it is, and by how far the fault has come.
+//! The kernel measures: its scenario `costs` tells each figure in a `@cost` line. Here the figures
+//! are shown, and with them the straight lines through those that depend on a number. What a
+//! resumed fault costs is split besides: by whose code it is, and by how far the fault has come.
 
 mod cost;
 mod line;

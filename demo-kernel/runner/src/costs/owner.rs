@@ -1,7 +1,7 @@
 //! Whose an instruction is.
 //!
-//! The kernel's line tables say, for each instruction, in which file the code stands that it was made
-//! of, through all that was inlined. The innermost file of this workspace decides: so what the
+//! The kernel's line tables say, for each instruction, in which file the code stands that it was
+//! made of, through all that was inlined. The innermost file of this workspace decides: so what the
 //! kernel's platform does in the middle of `Seat::serve` is the kernel's, and a state of the task
 //! model's that the scheduler changes is the library's. `core`, and whatever else is not of this
 //! workspace, belongs to whoever inlines it, or calls it; so do `memcpy` and its like, which the

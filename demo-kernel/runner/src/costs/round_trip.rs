@@ -1,8 +1,8 @@
 //! One round trip of a resumed fault, instruction by instruction: whose each is, and when it comes.
 //!
-//! The kernel measures the whole by its clock, and cannot measure parts without being longer for it.
-//! So the same round trip is stepped through from outside, by QEMU's debugger port, from the first
-//! instruction of the trap's stub to the one that returns to the task.
+//! The kernel measures the whole by its clock, and cannot measure parts without being longer for
+//! it. So the same round trip is stepped through from outside, by QEMU's debugger port, from the
+//! first instruction of the trap's stub to the one that returns to the task.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -16,8 +16,8 @@ use super::owner::{Owner, Owners, Place};
 use crate::gdb::Gdb;
 use crate::qemu::Machine;
 
-/// The most that the library and the stubs may take together, so that nobody makes it longer without
-/// knowing.
+/// The most that the library and the stubs may take together, so that nobody makes it longer
+/// without knowing.
 const MOST: u64 = 500;
 
 /// #UD, which the scenario raises.

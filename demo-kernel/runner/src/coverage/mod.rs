@@ -1,8 +1,8 @@
 //! `cargo demo coverage`: how much of an executable is out of an unwinder's reach.
 //!
 //! A function that holds something and faults is cleaned up by an unwinder only if the faulting
-//! instruction has a landing pad, and compilers give landing pads to calls. This counts, in the demo
-//! kernel or any other x86-64 executable, the instructions that have one.
+//! instruction has a landing pad, and compilers give landing pads to calls. This counts, in the
+//! demo kernel or any other x86-64 executable, the instructions that have one.
 //!
 //! | file | what it does |
 //! | --- | --- |

@@ -69,8 +69,8 @@ impl Stepped {
         self.landmarks.iter().all(|(_, seen)| *seen)
     }
 
-    /// Whether the walker was never wrong and had an answer, from before the scenario's fault to behind
-    /// it.
+    /// Whether the walker was never wrong and had an answer, from before the scenario's fault to
+    /// behind it.
     pub(crate) fn passed(&self) -> bool {
         self.tally.holds() && self.reached_the_fault()
     }

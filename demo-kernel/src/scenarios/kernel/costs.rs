@@ -25,8 +25,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
 /// How often each is measured. The least counts: the timer's trap may come in between.
 const TIMES: usize = 16;
 
-/// What the whole round trip and a safepoint may take, so that nobody makes them long without knowing.
-/// Compilers differ, so it is more than they do take.
+/// What the whole round trip and a safepoint may take, so that nobody makes them long without
+/// knowing. Compilers differ, so it is more than they do take.
 const MOST_ROUND_TRIP: u64 = 1100;
 const MOST_SAFEPOINT: u64 = 4;
 

@@ -44,8 +44,8 @@ fn calling(_: usize) {
     black_box(());
 }
 
-/// Checks that the dead task's lock is free, that its next owner is told, and that the value is what
-/// the module had made of it; and mends it.
+/// Checks that the dead task's lock is free, that its next owner is told, and that the value is
+/// what the module had made of it; and mends it.
 fn check_the_lock(stage: &mut Stage) {
     let found = match VALUE.lock() {
         Err(LockError::OwnerDied(mut died)) => {

@@ -38,7 +38,8 @@ fn inner() {
     black_box(&held);
 }
 
-/// Whether resource number `n` of the report is `lock`, released, and of the function at `function`.
+/// Whether resource number `n` of the report is `lock`, released, and of the function at
+/// `function`.
 fn is_of(report: &Report, n: usize, lock: &Mutex<u32>, function: u64) -> bool {
     report.resources.get(n).is_some_and(|resource| {
         resource.outcome == Outcome::OwnerDied

@@ -24,8 +24,8 @@ static GO_ON: AtomicBool = AtomicBool::new(false);
 
 fn catching(_: usize) {
     let Ok(mut outer) = OUTER.lock() else { return };
-    // SAFETY: the body writes to what its own lock protects; guard and box stay in it, and nothing of
-    // its stack is lent to anybody. The same goes for the second one, which acquires nothing.
+    // SAFETY: the body writes to what its own lock protects; guard and box stay in it, and nothing
+    // of its stack is lent to anybody. The same goes for the second one, which acquires nothing.
     let first = unsafe {
         catch_fault::<Kernel, _>(|| {
             let Ok(mut inner) = INNER.lock() else { return };

@@ -28,8 +28,8 @@ pub(super) fn map(address: u64) -> bool {
         return false;
     }
     let frame = MEMORY.0.get().cast::<[u8; PAGE as usize]>().wrapping_add(number as usize);
-    // SAFETY: nobody else uses this memory. With interrupts off on the only CPU, nobody else has the
-    // page tables.
+    // SAFETY: nobody else uses this memory. With interrupts off on the only CPU, nobody else has
+    // the page tables.
     without_interrupts(|| unsafe {
         memory::map_data_page(REGION + number * PAGE, memory::physical(frame));
     });

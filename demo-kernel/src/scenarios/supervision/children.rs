@@ -1,5 +1,5 @@
-//! The children of the scenarios with supervisors: each has a lock of its own, counts its lives, and
-//! dies when it is asked to.
+//! The children of the scenarios with supervisors: each has a lock of its own, counts its lives,
+//! and dies when it is asked to.
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -12,7 +12,8 @@ use crate::scenarios::{Stage, deaths};
 use crate::tasks::{self, Spawn};
 use crate::tracked::Mutex;
 
-/// What supervisors are told a second is, in ticks of the platform's time: a hundredth of a real one.
+/// What supervisors are told a second is, in ticks of the platform's time: a hundredth of a real
+/// one.
 pub(super) const SECOND: u64 = 10_000_000;
 
 /// A child, which tells itself apart by its number.
@@ -74,8 +75,8 @@ pub(super) fn wait_for_lives(stage: &mut Stage, wanted: &[u64]) {
     stage.wait_for(claim, || lives()[..wanted.len()] == *wanted);
 }
 
-/// Has a child die, and waits for the reports on it and on whoever ends with it. Claims that each was
-/// `ended` like that, in this order.
+/// Has a child die, and waits for the reports on it and on whoever ends with it. Claims that each
+/// was `ended` like that, in this order.
 pub(super) fn end(stage: &mut Stage, victim: usize, tasks: &[TaskId], verdict: Verdict) {
     VICTIM.store(victim, Ordering::Relaxed);
     let ends = stage.reports::<COUNT>(tasks.len());

@@ -1,4 +1,5 @@
-//! Four tasks of which each needs those before it: one dies, and the later ones begin again with it.
+//! Four tasks of which each needs those before it: one dies, and the later ones begin again with
+//! it.
 
 use keeper::Verdict;
 use keeper::supervisor::{Strategy, Supervisor};

@@ -45,8 +45,8 @@ struct Memory(UnsafeCell<[u8; ARENA_BYTES]>);
 
 fn arena() -> Arena<TalcArena, Hosted, Turns> {
     let memory = leak(Memory(UnsafeCell::new([0; ARENA_BYTES]))).0.get();
-    // SAFETY: the memory is this arena's alone, and lives for ever; all blocks of talc are from what
-    // it has claimed.
+    // SAFETY: the memory is this arena's alone, and lives for ever; all blocks of talc are from
+    // what it has claimed.
     unsafe { Arena::new(TalcArena(Talc::new(Claim::array(memory))), memory) }
 }
 

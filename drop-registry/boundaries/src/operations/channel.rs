@@ -1,5 +1,5 @@
-//! The channel: sending, receiving, waiting for either, taking turns or asleep, and others that go on
-//! where the dead stopped.
+//! The channel: sending, receiving, waiting for either, taking turns or asleep, and others that go
+//! on where the dead stopped.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -11,8 +11,8 @@ use drop_registry::{Exclusive, LockResult, RwLock, UntornByReaders};
 
 use super::Waits;
 
-/// Two words that are equal, but for somebody who is between changing the one and the other: readers
-/// do so too, unless the lock is made for a value that they do not tear.
+/// Two words that are equal, but for somebody who is between changing the one and the other:
+/// readers do so too, unless the lock is made for a value that they do not tear.
 #[derive(Default)]
 pub(super) struct Value([AtomicU64; 2]);
 

@@ -192,7 +192,8 @@ impl<R: Waits> Site<R> {
 
 struct OneLock<R: Waits> {
     site: &'static Site<R>,
-    /// If none, the victim only unlocks what it has half written, when the others have come to wait.
+    /// If none, the victim only unlocks what it has half written, when the others have come to
+    /// wait.
     operation: Option<Use<R>>,
     /// How many others there are. The first one comes first, unless the victim only unlocks.
     others: usize,

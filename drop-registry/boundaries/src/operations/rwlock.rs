@@ -391,8 +391,8 @@ impl<K: ReadWriteLock> World for ReadWrite<K> {
     fn at_death(&mut self) {
         let Site { lock, victim, others, .. } = self.site;
         let (wrote, owned) = (victim.writers.get() > 0, owner(lock.words()) == self.victim.get());
-        // Whoever is counted and does not say that it is inside is the victim; or one of the others,
-        // if they have been stopped anywhere.
+        // Whoever is counted and does not say that it is inside is the victim; or one of the
+        // others, if they have been stopped anywhere.
         let counted = readers(lock.words()) > others.readers.get();
         let reads = victim.readers.get() > 0 || counted && self.bystanders.is_empty();
         // From the moment that it owns the lock until it says that it is inside, the victim may

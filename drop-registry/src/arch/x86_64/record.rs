@@ -1,5 +1,5 @@
-//! What the assembly of every window has in common: its record in the table of windows, and the entry
-//! that it writes.
+//! What the assembly of every window has in common: its record in the table of windows, and the
+//! entry that it writes.
 #![expect(unsafe_code, reason = "defines a section")]
 
 use core::arch::global_asm;

@@ -26,8 +26,8 @@ const FLAGS: usize = 8;
 /// MXCSR in the lower half, the x87 control word above it.
 const CONTROL: usize = 9;
 
-/// CF, PF, AF, ZF, SF, OF, and DF, which a call returns with clear; NT and RF, which no code that goes
-/// on wants.
+/// CF, PF, AF, ZF, SF, OF, and DF, which a call returns with clear; NT and RF, which no code that
+/// goes on wants.
 const CLEARED: u64 = 0x1_4cd5;
 /// IF, IOPL and AC: the cut code may have disabled interrupts, or (with SMAP) opened user memory.
 const FROM_THE_POINT: u64 = 0x4_3200;

@@ -19,13 +19,13 @@ pub(crate) struct Turn {
     pub(crate) number: AtomicU64,
 }
 
-/// Sets the word of a turn that has none, and erases the entry, which may be anywhere in the ledger:
-/// others above it may be in use, so what stays is a gap. Returns whether it did: not if it is another
-/// turn by now, or its word is set.
+/// Sets the word of a turn that has none, and erases the entry, which may be anywhere in the
+/// ledger: others above it may be in use, so what stays is a gap. Returns whether it did: not if it
+/// is another turn by now, or its word is set.
 ///
 /// # Safety
-/// `turn` and `entry` are live. With the word set, what `entry` lists is no longer held by its task;
-/// nobody else changes the entry meanwhile.
+/// `turn` and `entry` are live. With the word set, what `entry` lists is no longer held by its
+/// task; nobody else changes the entry meanwhile.
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn give(
     turn: *const Turn,

@@ -16,20 +16,21 @@
 //! # Why nobody reads what is gone
 //! All changes of a word are read-modify-writes, so they have one order, and each sees the one
 //! before. A count that was added before *Leaving* is seen by the remover, who leaves the slot
-//! alone; one that was added later sees *Leaving*, and is no reader. What the tables themselves need:
+//! alone; one that was added later sees *Leaving*, and is no reader. What the tables themselves
+//! need:
 //!
 //! - To become *Present* is a release, to add oneself is an acquire: a reader sees the tables
 //!   whole. Counts in between do not break that, as they are read-modify-writes (a release
 //!   sequence).
 //! - To take one's count back is a release, to become *Empty* is an acquire: all reading is over
-//!   before [`remove`](super::Images::remove) says so. To become *Empty* is also a release, and to become *Claimed*
-//!   an acquire: all reading is over before the next tables are written.
+//!   before [`remove`](super::Images::remove) says so. To become *Empty* is also a release, and to
+//!   become *Claimed* an acquire: all reading is over before the next tables are written.
 //!
 //! A walker that is killed inside a walk never takes its count back. Nobody can tell that from a
-//! slow one, so [`remove`](super::Images::remove) says [`Busy`](RemoveError::Busy) for ever, the tables have to
-//! stay, and the slot is lost. No other image, and no other walk, is the worse for it. Who is killed
-//! in [`add`](super::Images::add) leaves a slot that is never *Present*; it is lost, too, and maybe its range of
-//! addresses.
+//! slow one, so [`remove`](super::Images::remove) says [`Busy`](RemoveError::Busy) for ever, the
+//! tables have to stay, and the slot is lost. No other image, and no other walk, is the worse for
+//! it. Who is killed in [`add`](super::Images::add) leaves a slot that is never *Present*; it is
+//! lost, too, and maybe its range of addresses.
 #![expect(unsafe_code, reason = "shares tables with readers that are counted")]
 
 use core::cell::UnsafeCell;
