@@ -26,7 +26,7 @@ fn where_it_shows(bug: Bug) -> &'static [&'static str] {
         Bug::NoTakeOver => &["--exact", "--settler", "shared clone, drop"],
         Bug::NoWatermark => &["--exact", "--settler", "shared clone, drop out of order"],
         Bug::EraseFirst => &["--exact", "--settler", "mutex lock, write, unlock"],
-        Bug::ReaderMarkedLate => &["--exact", "--settler", "lock_api rwlock read, unlock"],
+        Bug::ReaderMarkedLate => &["--exact", "--settler", "lock_api rwlock read"],
         Bug::CopyCounts => &["ledger"],
         Bug::TornArenaUsed => &["arena heap"],
         Bug::CommittedEarly | Bug::RestoredFromScratch => &["rollback mutex lock, write"],

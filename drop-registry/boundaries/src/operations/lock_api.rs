@@ -1,18 +1,17 @@
-//! Locks of ours in `lock_api`'s hands, and a spin lock in ours.
+//! A mutex of ours in `lock_api`'s hands, and a spin lock in ours. (Read-write locks are in `rwlock`.)
 
-use ::lock_api::{Mutex, RwLock};
+use ::lock_api::Mutex;
 use drop_registry::hosted::{Hosted, Machine, Stop, yield_now};
-use drop_registry::lock_api::{RawMutex, RawRwLock, TrackedRawMutex, lock, lock_tracked};
+use drop_registry::lock_api::{RawMutex, TrackedRawMutex, lock, lock_tracked};
 use drop_registry::{LockError, OwnerDied};
 
 use super::leak;
 use super::mutex::{Answer, Turns};
-use crate::operation::{Audit, Findings, Operation, World, begin, end, marked};
+use crate::operation::{Audit, Findings, Operation, World, marked};
 use crate::spawn::spawn;
 
 type Ours = Mutex<RawMutex<Hosted, Turns>, u64>;
 type Tracked = Mutex<TrackedRawMutex<spin::Mutex<()>, Hosted, Turns>, u64>;
-type ReadWrite = RwLock<RawRwLock<Hosted, Turns>, u64>;
 
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: "lock_api mutex lock, unlock", world: || ours(|lock| *lock.lock() += 1) },
@@ -40,18 +39,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation {
         name: "lock_api spin lock, held by another",
         world: || tracked_contended(|lock| *lock.lock() += 1),
-    },
-    Operation {
-        name: "lock_api rwlock read, unlock",
-        world: || read_write(ReadWrite::new(0), true, false),
-    },
-    Operation {
-        name: "lock_api rwlock read what readers do not tear",
-        world: || read_write(untorn_by_readers(), false, false),
-    },
-    Operation {
-        name: "lock_api rwlock write, unlock",
-        world: || read_write(ReadWrite::new(0), true, true),
     },
 ];
 
@@ -183,62 +170,5 @@ impl<M: 'static> World for OneLock<M> {
         let later = audit.run(move || next_answer(lock));
         audit.require(later == Some(Answer::Held), Findings::STUCK);
         audit.require(!(self.is_locked)(lock), Findings::LEAKED);
-    }
-}
-
-/// A read-write lock, which is refused for good after a writer's death; and to writers after a
-/// reader's, if that is told of.
-struct OneReadWrite {
-    lock: &'static ReadWrite,
-    writes: bool,
-    tells_of_readers: bool,
-    written_at_death: bool,
-    read_at_death: bool,
-}
-
-fn read_write(lock: ReadWrite, tells_of_readers: bool, writes: bool) -> Box<dyn World> {
-    let (lock, written_at_death, read_at_death) = (leak(lock), false, false);
-    Box::new(OneReadWrite { lock, writes, tells_of_readers, written_at_death, read_at_death })
-}
-
-#[expect(unsafe_code, reason = "promises that readers do not tear a number")]
-fn untorn_by_readers() -> ReadWrite {
-    // SAFETY: no shared reference changes a number.
-    ReadWrite::from_raw(unsafe { RawRwLock::new_untorn() }, 0)
-}
-
-impl World for OneReadWrite {
-    fn victim(&self) -> Box<dyn FnOnce()> {
-        let (lock, writes) = (self.lock, self.writes);
-        Box::new(move || {
-            begin();
-            if writes {
-                *lock.write() += 1;
-            } else {
-                drop(lock.read());
-            }
-            end();
-        })
-    }
-
-    fn at_death(&mut self) {
-        self.written_at_death = self.lock.is_locked_exclusive();
-        self.read_at_death = self.lock.is_locked() && !self.written_at_death;
-    }
-
-    fn audit(&mut self, audit: &mut Audit<'_>) {
-        let lock = self.lock;
-        audit.require(!lock.is_locked(), Findings::LEAKED);
-        let (Some(reads), Some(writes)) = (
-            audit.run(move || lock.try_read().is_some()),
-            audit.run(move || lock.try_write().is_some()),
-        ) else {
-            return;
-        };
-        let refuses_writers = self.read_at_death && self.tells_of_readers;
-        audit.require(writes == (reads && !refuses_writers), Findings::UNTOLD);
-        // A writer that had not yet begun to write when it died left the value as it was.
-        audit.require(reads || self.written_at_death, Findings::STUCK);
-        audit.require(!lock.is_locked(), Findings::LEAKED);
     }
 }
