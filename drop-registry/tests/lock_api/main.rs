@@ -38,14 +38,28 @@ fn die_with<G>(machine: &mut Machine, take: impl FnOnce() -> G + Send + 'static)
 }
 
 /// Whether a task ends in a panic that does not unwind; in a child process.
-#[expect(unsafe_code, reason = "forks")]
 fn ends_the_program(machine: &mut Machine, body: impl FnOnce() + Send + 'static) -> bool {
+    is_refused(machine, body, || true)
+}
+
+/// The same, of a task that is refused a lock, and by then has left that as `is_left` says.
+#[expect(unsafe_code, reason = "forks")]
+fn is_refused(
+    machine: &mut Machine,
+    body: impl FnOnce() + Send + 'static,
+    is_left: fn() -> bool,
+) -> bool {
     // SAFETY: the child has this thread alone, and takes no lock that another one may hold but the
     // allocator's, which `fork` looks after.
     match unsafe { libc::fork() } {
         -1 => panic!("{}", std::io::Error::last_os_error()),
         0 => {
-            std::panic::set_hook(Box::new(|_| ()));
+            std::panic::set_hook(Box::new(move |_| {
+                if !is_left() {
+                    // SAFETY: ends the child.
+                    unsafe { libc::_exit(1) }
+                }
+            }));
             run(machine, body);
             // SAFETY: ends the child.
             unsafe { libc::_exit(0) }

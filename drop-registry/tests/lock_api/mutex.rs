@@ -3,7 +3,7 @@
 use drop_registry::LockError;
 use drop_registry::hosted::{Machine, Stop, yield_now};
 
-use crate::{Ours, die_with, ends_the_program, kill, run};
+use crate::{Ours, die_with, ends_the_program, is_refused, kill, run};
 
 #[test]
 fn a_lock_of_ours_works_for_users_of_lock_api() {
@@ -33,8 +33,8 @@ fn after_a_death_lock_api_is_refused_until_somebody_has_recovered_the_value() {
     assert_eq!(settled, 1);
     for _ in 0..2 {
         assert_eq!(run(&mut machine, || assert!(LOCK.try_lock().is_none())), Stop::Finished);
-        assert!(ends_the_program(&mut machine, || drop(LOCK.lock())));
-        assert!(!LOCK.is_locked(), "who was refused holds the lock");
+        let left_as_it_was = || !LOCK.is_locked() && LOCK.try_lock().is_none();
+        assert!(is_refused(&mut machine, || drop(LOCK.lock()), left_as_it_was));
     }
     let recovered = run(&mut machine, || {
         let Err(LockError::OwnerDied(died)) = drop_registry::lock_api::lock(&LOCK) else {

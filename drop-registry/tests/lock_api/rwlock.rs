@@ -4,7 +4,7 @@ use drop_registry::LockError;
 use drop_registry::hosted::{Machine, Stop, yield_now};
 use drop_registry::lock_api::{RawRwLock, write};
 
-use crate::{ReadWrite, die_with, ends_the_program, kill, run};
+use crate::{ReadWrite, die_with, ends_the_program, is_refused, kill, run};
 
 #[test]
 fn after_a_reader_s_death_the_lock_is_refused_to_writers_alone() {
@@ -13,7 +13,8 @@ fn after_a_reader_s_death_the_lock_is_refused_to_writers_alone() {
     die_with(&mut machine, || LOCK.read());
     for _ in 0..2 {
         assert_eq!(run(&mut machine, || assert!(LOCK.try_write().is_none())), Stop::Finished);
-        assert!(ends_the_program(&mut machine, || drop(LOCK.write())));
+        let left_as_it_was = || !LOCK.is_locked() && LOCK.try_write().is_none();
+        assert!(is_refused(&mut machine, || drop(LOCK.write()), left_as_it_was));
         assert_eq!(run(&mut machine, || assert_eq!(*LOCK.read(), 1)), Stop::Finished);
     }
     assert!(!LOCK.is_locked());
@@ -34,7 +35,7 @@ fn a_dead_reader_is_taken_off_and_a_dead_writer_s_lock_refused() {
     let mut machine = Machine::new();
     kill(&mut machine, || {
         let (_one, _another) = (LOCK.read(), LOCK.read());
-        assert!(LOCK.try_write().is_none());
+        assert!(LOCK.is_locked() && !LOCK.is_locked_exclusive() && LOCK.try_write().is_none());
         yield_now();
     });
     assert_eq!(run(&mut machine, || *LOCK.write() += 1), Stop::Finished);

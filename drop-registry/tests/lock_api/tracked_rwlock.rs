@@ -7,7 +7,7 @@ use drop_registry::hosted::{Hosted, Machine, Stop, yield_now};
 use drop_registry::lock_api::{TrackedRawRwLock, write_tracked};
 use lock_api::{GuardSend, RwLock};
 
-use crate::{die_with, ends_the_program, kill, run};
+use crate::{die_with, ends_the_program, is_refused, kill, run};
 
 type TrackedReadWrite = RwLock<TrackedRawRwLock<spin::RwLock<()>, Hosted>, u64>;
 
@@ -174,4 +174,49 @@ fn who_dies_in_a_foreign_lock_s_own_lock_keeps_others_out_and_nobody_waiting() {
     assert!(ends_the_program(&mut machine, || drop(LOCK.read())));
     assert!(ends_the_program(&mut machine, || drop(LOCK.write())));
     assert!(!LOCK.is_locked());
+}
+
+/// A lock that lets nobody in, as one does in which a task has died unseen.
+struct Shut;
+
+#[expect(unsafe_code, reason = "implements a lock")]
+// SAFETY: nobody is let in.
+unsafe impl lock_api::RawRwLock for Shut {
+    const INIT: Self = Self;
+    type GuardMarker = GuardSend;
+
+    fn lock_shared(&self) {
+        panic!("waits");
+    }
+
+    fn try_lock_shared(&self) -> bool {
+        false
+    }
+
+    unsafe fn unlock_shared(&self) {}
+
+    fn lock_exclusive(&self) {
+        panic!("waits");
+    }
+
+    fn try_lock_exclusive(&self) -> bool {
+        false
+    }
+
+    unsafe fn unlock_exclusive(&self) {}
+}
+
+#[test]
+fn a_foreign_lock_that_refuses_leaves_ours_free() {
+    static LOCK: RwLock<TrackedRawRwLock<Shut, Hosted>, u64> = RwLock::new(1);
+    let mut machine = Machine::new();
+    let refused = run(&mut machine, || {
+        assert!(LOCK.try_read().is_none());
+        assert!(!LOCK.is_locked());
+        assert!(LOCK.try_write().is_none());
+        assert!(!LOCK.is_locked());
+    });
+    assert_eq!(refused, Stop::Finished);
+    assert!(is_refused(&mut machine, || drop(LOCK.read()), || !LOCK.is_locked()));
+    assert!(is_refused(&mut machine, || drop(LOCK.write()), || !LOCK.is_locked()));
 }
