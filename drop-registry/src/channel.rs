@@ -56,7 +56,8 @@ pub struct Channel<H: HandOver, const CAPACITY: usize, R: WaitStrategy<H::Contex
     receivers: R::Waiters,
 }
 
-// SAFETY: every change is a single instruction, and no state between two of them is invalid.
+// SAFETY: every change through a shared reference is a single instruction, and no state between
+// two of them is invalid.
 unsafe impl<H: HandOver, const CAPACITY: usize, R: WaitStrategy<H::Context>> crate::DropAfterTear
     for Channel<H, CAPACITY, R>
 {

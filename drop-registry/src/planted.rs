@@ -83,11 +83,13 @@ pub enum Bug {
     CutTooDeep,
     /// After a recovery, the last window of the task counts as resolved.
     WatermarkStays,
+    /// A value that its dead owner had borrowed mutably is dropped.
+    DroppedThoughLent,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::RecordOutsideWindow,
         Self::EraseOutsideWindow,
         Self::ZeroFlagIgnored,
@@ -125,6 +127,7 @@ impl Bug {
         Self::ClearedInFront,
         Self::CutTooDeep,
         Self::WatermarkStays,
+        Self::DroppedThoughLent,
     ];
 }
 

@@ -9,7 +9,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ops::Deref;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, compiler_fence};
 
 use crate::arch;
 use crate::hand_over::sealed::Sealed;
@@ -34,6 +34,19 @@ pub(crate) struct Counted<T> {
 }
 
 type Block<T, L> = OwnedBlock<Counted<T>, L>;
+
+impl<T> Counted<T> {
+    /// The value, to be changed: it may be torn from now on if the task dies, so that it is not to
+    /// be dropped for it.
+    fn lend<L: TrackedHeap>(&mut self) -> &mut T {
+        if self.droppable && !planted!(DroppedThoughLent) {
+            (self.droppable, self.destroy) = (false, Block::<T, L>::whole(false));
+            // The compiler is not to write to the value before that.
+            compiler_fence(Ordering::SeqCst);
+        }
+        &mut self.value
+    }
+}
 
 // SAFETY: the value is a field of the block.
 unsafe impl<T> BlockOf for Counted<T> {
@@ -79,7 +92,8 @@ impl<T: Send + Sync, L: TrackedHeap> Shared<T, L> {
     }
 
     /// As [`Shared::new`], for a value that may be dropped even if its last share was a dead
-    /// task's.
+    /// task's, as long as it has not been borrowed [mutably](Shared::get_mut): from then on it is one
+    /// of [`Shared::new`].
     ///
     /// The keeper drops it at any time after the death, so it borrows nothing that can go before:
     /// a handle can be forgotten, and then what its value borrows is free to go.
@@ -197,7 +211,7 @@ impl<T, L: TrackedHeap> Shared<T, L> {
             && listed.count() == 1;
         // SAFETY: the only share is borrowed exclusively: the count is this task's, and its ledger
         // lists one handle. Acquire pairs with the decrement of whoever held the last other one.
-        sole.then(|| unsafe { &mut (*this.block.as_ptr()).value })
+        sole.then(|| unsafe { (*this.block.as_ptr()).lend::<L>() })
     }
 
     #[cold]

@@ -46,7 +46,8 @@ pub struct Slot<H: HandOver> {
     context: PhantomData<fn(H) -> H>,
 }
 
-// SAFETY: every change is a single store of one word, and an empty slot is valid.
+// SAFETY: every change through a shared reference is a single store of one word, and an empty slot
+// is valid.
 unsafe impl<H: HandOver> crate::DropAfterTear for Slot<H> {}
 
 impl<H: HandOver> Slot<H> {

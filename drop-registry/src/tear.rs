@@ -6,22 +6,24 @@ use core::sync::atomic;
 
 use crate::{CurrentLedger, Mutex, WaitStrategy};
 
-/// A type whose values may be dropped even after a write to them was torn.
+/// A type whose values the keeper may drop when their owner has died.
 ///
 /// A panic leaves a value valid, because it happens at a call. A task that dies at an arbitrary
 /// instruction can leave a value *torn*: a `&[u32]` with the new pointer and the old length is not
-/// merely inconsistent, looking at it is undefined behaviour. So the value of a dead task is
-/// dropped only if its type promises this; otherwise its memory is quarantined.
+/// merely inconsistent, looking at it is undefined behaviour. Of two values that were being swapped,
+/// each may own what the other does. So what has been lent by `&mut` is never dropped for a dead
+/// task, whatever its type promises; its memory is quarantined. What has only been shared is
+/// dropped if its type promises that this does not tear it.
 ///
 /// Types without drop glue need no promise: their memory is freed without looking at the value.
 /// To *read* a value whose owner died takes more, [`zerocopy::FromBytes`]: validity for every bit
 /// pattern.
 ///
 /// # Safety
-/// Dropping a value of the type is sound when any number of its fields' single-instruction writes
-/// have happened and the rest of an ongoing assignment have not. That holds for a type with one
-/// pointer-sized field that owns something, and for structures of such types, whose every
-/// assignment is a single store.
+/// Dropping a value of the type is sound when tasks that had no more than a shared reference have
+/// stopped for ever at any instruction of what that lets safe code do, in the value or in what it
+/// owns. That holds for a type without interior mutability, and for one whose every change through
+/// a shared reference is by one instruction that leaves it whole.
 ///
 /// `Send`, because the keeper drops the value, in a task of its own.
 pub unsafe trait DropAfterTear: Send {}

@@ -57,7 +57,8 @@ impl<T, L: TrackedHeap> TrackedBox<T, L> {
         Self::allocate(value, false, arch::frame_address())
     }
 
-    /// As [`TrackedBox::new`], for a value that may be dropped even after a tear.
+    /// As [`TrackedBox::new`], for a value that the keeper may drop, as long as it has not been
+    /// borrowed mutably: from then on the box is one of [`TrackedBox::new`].
     ///
     /// The keeper drops it at any time after the death, so it borrows nothing that can go before:
     /// a handle can be forgotten, and then what its value borrows is free to go.
@@ -85,6 +86,18 @@ impl<T, L: TrackedHeap> TrackedBox<T, L> {
         unsafe { block.write(value) };
         entry.convert(Block::<T, L>::whole(droppable));
         Ok(Self { value: block, droppable, context: PhantomData })
+    }
+
+    /// Says that the value may be torn if the task dies, before it can be.
+    #[cold]
+    fn forbid_drop(&mut self) {
+        // SAFETY: `CurrentLedger`, and the box is not `Send`.
+        let ledger = unsafe { L::current().as_ref() };
+        let entry = ledger.own(Marked::BOX.mark(self.value.as_ptr()));
+        if !planted!(DroppedThoughLent) {
+            entry.convert(Block::<T, L>::whole(false));
+        }
+        self.droppable = false;
     }
 }
 
@@ -134,6 +147,9 @@ impl<T, L: TrackedHeap> Deref for TrackedBox<T, L> {
 
 impl<T, L: TrackedHeap> DerefMut for TrackedBox<T, L> {
     fn deref_mut(&mut self) -> &mut T {
+        if self.droppable {
+            self.forbid_drop();
+        }
         // SAFETY: the box owns a valid value, and is borrowed exclusively.
         unsafe { self.value.as_mut() }
     }
@@ -195,6 +211,26 @@ mod tests {
         });
         assert_eq!(outcomes, [Outcome::Orphaned, Outcome::Reclaimed]);
         assert_eq!(DROPS.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_value_that_has_been_lent_mutably_is_quarantined_whatever_it_promises() {
+        static DROPS: AtomicUsize = AtomicUsize::new(0);
+        struct Counts(u8);
+        impl Drop for Counts {
+            fn drop(&mut self) {
+                DROPS.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        // SAFETY: its destructor does not look at it.
+        unsafe impl DropAfterTear for Counts {}
+        let outcomes = kill(|| {
+            let mut boxed = TrackedBox::<_, TestTask>::new_droppable(Counts(0)).unwrap();
+            boxed.0 = 1;
+            core::mem::forget(boxed);
+        });
+        assert_eq!(outcomes, [Outcome::Orphaned, Outcome::Quarantined]);
+        assert_eq!(DROPS.load(Ordering::Relaxed), 0);
     }
 
     #[test]

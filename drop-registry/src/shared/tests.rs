@@ -91,6 +91,18 @@ fn the_last_share_of_a_dead_task_drops_what_may_be_dropped() {
 }
 
 #[test]
+fn a_value_that_has_been_lent_mutably_is_quarantined_whatever_it_promises() {
+    let drops = Arc::new(AtomicUsize::new(0));
+    let outcomes = kill(|| {
+        let mut share = TestShared::new_droppable(CountsDrops(drops.clone())).unwrap();
+        assert!(Shared::get_mut(&mut share).is_some());
+        core::mem::forget(share);
+    });
+    assert_eq!(outcomes, [Outcome::Orphaned, Outcome::Quarantined]);
+    assert_eq!(drops.load(Ordering::Relaxed), 0);
+}
+
+#[test]
 fn a_value_that_makes_no_promise_is_quarantined() {
     let outcomes = kill(|| core::mem::forget(TestShared::new(String::from("torn?")).unwrap()));
     assert_eq!(outcomes, [Outcome::Orphaned, Outcome::Quarantined]);
