@@ -14,7 +14,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     /// [`ReadError`] says each; none of them holds the lock.
     ///
     /// # Panics
-    /// If there are 2^63 readers.
+    /// If there are 2^63 readers: more than fit into all ledgers.
     #[inline(always)]
     pub fn read(&self) -> Result<ReadGuard<'_, T, L, R>, ReadError> {
         let frame = arch::frame_address();
@@ -84,14 +84,14 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     fn why_not_read_now(&self, state: State, ledger: &Ledger) -> Option<TryReadError> {
         let listed = ledger.held().filter(|entry| entry.resource() == self.as_read_resource());
         match state {
-            // Whoever reads already keeps all writers out.
-            _ if listed.count() > 1 => None,
             State::Free => None,
-            State::OwnerDied => Some(TryReadError::Read(ReadError::OwnerDied)),
-            State::NotRecoverable => Some(TryReadError::Read(ReadError::NotRecoverable)),
             State::Owned(owner) if owner == owner_word::owner(ledger) => {
                 Some(TryReadError::Read(ReadError::Recursive))
             }
+            // Whoever reads already keeps all writers out.
+            _ if listed.count() > 1 => None,
+            State::OwnerDied => Some(TryReadError::Read(ReadError::OwnerDied)),
+            State::NotRecoverable => Some(TryReadError::Read(ReadError::NotRecoverable)),
             State::Owned(_) => Some(TryReadError::WouldBlock),
         }
     }

@@ -40,6 +40,19 @@ fn readers_share_and_writers_do_not() {
 }
 
 #[test]
+fn a_writer_does_not_read_on_the_strength_of_a_guard_that_was_forgotten() {
+    let mut lock = TestLock::new(1);
+    on_fresh_ledger(|_| {
+        core::mem::forget(lock.read().unwrap());
+        // Another lock in the same place, and the ledger still lists that.
+        core::mem::forget(core::mem::replace(&mut lock, TestLock::new(2)));
+        let writes = lock.write().unwrap();
+        assert_eq!(lock.read().err(), Some(ReadError::Recursive));
+        drop(writes);
+    });
+}
+
+#[test]
 fn guards_may_be_dropped_in_any_order() {
     on_fresh_ledger(|ledger| {
         let locks = [const { TestLock::new(0) }; 3];
