@@ -7,7 +7,7 @@ use core::mem::ManuallyDrop;
 use ::lock_api::{GuardNoSend, Mutex, MutexGuard};
 use spin::relax::Spin;
 
-use super::{destroyed_while_torn, refuse};
+use super::{destroyed_while_torn, refuse, without_unwinding};
 use crate::arch;
 use crate::mutex::TellNext;
 use crate::owner_died::sealed::Sealed;
@@ -62,7 +62,7 @@ unsafe impl<L: CurrentLedger, R: WaitStrategy<L>> ::lock_api::RawMutex for RawMu
     /// or if the task's ledger is full.
     #[inline(always)]
     fn lock(&self) {
-        match self.take(|| Held(self)) {
+        match without_unwinding(|| self.take(|| Held(self))) {
             Ok(Held(_)) => {}
             Err(why) => {
                 if let LockError::OwnerDied(_) = why {

@@ -7,7 +7,7 @@ use core::mem::{self, ManuallyDrop};
 use ::lock_api::{GuardNoSend, RwLockWriteGuard};
 use spin::relax::Spin;
 
-use super::{destroyed_while_torn, refuse};
+use super::{destroyed_while_torn, refuse, without_unwinding};
 use crate::owner_died::sealed::Sealed;
 use crate::{
     CurrentLedger, Exclusive, LockError, LockResult, OwnerDied, RwLock, TryLockError, WaitStrategy,
@@ -77,7 +77,7 @@ unsafe impl<L: CurrentLedger, R: WaitStrategy<L>> ::lock_api::RawRwLock for RawR
     /// If a writer died; if the task writes; or if its ledger is full.
     #[inline(always)]
     fn lock_shared(&self) {
-        match self.0.read() {
+        match without_unwinding(|| self.0.read()) {
             Ok(guard) => mem::forget(guard),
             Err(why) => refuse(&format_args!("{why}")),
         }
@@ -100,7 +100,7 @@ unsafe impl<L: CurrentLedger, R: WaitStrategy<L>> ::lock_api::RawRwLock for RawR
     /// If a writer or a reader died; if the task reads or writes; or if its ledger is full.
     #[inline(always)]
     fn lock_exclusive(&self) {
-        match self.0.write() {
+        match without_unwinding(|| self.0.write()) {
             Ok(guard) => mem::forget(guard),
             Err(why) => {
                 if let LockError::OwnerDied(_) = why {

@@ -6,7 +6,7 @@ use core::mem::ManuallyDrop;
 use ::lock_api::{GuardNoSend, GuardSend, Mutex, MutexGuard};
 use spin::relax::Spin;
 
-use super::RawMutex;
+use super::{RawMutex, without_unwinding};
 use crate::owner_died::sealed::Sealed;
 use crate::owner_word::NOT_RECOVERABLE;
 use crate::{CurrentLedger, LockResult, WaitStrategy};
@@ -64,7 +64,7 @@ unsafe impl<M: ::lock_api::RawMutex, L: CurrentLedger, R: WaitStrategy<L>> ::loc
     #[inline(always)]
     fn lock(&self) {
         self.ours.lock();
-        self.theirs.lock();
+        without_unwinding(|| self.theirs.lock());
     }
 
     #[inline(always)]

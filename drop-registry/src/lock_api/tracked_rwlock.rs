@@ -7,7 +7,7 @@ use core::mem::ManuallyDrop;
 use ::lock_api::{GuardNoSend, RwLock, RwLockWriteGuard};
 use spin::relax::Spin;
 
-use super::{RawRwLock, refuse};
+use super::{RawRwLock, refuse, without_unwinding};
 use crate::owner_died::sealed::Sealed;
 use crate::{CurrentLedger, LockResult, WaitStrategy};
 
@@ -134,7 +134,7 @@ unsafe impl<M: ::lock_api::RawRwLock, L: CurrentLedger, R: WaitStrategy<L>> ::lo
     #[inline(always)]
     fn lock_shared(&self) {
         self.ours.lock_shared();
-        if !self.theirs.try_lock_shared() {
+        if !without_unwinding(|| self.theirs.try_lock_shared()) {
             // SAFETY: this task has just locked it.
             unsafe { self.ours.unlock_shared() };
             refuse(&format_args!("{DIED_INSIDE}"));
@@ -177,7 +177,7 @@ unsafe impl<M: ::lock_api::RawRwLock, L: CurrentLedger, R: WaitStrategy<L>> ::lo
     fn lock_exclusive(&self) {
         self.ours.lock_exclusive();
         // SAFETY: this task writes, so nobody else is behind ours.
-        if !unsafe { self.take_theirs(self.clear) } {
+        if !without_unwinding(|| unsafe { self.take_theirs(self.clear) }) {
             // SAFETY: this task has just locked it.
             unsafe { self.ours.unlock_exclusive() };
             refuse(&format_args!("{DIED_INSIDE}"));

@@ -1,7 +1,10 @@
 //! Our mutex in `lock_api`'s hands.
 
 use drop_registry::LockError;
-use drop_registry::hosted::{Machine, Stop, yield_now};
+use drop_registry::hosted::{Hosted, Machine, Stop, yield_now};
+use drop_registry::lock_api::{RawMutex, RawRwLock};
+use lock_api::{Mutex, RwLock};
+use spin::relax::RelaxStrategy;
 
 use crate::{Ours, die_with, ends_the_program, is_refused, kill, run};
 
@@ -68,4 +71,28 @@ fn a_second_lock_by_the_same_task_is_a_panic_and_not_a_deadlock() {
         let _held = LOCK.lock();
         drop(LOCK.lock());
     }));
+}
+
+/// Waits by panicking.
+struct Panics;
+
+impl RelaxStrategy for Panics {
+    fn relax() {
+        panic!("tired of waiting");
+    }
+}
+
+#[test]
+fn nothing_unwinds_out_of_a_lock_that_a_guard_of_lock_api_s_waits_for() {
+    static LOCK: Mutex<RawMutex<Hosted, Panics>, u64> = Mutex::new(1);
+    static READ_WRITE: RwLock<RawRwLock<Hosted, Panics>, u64> = RwLock::new(1);
+    let mut machine = Machine::new();
+    let holds = machine.spawn(|| {
+        let _held = (LOCK.lock(), READ_WRITE.write());
+        yield_now();
+    });
+    assert_eq!(machine.run(holds, None), Stop::Yielded);
+    assert!(ends_the_program(&mut machine, || drop(LOCK.lock())));
+    assert!(ends_the_program(&mut machine, || drop(READ_WRITE.read())));
+    assert!(ends_the_program(&mut machine, || drop(READ_WRITE.write())));
 }
