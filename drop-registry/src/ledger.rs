@@ -25,8 +25,9 @@ impl fmt::Display for LedgerFull {
 
 impl core::error::Error for LedgerFull {}
 
-/// What one task holds: a fixed array, written by that task alone, and read by its keeper only
-/// when the task is frozen.
+/// What one task holds: a fixed array, written by that task alone, and read by its keeper when the
+/// task is frozen. (A meter marks the entries that it has seen, in the timer's trap of the task
+/// itself; and whoever looks for deadlocks reads while tasks run, and looks again when they do not.)
 ///
 /// Entries lie in the order of acquisition. The owner pushes and pops at the end; an entry that
 /// is released out of order is erased in place, and its room comes back when the entries above it

@@ -12,14 +12,14 @@ compile_error!("drop-registry has windows for x86-64 only");
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum WindowKind {
-    /// A resource was acquired. Registers: resource, operations, ledger.
+    /// A resource was acquired. Registers: resource, operations, ledger, frame.
     Record = 0,
     /// A resource was released. Registers: entry.
     Erase = 1,
     /// A count went down. Registers: entry, and the operations it takes on if that was the last.
     EraseOrConvert = 2,
-    /// A resource was released, and something else is owed for it. Registers: entry, and the
-    /// operations it takes on.
+    /// An entry changes its state: its resource was released, and something else is owed for it; or
+    /// what it lists has been counted. Registers: entry, and the operations it takes on.
     Convert = 3,
 }
 

@@ -29,8 +29,10 @@ thread_local! {
 #[derive(Debug)]
 pub struct Hosted;
 
-// SAFETY: each task has a ledger of its own for ever, and `Machine::run`
-// sets `LEDGER` to it before it runs and back afterwards. The driver has one for the thread.
+// SAFETY: each task has a ledger of its own for ever, and `Machine::run` sets `LEDGER` to it before
+// it runs and back afterwards. The driver has one for the thread. There is no trap handler that takes
+// anything. That nobody leaks a guard and lets another use what it gave, or frees its lock, is the
+// test's to see to: see the module.
 unsafe impl CurrentLedger for Hosted {
     #[inline(always)]
     fn current() -> NonNull<Ledger> {

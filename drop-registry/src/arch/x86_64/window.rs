@@ -3,7 +3,9 @@
 //! Three things hold in each of them, and `window.rs` relies on them:
 //! - the first instruction is the only one that changes the resource;
 //! - nothing between `commit` and `end` changes a register that the record names, or RSP;
-//! - the ledger changes visibly with the last instruction before `end`, and with no other.
+//! - the ledger changes visibly with the last instruction before `end`, and with no other. (A
+//!   decrement that may be the last writes operations before it; who looks in between goes by the
+//!   flags, or by the address.)
 //!
 //! A failed condition leaves before anything is written. Every locked instruction is a full
 //! barrier, so it pairs as Acquire and as Release with whoever touches the same word next; a plain
