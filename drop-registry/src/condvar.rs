@@ -106,6 +106,7 @@ impl<L: Parker, const WORDS: usize> Condvar<L, WORDS> {
         guard: MutexGuard<'a, T, L, R>,
     ) -> LockResult<MutexGuard<'a, T, L, R>> {
         let lock = guard.lock_of();
+        let on_death = lock.listed_as();
         // Before the unlock, so that whoever makes the change under the lock finds this task here.
         let mut place = self.waiters.enrol(frame)?;
         drop(guard);
@@ -117,6 +118,9 @@ impl<L: Parker, const WORDS: usize> Condvar<L, WORDS> {
         // The place is kept until the lock is held: a death on the way wakes another.
         let result = lock.lock();
         place.wake_up_used = matches!(result, Ok(_) | Err(LockError::OwnerDied(_)));
+        if place.wake_up_used {
+            lock.list_as(on_death);
+        }
         result
     }
 

@@ -14,8 +14,8 @@ use crate::owner_died::sealed::Sealed;
 use crate::owner_word::{FREE, NOT_RECOVERABLE, OWNER_DIED, State};
 use crate::raw_lock::{OnDeath, RawLock};
 use crate::{
-    CurrentLedger, LockResult, MaybeTorn, Outcome, ResourceKind, TryLockError, TryLockResult,
-    WaitStrategy,
+    CurrentLedger, Entry, LockResult, MaybeTorn, Operations, Outcome, ResourceKind, TryLockError,
+    TryLockResult, WaitStrategy,
 };
 
 /// A mutual exclusion lock that survives the death of its owner.
@@ -100,6 +100,21 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
     #[inline(always)]
     pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T, L, R>> {
         self.try_lock_as::<TellNext>()
+    }
+
+    /// What the death of the calling task, which holds the lock, means for it.
+    pub(crate) fn listed_as(&self) -> *mut Operations {
+        self.own_entry().operations().cast_mut()
+    }
+
+    /// Sets that.
+    pub(crate) fn list_as(&self, operations: *mut Operations) {
+        self.own_entry().convert_to(operations);
+    }
+
+    fn own_entry(&self) -> &Entry {
+        // SAFETY: `CurrentLedger`: the ledger is this task's, and lives as long as it.
+        unsafe { L::current().as_ref() }.own(self.raw.word.as_resource())
     }
 
     /// As [`Mutex::lock`], with `D` for what the owner's death means.
@@ -250,7 +265,7 @@ mod tests {
     use crate::{Ledger, LockError};
     use core::sync::atomic::{AtomicU64, Ordering};
 
-    const HELD: &crate::Operations = RawLock::<TestTask, Spin>::held::<TellNext>();
+    const HELD: &Operations = RawLock::<TestTask, Spin>::held::<TellNext>();
 
     type TestMutex<T> = Mutex<T, TestTask>;
 

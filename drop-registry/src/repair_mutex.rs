@@ -4,6 +4,7 @@
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::offset_of;
+use core::ptr;
 
 use spin::relax::Spin;
 
@@ -133,27 +134,23 @@ impl<T: 'static, L: CurrentLedger + 'static, R: WaitStrategy<L> + 'static> Repai
             result => return result,
         };
         // As in `repair_in_place_of`: should this task die in the routine, the next owner is told.
-        self.list_as::<TellNext>();
+        self.mutex.list_as(held_as::<TellNext, L, R>());
         let mended = (self.repair)(died);
         if mended.is_some() {
-            self.list_as::<TellOrRepair<T, L, R>>();
+            self.mutex.list_as(held_as::<TellOrRepair<T, L, R>, L, R>());
         }
         mended.ok_or(LockError::NotRecoverable)
-    }
-
-    /// Sets what the calling task's death means for the lock that it holds.
-    fn list_as<D: OnDeath>(&self) {
-        // SAFETY: `CurrentLedger`: the ledger is this task's.
-        let ledger = unsafe { L::current().as_ref() };
-        if let Some(entry) = ledger.find(self.mutex.raw.word.as_resource()) {
-            entry.convert(RawLock::<L, R>::held::<D>());
-        }
     }
 
     /// Whether somebody holds it: of use to a check or a report, and stale at once.
     pub fn is_locked(&self) -> bool {
         self.mutex.is_locked()
     }
+}
+
+/// What an owner's entry says if `D` is what its death means.
+fn held_as<D: OnDeath, L: CurrentLedger, R: WaitStrategy<L>>() -> *mut Operations {
+    ptr::from_ref(RawLock::<L, R>::held::<D>()).cast_mut()
 }
 
 impl<T, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug for RepairMutex<T, L, R> {

@@ -1,7 +1,7 @@
 //! Waiting for what a lock protects.
 
-use drop_registry::hosted::{Hosted, Machine, Stop};
-use drop_registry::{Condvar, Mutex, Park};
+use drop_registry::hosted::{Hosted, Machine, Stop, yield_now};
+use drop_registry::{Condvar, Mutex, Outcome, Park, RepairMutex};
 
 static JOBS: Mutex<u32, Hosted, Park> = Mutex::new(0);
 static POSTED: Condvar<Hosted> = Condvar::new();
@@ -31,4 +31,26 @@ fn both_kinds_of_wait_sleep_until_they_are_notified_one_by_one() {
         assert_eq!(machine.run(waiter, None), Stop::Finished);
     }
     assert!(POSTED.is_idle());
+}
+
+static PARTS: RepairMutex<[u32; 2], Hosted, Park> =
+    RepairMutex::new([0, 0], |died| Some(died.replace([7, 7])));
+static CHANGED: Condvar<Hosted> = Condvar::new();
+
+#[test]
+fn a_lock_that_is_repaired_after_its_owner_s_death_is_so_when_it_has_been_waited_with() {
+    let mut machine = Machine::new();
+    let waiter = machine.spawn(|| {
+        let mut parts = CHANGED.wait(PARTS.lock().unwrap()).unwrap();
+        parts[0] = 1;
+        yield_now();
+    });
+    assert_eq!(machine.run(waiter, None), Stop::Parked);
+    let notifies = machine.spawn(|| CHANGED.notify_one().unwrap());
+    assert_eq!(machine.run(notifies, None), Stop::Finished);
+    assert_eq!(machine.run(waiter, None), Stop::Yielded);
+    let settled: Vec<_> = machine.kill(waiter).iter().map(|one| one.outcome).collect();
+    assert_eq!(settled, [Outcome::Orphaned, Outcome::Repaired]);
+    let next = machine.spawn(|| assert_eq!(*PARTS.lock().unwrap(), [7, 7]));
+    assert_eq!(machine.run(next, None), Stop::Finished);
 }
