@@ -15,7 +15,7 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
 use core::fmt;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use crate::arch;
 use crate::operations::Marked;
@@ -121,6 +121,7 @@ impl<const CHUNKS: usize> fmt::Debug for HeapMemory<CHUNKS> {
 pub struct Heap {
     base: *mut u8,
     chunks: &'static [Chunk],
+    quarantined: AtomicUsize,
 }
 
 // SAFETY: `base` is where blocks are handed out from, each to one owner; the rest is atomic.
@@ -142,7 +143,8 @@ impl Heap {
 
     /// A heap of this memory.
     pub const fn new<const CHUNKS: usize>(memory: &'static HeapMemory<CHUNKS>) -> Self {
-        Self { base: memory.bytes.get().cast(), chunks: &memory.chunks }
+        let quarantined = AtomicUsize::new(0);
+        Self { base: memory.bytes.get().cast(), chunks: &memory.chunks, quarantined }
     }
 
     /// Takes a block, and records it, under this mark, in the same window as the frame's at stack
@@ -218,6 +220,16 @@ impl Heap {
     /// The block that `entry` lists.
     pub(crate) fn block_of(entry: &Entry) -> *mut u8 {
         Marked::plain(entry.resource()).cast()
+    }
+
+    /// How many bytes nobody will ever get back: those of values that a death may have torn, and that
+    /// could not be dropped. A block counts again if the keeper that quarantines it dies over it.
+    pub fn bytes_quarantined(&self) -> usize {
+        self.quarantined.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_quarantined(&self, layout: Layout) {
+        self.quarantined.fetch_add(layout.size(), Ordering::Relaxed);
     }
 
     /// How many bytes are taken: each block with its full size. For books, and stale at once.

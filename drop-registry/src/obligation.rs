@@ -32,6 +32,10 @@ pub unsafe trait Undo: Sync {
 
 /// A duty to [`undo`](Undo::undo), met when this is dropped, or when its task dies.
 ///
+/// What it is about lives for ever, since a duty can be forgotten (`mem::forget`), and is met by the
+/// keeper then, after what a shorter borrow was of has gone. A pair of data and a function to release
+/// them is a struct with an `Undo`.
+///
 /// ```
 /// # use core::ptr::NonNull;
 /// # use core::sync::atomic::{AtomicBool, Ordering};

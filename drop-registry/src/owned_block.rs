@@ -40,7 +40,8 @@ impl<B: BlockOf, L: TrackedHeap> OwnedBlock<B, L> {
     }
 
     /// It has no value, or one without drop glue.
-    pub(crate) const FREE: &'static Operations = &Self::operations(free::<B, L>, quarantine);
+    pub(crate) const FREE: &'static Operations =
+        &Self::operations(free::<B, L>, quarantine::<B, L>);
 
     /// The value may be dropped from outside.
     pub(crate) const DROP_AND_FREE: &'static Operations =
@@ -48,7 +49,7 @@ impl<B: BlockOf, L: TrackedHeap> OwnedBlock<B, L> {
 
     /// The value may be dropped by its owner alone; or that is going on.
     pub(crate) const QUARANTINE: &'static Operations =
-        &Self::operations(orphan::<B, L>, quarantine);
+        &Self::operations(orphan::<B, L>, quarantine::<B, L>);
 
     /// What is right while the value is whole.
     pub(crate) const fn whole(droppable: bool) -> &'static Operations {
@@ -57,6 +58,11 @@ impl<B: BlockOf, L: TrackedHeap> OwnedBlock<B, L> {
             false if core::mem::needs_drop::<B::Value>() => Self::QUARANTINE,
             false => Self::FREE,
         }
+    }
+
+    /// Counts a block whose value nobody may drop.
+    pub(crate) fn note_quarantined() {
+        L::heap().note_quarantined(Self::LAYOUT);
     }
 
     /// The block that `entry` lists, if the heap has given out one of this size there.
@@ -118,6 +124,7 @@ unsafe fn drop_and_free<B: BlockOf, L: TrackedHeap>(entry: &Entry) -> Outcome {
     Outcome::Reclaimed
 }
 
-unsafe fn quarantine(_: &Entry) -> Outcome {
+unsafe fn quarantine<B: BlockOf, L: TrackedHeap>(_: &Entry) -> Outcome {
+    OwnedBlock::<B, L>::note_quarantined();
     Outcome::Quarantined
 }

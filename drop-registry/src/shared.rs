@@ -71,6 +71,9 @@ unsafe impl<T> BlockOf for Counted<T> {
 /// owner through a [`Slot`](crate::Slot), so that there is no instant at which nobody has it, or
 /// two do.
 ///
+/// There is no weak pointer to it: that would be a second count to settle beside this one, in the same
+/// instruction. Who only wants to find a value again keeps a share in a slot.
+///
 /// A task that has a share takes more of them without touching the count: its first keeps the value
 /// alive for all.
 pub struct Shared<T, L: TrackedHeap> {
@@ -224,6 +227,7 @@ impl<T, L: TrackedHeap> Shared<T, L> {
         // barrier.
         if core::mem::needs_drop::<T>() && holder_died.load(Ordering::Relaxed) && !droppable {
             // Quarantine: the value may be torn behind a lock inside it.
+            Block::<T, L>::note_quarantined();
             ledger.own(resource).erase();
             return ledger.trim();
         }

@@ -224,6 +224,7 @@ mod tests {
         }
         // SAFETY: its destructor does not look at it.
         unsafe impl DropAfterTear for Counts {}
+        let quarantined = TestTask::heap().bytes_quarantined();
         let outcomes = kill(|| {
             let mut boxed = TrackedBox::<_, TestTask>::new_droppable(Counts(0)).unwrap();
             boxed.0 = 1;
@@ -231,6 +232,7 @@ mod tests {
         });
         assert_eq!(outcomes, [Outcome::Orphaned, Outcome::Quarantined]);
         assert_eq!(DROPS.load(Ordering::Relaxed), 0);
+        assert!(TestTask::heap().bytes_quarantined() > quarantined);
     }
 
     #[test]

@@ -124,8 +124,10 @@ fn a_value_that_a_dead_sharer_may_have_torn_is_not_dropped_by_the_others() {
             core::mem::forget(unsafe { TestShared::share_of(mine.block) }.unwrap());
         });
         assert!(Shared::get_mut(&mut mine).is_none());
+        let quarantined = TestTask::heap().bytes_quarantined();
         drop(mine);
         assert!(ledger.is_empty());
+        assert!(TestTask::heap().bytes_quarantined() > quarantined);
     });
     assert_eq!(drops.load(Ordering::Relaxed), 0);
 }
