@@ -74,6 +74,8 @@ const RESOLVED: u64 = 1;
 /// - `ledger` is its ledger, and nobody else is settling it.
 /// - Every resource that the task has put into the ledger is still alive. (An entry that fits the
 ///   domain, and was put there by a wild write, is believed: see [`Domain`].)
+/// - The task's stack is not used again as long as anything may point into it: its frames are cut
+///   without running, so what they had lent, or pinned there, is never taken back.
 pub unsafe fn settle(
     task: &FrozenTask<'_>,
     ledger: &Ledger,

@@ -20,6 +20,9 @@
 //! `data_ptr`), which does not ask the raw lock: whoever calls it after a death gets a value that
 //! may be torn.
 //!
+//! `lock_api::ReentrantMutex` remembers its owner's thread id by itself, and a death does not change
+//! that: ids that it is given must not come again.
+//!
 //! A lock that `lock_api`'s functions took is reported as escaped where they are not inlined, in a
 //! build without optimisation: see [`Settled::escaped`](crate::Settled::escaped).
 //!

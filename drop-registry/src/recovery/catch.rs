@@ -76,7 +76,8 @@ impl core::error::Error for Fault {}
 /// The body may be cut off before any of its instructions, and the program goes on as if it had
 /// leaked all that its frames owned and returned. So, for each of these:
 /// - **What it writes** to, and others use afterwards, may be half-written. It must be sound to use
-///   then: behind a tracked lock that the body takes itself, or a type that is valid for all bit
+///   then: behind a lock of this crate's own types that the body takes itself (not one in
+///   `lock_api`'s hands, whose `get_mut` does not ask it), or a type that is valid for all bit
 ///   patterns, or never used again after an `Err`.
 /// - **What it acquires** from this crate (guards, shares, boxes, obligations) it does not put
 ///   where it outlives the body, but for what the body returns: after an `Err` that is not held any
