@@ -80,6 +80,8 @@ mod ledger;
 #[cfg(feature = "lock_api")]
 pub mod lock_api;
 mod lock_error;
+#[cfg(test)]
+mod misuse;
 mod mutex;
 mod no_kill;
 mod obligation;

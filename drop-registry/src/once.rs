@@ -155,6 +155,9 @@ impl<T, L: CurrentLedger, R: WaitStrategy<L>> Drop for Making<'_, T, L, R> {
     }
 }
 
+/// # Panics
+/// If another task is making the value, or this one is and the `Once` has been moved since. The panic
+/// does not unwind.
 impl<T, L: CurrentLedger, R: WaitStrategy<L>> Drop for Once<T, L, R> {
     fn drop(&mut self) {
         if self.is_completed() {

@@ -208,10 +208,12 @@ impl<L: Parker, const WORDS: usize> WaitStrategy<L> for Park<WORDS> {
         ledger: &Ledger,
         _: Place,
     ) {
+        // Who is not the owner is told so before it has done any harm.
+        ledger.own(word.as_ptr().cast());
         // Release for the next owner's Acquire; and the waker's barrier (see `wait_queue`).
         word.swap(value, Ordering::SeqCst);
         waiters.notify_one();
-        // Looked up after that: to unpark may have moved it.
+        // Looked up again: to unpark may have moved it.
         ledger.own(word.as_ptr().cast()).erase();
         ledger.trim();
     }

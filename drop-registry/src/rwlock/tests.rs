@@ -262,3 +262,11 @@ fn a_destroyed_lock_whose_guards_were_forgotten_is_not_listed_any_more() {
         assert!(ledger.is_empty());
     });
 }
+
+#[test]
+#[should_panic(expected = "more than 2^63 readers")]
+fn a_count_of_readers_that_overflows_is_a_panic() {
+    let lock = forever(1);
+    lock.readers.get().store(u64::MAX >> 1, core::sync::atomic::Ordering::Relaxed);
+    on_fresh_ledger(|_| drop(lock.read()));
+}

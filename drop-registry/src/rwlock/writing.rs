@@ -141,12 +141,14 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     #[inline(always)]
     pub(super) unsafe fn unlock_write(&self, value: u64, ledger: &Ledger, place: Place) {
         if R::SLEEPS {
+            // Who is not the owner is told so before it has done any harm.
+            ledger.own(self.word.as_resource());
             // The entry stands until the wake-ups have been given: should the task die in between,
             // the word says whether it still held the lock.
             // Release for whoever comes in next; and the waker's barrier (see `wait_queue`).
             self.word.get().swap(value, Ordering::SeqCst);
             R::wake_all(&self.waiters);
-            // Looked up after that: to unpark may have moved it.
+            // Looked up again: to unpark may have moved it.
             ledger.own(self.word.as_resource()).erase();
             ledger.trim();
         } else {

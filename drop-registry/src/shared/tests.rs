@@ -201,3 +201,16 @@ fn a_full_ledger_refuses_a_share_and_counts_none() {
         assert!(TestShared::new(2).is_err());
     });
 }
+
+#[test]
+#[should_panic(expected = "more than 2^63 shares")]
+fn a_count_that_overflows_because_a_clone_is_handed_over_is_a_panic() {
+    on_fresh_ledger(|_| {
+        let first = core::mem::ManuallyDrop::new(TestShared::new(7).unwrap());
+        let clone = first.try_clone().unwrap();
+        // SAFETY: the share is forgotten, so the block is alive for ever.
+        let counted = unsafe { first.block.as_ref() };
+        counted.count.store(u64::MAX >> 1, Ordering::Relaxed);
+        let _ = crate::Slot::new().put(clone);
+    });
+}

@@ -1,0 +1,128 @@
+//! What the types refuse where they can see it, done behind their back: letting go of what another
+//! task holds, and taking something in a trap handler.
+
+use std::boxed::Box;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::string::String;
+
+use crate::testing::{TestTask, on_fresh_ledger, on_ledger};
+use crate::{
+    Ledger, Mutex, Park, RepairMutex, RollbackMutex, RwLock, Semaphore, Shared, TrackedBox,
+};
+
+/// What `body` says in its panic.
+fn panic_of(body: impl FnOnce()) -> String {
+    let payload = catch_unwind(AssertUnwindSafe(body)).expect_err("a panic");
+    let text = payload.downcast_ref::<&str>().map(|text| String::from(*text));
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).expect("a message")
+}
+
+/// What a task says that lets go of what another has taken.
+fn let_go_by_another<H>(take: impl FnOnce() -> H) -> String {
+    let mut held = None;
+    on_fresh_ledger(|_| held = Some(take()));
+    let mut said = String::new();
+    on_fresh_ledger(|_| said = panic_of(|| drop(held.take())));
+    said
+}
+
+/// What a trap handler says that takes something.
+fn taken_in_a_handler<H>(take: impl FnOnce() -> H) -> String {
+    static FORBIDDEN: Ledger = Ledger::forbidden();
+    let mut said = String::new();
+    on_ledger(&FORBIDDEN, |_| said = panic_of(|| drop(take())));
+    assert!(FORBIDDEN.is_forbidden());
+    said
+}
+
+/// For what is still held when its test ends.
+fn forever<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}
+
+/// Both ways of waiting, for locks that name their owner.
+macro_rules! stay_held {
+    ($($name:ident: $lock:expr, $take:ident;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                let lock = forever($lock);
+                let said = let_go_by_another(|| lock.$take().unwrap());
+                assert!(said.contains("by the task that"), "{said}");
+                assert!(std::format!("{lock:?}").contains("held: true"), "{lock:?}");
+            }
+        )*
+    };
+}
+
+type Sleeping<T> = Mutex<T, TestTask, Park>;
+
+stay_held! {
+    a_mutex_is_not_unlocked_by_another_task: Mutex::<_, TestTask>::new(1), lock;
+    a_sleeping_mutex_is_not_unlocked_by_another_task: Sleeping::new(1), lock;
+    a_rollback_mutex_is_not_unlocked_by_another_task: RollbackMutex::<_, TestTask>::new(1), lock;
+    a_sleeping_rollback_mutex_is_not_unlocked_by_another_task:
+        RollbackMutex::<_, TestTask, Park>::new(1), lock;
+    a_repair_mutex_is_not_unlocked_by_another_task:
+        RepairMutex::<_, TestTask>::new(1, |died| Some(died.replace(2))), lock;
+    a_writer_s_lock_is_not_unlocked_by_another_task: RwLock::<_, TestTask>::new(1), write;
+    a_sleeping_writer_s_lock_is_not_unlocked_by_another_task:
+        RwLock::<_, TestTask, Park>::new(1), write;
+}
+
+#[test]
+fn a_reader_is_not_taken_off_by_another_task() {
+    let (spinning, sleeping) =
+        (forever(RwLock::<_, TestTask>::new(1)), forever(RwLock::<_, TestTask, Park>::new(1)));
+    let said = [
+        let_go_by_another(|| spinning.read().unwrap()),
+        let_go_by_another(|| sleeping.read().unwrap()),
+    ];
+    assert!(said.iter().all(|said| said.contains("by the task that")), "{said:?}");
+    assert_eq!((spinning.reader_count(), sleeping.reader_count()), (1, 1));
+}
+
+#[test]
+fn a_permit_is_not_given_back_by_another_task() {
+    let semaphore = forever(Semaphore::<TestTask>::new(1));
+    let said = let_go_by_another(|| semaphore.acquire().unwrap());
+    assert!(said.contains("by the task that"), "{said}");
+    assert_eq!(semaphore.available(), 0);
+}
+
+#[test]
+fn what_a_task_owns_on_the_heap_is_not_dropped_by_another() {
+    let shared = let_go_by_another(|| Shared::<u64, TestTask>::new(1).unwrap());
+    assert!(shared.contains("by its own task"), "{shared}");
+    let boxed = let_go_by_another(|| TrackedBox::<u64, TestTask>::new(1).unwrap());
+    assert!(boxed.contains("by the task that"), "{boxed}");
+}
+
+#[test]
+fn nothing_is_taken_in_a_trap_handler() {
+    let (mutex, sleeping) = (Mutex::<_, TestTask>::new(1), Sleeping::new(1));
+    let (rwlock, semaphore) = (RwLock::<_, TestTask>::new(1), Semaphore::<TestTask>::new(1));
+    let said = [
+        taken_in_a_handler(|| mutex.lock()),
+        taken_in_a_handler(|| mutex.try_lock()),
+        taken_in_a_handler(|| sleeping.lock()),
+        taken_in_a_handler(|| rwlock.read()),
+        taken_in_a_handler(|| rwlock.write()),
+        taken_in_a_handler(|| semaphore.acquire()),
+        taken_in_a_handler(|| Shared::<u64, TestTask>::new(1)),
+        taken_in_a_handler(|| TrackedBox::<u64, TestTask>::new(1)),
+    ];
+    for said in said {
+        assert!(said.contains("acquired in a trap handler"), "{said}");
+    }
+    assert!(!mutex.is_locked() && !sleeping.is_locked() && !rwlock.is_write_locked());
+    assert_eq!((rwlock.reader_count(), semaphore.available()), (0, 1));
+}
+
+#[test]
+fn a_semaphore_does_not_begin_with_more_permits_than_it_counts() {
+    let most = Semaphore::<TestTask>::MAX_PERMITS;
+    assert_eq!(Semaphore::<TestTask>::new(most).available(), most);
+    let said = panic_of(|| drop(Semaphore::<TestTask>::new(most + 1)));
+    assert!(said.contains("more permits than a semaphore counts"), "{said}");
+}
