@@ -113,6 +113,9 @@ unsafe fn orphan<B: BlockOf, L: TrackedHeap>(_: &Ledger, entry: &Entry) -> Outco
 unsafe fn drop_and_free<B: BlockOf, L: TrackedHeap>(entry: &Entry) -> Outcome {
     // Another entry may have listed the same block, and its value be gone.
     let Some(block) = OwnedBlock::<B, L>::of(entry) else { return Outcome::Disowned };
+    if planted!(QuarantineAlways) {
+        return Outcome::Quarantined;
+    }
     // Should this die in the destructor, the value is not dropped again.
     entry.convert(OwnedBlock::<B, L>::QUARANTINE);
     // SAFETY: `Operations::reclaim`: the owner is gone, and this runs once. The value's type is

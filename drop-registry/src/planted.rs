@@ -39,6 +39,8 @@ pub enum Bug {
     CopyCounts,
     /// A value whose destructor has begun is dropped once more.
     DropAgain,
+    /// A dead task's value is put in quarantine that may be dropped.
+    QuarantineAlways,
     /// An arena is used on after a death inside its allocator.
     TornArenaUsed,
     /// A clone is handed over without being counted.
@@ -105,6 +107,7 @@ impl Bug {
         Self::EraseFirst,
         Self::CopyCounts,
         Self::DropAgain,
+        Self::QuarantineAlways,
         Self::TornArenaUsed,
         Self::UncountedHandedOver,
         Self::CommittedEarly,

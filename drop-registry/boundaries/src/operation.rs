@@ -57,6 +57,16 @@ pub(crate) trait World {
         None
     }
 
+    /// How many destructors the operation enters. Nowhere else may a value be in quarantine.
+    fn destructors(&self) -> u64 {
+        0
+    }
+
+    /// How many destructors have begun, by what they have written down themselves.
+    fn destructors_begun(&self) -> u64 {
+        0
+    }
+
     /// Looks at the resources right before the companion is killed and settled.
     fn at_companion_death(&mut self) {}
 
@@ -118,9 +128,14 @@ impl Findings {
         self.0 & other.0 != 0
     }
 
+    /// What is wrong alone.
+    pub(crate) const fn without_quarantine(self) -> Self {
+        Self(self.0 & !Self::QUARANTINED.0)
+    }
+
     /// Whether there is nothing wrong.
     pub(crate) const fn is_clean(self) -> bool {
-        self.0 & !Self::QUARANTINED.0 == 0
+        self.without_quarantine().0 == 0
     }
 }
 
@@ -186,7 +201,7 @@ impl<'m> Audit<'m> {
     ///
     /// This is the one place where an audit asks the settling code: from outside, a destructor
     /// that has been entered and has not done anything yet cannot be told from one that has not
-    /// been entered.
+    /// been entered. At how many boundaries it may say so is limited: see [`Entrance`].
     pub(crate) fn require_heap(&mut self, taken_before: usize) {
         let taken = Hosted::heap().bytes_taken();
         self.require(taken >= taken_before, Findings::DOUBLED);
@@ -241,6 +256,40 @@ impl<'m> Audit<'m> {
 
     pub(crate) fn findings(self) -> Findings {
         self.findings
+    }
+}
+
+/// Counts the boundaries at which a value is in quarantine, and no destructor has done anything.
+///
+/// There are a few such, between the word of the ledger that the destructor begins, and the first
+/// that it does itself. If there are more, values are put in quarantine that should be dropped.
+#[derive(Debug)]
+pub(crate) struct Entrance {
+    most: u64,
+    found: u64,
+}
+
+impl Entrance {
+    /// How many instructions the way into one destructor has, generously. What is compiled without
+    /// optimization goes there by many small functions.
+    const LENGTH: u64 = if cfg!(debug_assertions) { 100 } else { 20 };
+
+    /// For so many destructors that are entered.
+    pub(crate) const fn of(destructors: u64) -> Self {
+        Self { most: destructors * Self::LENGTH, found: 0 }
+    }
+
+    /// Takes in what was found at a boundary, at which a destructor had begun or not. Returns what
+    /// that is in truth.
+    pub(crate) fn judge(&mut self, begun: bool, mut findings: Findings) -> Findings {
+        let inside = begun && self.most > 0;
+        if findings.contains(Findings::QUARANTINED) && !inside {
+            self.found += 1;
+            if self.found > self.most {
+                findings |= Findings::LEAKED;
+            }
+        }
+        findings
     }
 }
 

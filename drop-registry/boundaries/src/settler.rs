@@ -18,7 +18,7 @@ use drop_registry::{
 };
 use task_model::{FrozenTask, RegisterFile, StackMemory, TaskId};
 
-use crate::operation::{self, Findings, Mark, Operation, begin, end, take_mark};
+use crate::operation::{self, Entrance, Findings, Mark, Operation, begin, end, take_mark};
 use crate::recovery::Around;
 use crate::spawn::spawn;
 use crate::sweep::{Run, Sweep};
@@ -28,15 +28,17 @@ use crate::sweep::{Run, Sweep};
 pub(crate) fn sweep(operation: &Operation, jobs: usize, mut sweep: Sweep) -> Result<Sweep> {
     let tally = Tally::new()?;
     let mut run = Run::start(operation, sweep.fate)?;
+    let mut entrance = run.entrance(sweep.fate);
     let mut children = Children::new(jobs);
     let mut seen = HashSet::new();
     let mut k = 0u64;
     loop {
         if seen.insert(state(&mut run)) {
             let is_enough = |findings| sweep.is_enough_of(findings);
-            let done = children.spawn(k, || settle_and_die(&mut run, &tally, is_enough))?;
-            if let Some((boundary, findings)) = done {
-                sweep.note(boundary, findings);
+            let at = (k, run.destructor_begun());
+            let done = children.spawn(at, || settle_and_die(&mut run, &tally, is_enough))?;
+            if let Some(((boundary, begun), findings)) = done {
+                sweep.note(boundary, entrance.judge(begun, findings));
             }
         }
         if sweep.is_enough() || !run.step()? {
@@ -44,8 +46,8 @@ pub(crate) fn sweep(operation: &Operation, jobs: usize, mut sweep: Sweep) -> Res
         }
         k += 1;
     }
-    while let Some((boundary, findings)) = children.wait()? {
-        sweep.note(boundary, findings);
+    while let Some(((boundary, begun), findings)) = children.wait()? {
+        sweep.note(boundary, entrance.judge(begun, findings));
     }
     // What counts are the boundaries of the settlements, not those of the operation.
     (sweep.executed, sweep.befallen) = tally.read();
@@ -146,18 +148,18 @@ fn settle_and_die(run: &mut Run, tally: &Tally, is_enough: impl Fn(Findings) -> 
         return Findings::CRASHED;
     }
     let mut children = Children::new(1);
-    let mut findings = Findings::default();
-    while !is_enough(findings) {
+    let mut found = Deaths::new(run);
+    while !is_enough(found.findings) {
         tally.executed();
-        let done = children.spawn((), || {
+        let done = children.spawn(found.destructor_begun(run), || {
             let mut settled = begin_again(run, settler, corpse);
             settled.extend(told.get());
             run.aftermath(&settled)
         });
         let stop = run.machine.run(settler, Some(1));
         match done {
-            Ok(Some(((), found))) => {
-                findings |= found;
+            Ok(Some((begun, findings))) => {
+                found.take(begun, findings);
                 tally.killed();
             }
             Ok(None) => {}
@@ -169,11 +171,45 @@ fn settle_and_die(run: &mut Run, tally: &Tally, is_enough: impl Fn(Findings) -> 
             _ => return Findings::CRASHED,
         }
     }
-    while let Ok(Some(((), found))) = children.wait() {
-        findings |= found;
+    while let Ok(Some((begun, findings))) = children.wait() {
+        found.take(begun, findings);
         tally.killed();
     }
-    findings
+    found.findings
+}
+
+/// What was found at the deaths of one settlement.
+struct Deaths {
+    findings: Findings,
+    /// How many destructors had begun before it.
+    begun_before: u64,
+    /// That of the first destructor that the settlement enters; of more, the first has begun.
+    entrance: Entrance,
+    /// Whether the value was in quarantine by the death of the victim already.
+    victims: Option<bool>,
+}
+
+impl Deaths {
+    fn new(run: &Run) -> Self {
+        let begun_before = run.world.destructors_begun();
+        let entrance = Entrance::of(1);
+        Self { findings: Findings::default(), begun_before, entrance, victims: None }
+    }
+
+    fn destructor_begun(&self, run: &Run) -> bool {
+        run.world.destructors_begun() > self.begun_before
+    }
+
+    /// Takes in the next one, in order.
+    fn take(&mut self, begun: bool, findings: Findings) {
+        // Of the first, the settler has executed nothing.
+        let victims = *self.victims.get_or_insert(findings.contains(Findings::QUARANTINED));
+        // If the settler's death has put it there, that is judged here; else, by the sweep.
+        self.findings |= match victims {
+            true => findings,
+            false => self.entrance.judge(begun, findings).without_quarantine(),
+        };
+    }
 }
 
 /// Kills the settler, settles what it held itself, and does its work from the beginning.

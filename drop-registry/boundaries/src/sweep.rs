@@ -9,7 +9,7 @@ use drop_registry::{Outcome, Settled};
 use task_model::TaskId;
 
 use crate::bystanders::Bystanders;
-use crate::operation::{Audit, Companion, Findings, Mark, Operation, World, take_mark};
+use crate::operation::{Audit, Companion, Entrance, Findings, Mark, Operation, World, take_mark};
 use crate::recovery::Around;
 use crate::spawn::spawn;
 
@@ -115,6 +115,8 @@ pub(crate) struct Run {
     pub(crate) bystanders: Bystanders,
     /// What was settled of whoever died with the victim.
     companions: Vec<Settled>,
+    /// How many destructors had begun before the operation did.
+    begun_before: u64,
     /// What is around the operation, if the victim is to be recovered.
     pub(crate) around: Option<&'static Around>,
 }
@@ -131,11 +133,16 @@ impl Run {
         };
         let victim = spawn(&machine, victim);
         let bystanders = Bystanders::spawn(&mut machine, world.bystanders());
-        let mut run = Self { world, machine, victim, bystanders, companions: Vec::new(), around };
+        let companions = Vec::new();
+        let begun_before = 0;
+        let mut run = Self { world, machine, victim, bystanders, companions, begun_before, around };
         run.bystanders_take_turns()?;
         loop {
             match (run.machine.run(run.victim, None), take_mark()) {
-                (Stop::Yielded, Mark::Begin) => return Ok(run),
+                (Stop::Yielded, Mark::Begin) => {
+                    run.begun_before = run.world.destructors_begun();
+                    return Ok(run);
+                }
                 (Stop::Yielded, Mark::None) => run.bystanders_take_turns()?,
                 (stop, _) => bail!("{}: {stop:?} before it begins", operation.name),
             }
@@ -158,6 +165,16 @@ impl Run {
             stop => bail!("{stop:?} in the middle of an operation"),
         }
         Ok(true)
+    }
+
+    /// Where a quarantine may be found. Whoever lives comes to the end of its destructors.
+    pub(crate) fn entrance(&self, fate: Fate) -> Entrance {
+        Entrance::of(if matches!(fate, Fate::Preempted) { 0 } else { self.world.destructors() })
+    }
+
+    /// Whether a destructor has begun in the course of the operation.
+    pub(crate) fn destructor_begun(&self) -> bool {
+        self.world.destructors_begun() > self.begun_before
     }
 
     fn victim_sleeps(&mut self) -> bool {
@@ -296,19 +313,21 @@ pub(crate) fn sweep(operation: &Operation, jobs: usize, mut sweep: Sweep) -> Res
         Fate::Recovered => recovered,
     };
     let mut run = Run::start(operation, sweep.fate)?;
+    let mut entrance = run.entrance(sweep.fate);
     let mut children = Children::new(jobs);
     let mut k = 0u64;
     loop {
-        if let Some((boundary, findings)) = children.spawn(k, || befall(&mut run))? {
-            sweep.note(boundary, findings);
+        let at = (k, run.destructor_begun());
+        if let Some(((boundary, begun), findings)) = children.spawn(at, || befall(&mut run))? {
+            sweep.note(boundary, entrance.judge(begun, findings));
         }
         if sweep.is_enough() || !run.step()? {
             break;
         }
         k += 1;
     }
-    while let Some((boundary, findings)) = children.wait()? {
-        sweep.note(boundary, findings);
+    while let Some(((boundary, begun), findings)) = children.wait()? {
+        sweep.note(boundary, entrance.judge(begun, findings));
     }
     Ok(sweep)
 }

@@ -344,6 +344,10 @@ impl<R: Waits> World for Boxed<R> {
         self.len_at_death = self.site.channel.len();
     }
 
+    fn destructors_begun(&self) -> u64 {
+        self.site.drops.iter().map(|drops| drops.load(Relaxed)).sum()
+    }
+
     fn audit(&mut self, audit: &mut Audit<'_>) {
         let site = self.site;
         let channel = &site.channel;
@@ -438,6 +442,10 @@ impl<R: Waits> World for SharesSent<R> {
 
     fn at_death(&mut self) {
         self.len_at_death = self.channel.len();
+    }
+
+    fn destructors_begun(&self) -> u64 {
+        self.drops[1].load(Relaxed)
     }
 
     fn audit(&mut self, audit: &mut Audit<'_>) {

@@ -130,35 +130,38 @@ impl World for UnderReadWriteLock {
 
 /// A box whose value takes a lock when it is dropped.
 struct DestructorLocks {
+    drops: &'static Drops,
     lock: &'static Lock<u64>,
     heap_before: usize,
     held_at_death: bool,
 }
 
-struct LocksWhenDropped(&'static Lock<u64>);
+struct LocksWhenDropped(&'static Drops, &'static Lock<u64>);
 
 impl Drop for LocksWhenDropped {
     fn drop(&mut self) {
-        if let Ok(mut drops) = self.0.lock() {
+        self.0.begun.fetch_add(1, Ordering::Relaxed);
+        if let Ok(mut drops) = self.1.lock() {
             *drops += 1;
         }
     }
 }
 
 #[expect(unsafe_code, reason = "promises that the destructor bears a tear")]
-// SAFETY: one pointer, which is never reassigned.
+// SAFETY: two pointers, which are never reassigned.
 unsafe impl DropAfterTear for LocksWhenDropped {}
 
 fn destructor_that_locks() -> Box<dyn World> {
     let heap_before = Hosted::heap().bytes_taken();
-    Box::new(DestructorLocks { lock: leak(Lock::new(0)), heap_before, held_at_death: false })
+    let (drops, lock) = (leak(Drops::default()), leak(Lock::new(0)));
+    Box::new(DestructorLocks { drops, lock, heap_before, held_at_death: false })
 }
 
 impl World for DestructorLocks {
     fn victim(&self) -> Box<dyn FnOnce()> {
-        let lock = self.lock;
+        let (drops, lock) = (self.drops, self.lock);
         Box::new(move || {
-            let boxed = TrackedBox::<_, Hosted>::new_droppable(LocksWhenDropped(lock));
+            let boxed = TrackedBox::<_, Hosted>::new_droppable(LocksWhenDropped(drops, lock));
             begin();
             drop(boxed);
             end();
@@ -171,6 +174,14 @@ impl World for DestructorLocks {
 
     fn at_settler_death(&mut self) {
         self.held_at_death |= self.lock.is_locked();
+    }
+
+    fn destructors(&self) -> u64 {
+        1
+    }
+
+    fn destructors_begun(&self) -> u64 {
+        self.drops.begun.load(Ordering::Relaxed)
     }
 
     fn audit(&mut self, audit: &mut Audit<'_>) {
@@ -216,6 +227,10 @@ impl World for Mixed {
         })
     }
 
+    fn destructors_begun(&self) -> u64 {
+        self.drops.begun.load(Ordering::Relaxed)
+    }
+
     fn audit(&mut self, audit: &mut Audit<'_>) {
         let (lock, place) = (self.lock, self.place);
         audit.require(!lock.is_locked(), Findings::LEAKED);
@@ -254,6 +269,10 @@ impl World for HandedOver {
             }
             end();
         })
+    }
+
+    fn destructors_begun(&self) -> u64 {
+        self.drops.begun.load(Ordering::Relaxed)
     }
 
     fn audit(&mut self, audit: &mut Audit<'_>) {
@@ -343,6 +362,14 @@ impl World for FromBetween {
 
     fn at_death(&mut self) {
         self.len_at_death = self.places.len();
+    }
+
+    fn destructors(&self) -> u64 {
+        1
+    }
+
+    fn destructors_begun(&self) -> u64 {
+        self.drops.iter().map(|drops| drops.begun.load(Ordering::Relaxed)).sum()
     }
 
     fn audit(&mut self, audit: &mut Audit<'_>) {

@@ -99,6 +99,10 @@ impl World for Shares {
         })
     }
 
+    fn destructors_begun(&self) -> u64 {
+        self.drops.begun.load(Ordering::Relaxed)
+    }
+
     fn audit(&mut self, audit: &mut Audit<'_>) {
         let place = self.place;
         let count =

@@ -10,12 +10,12 @@ use super::slot::Place;
 use crate::operation::{Audit, Findings, Operation, World, begin, end};
 
 pub(super) const OPERATIONS: &[Operation] = &[
-    Operation { name: "shared new", world: || alone(create) },
+    Operation { name: "shared new", world: || alone(create, 0) },
     Operation { name: "shared take a share, drop", world: || published(share_and_drop) },
     Operation { name: "shared clone, drop", world: || published(clone_and_drop) },
     Operation { name: "shared clone, drop out of order", world: || published(drop_out_of_order) },
     Operation { name: "shared drop before its clone's", world: || published(clone_outlives) },
-    Operation { name: "shared drop of the last share", world: || alone(drop_last) },
+    Operation { name: "shared drop of the last share", world: || alone(drop_last, 1) },
     Operation { name: "shared drop racing another's drop", world: || published(drop_with_others) },
 ];
 
@@ -45,13 +45,15 @@ pub(super) type Handle = Shared<Value, Hosted>;
 struct Alone {
     drops: &'static Drops,
     operation: fn(&'static Drops),
+    destructors: u64,
     heap_before: usize,
 }
 
-fn alone(operation: fn(&'static Drops)) -> Box<dyn World> {
+fn alone(operation: fn(&'static Drops), destructors: u64) -> Box<dyn World> {
     Box::new(Alone {
         drops: leak(Drops::default()),
         operation,
+        destructors,
         heap_before: Hosted::heap().bytes_taken(),
     })
 }
@@ -74,6 +76,14 @@ impl World for Alone {
     fn victim(&self) -> Box<dyn FnOnce()> {
         let (drops, operation) = (self.drops, self.operation);
         Box::new(move || operation(drops))
+    }
+
+    fn destructors(&self) -> u64 {
+        self.destructors
+    }
+
+    fn destructors_begun(&self) -> u64 {
+        self.drops.begun.load(Ordering::Relaxed)
     }
 
     fn audit(&mut self, audit: &mut Audit<'_>) {
@@ -159,6 +169,10 @@ impl World for Published {
             yield_now();
             drop(shared);
         })]
+    }
+
+    fn destructors_begun(&self) -> u64 {
+        self.drops.begun.load(Ordering::Relaxed)
     }
 
     fn audit(&mut self, audit: &mut Audit<'_>) {

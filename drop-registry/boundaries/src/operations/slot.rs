@@ -42,10 +42,10 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: "slot put into an occupied one", world: || handed_over(put_twice) },
     Operation { name: "slot take, put back", world: || handed_over(take_and_put_back) },
     Operation { name: "slot share, drop", world: || handed_over(share) },
-    Operation { name: "slot box, put", world: || boxed(put_box) },
-    Operation { name: "slot box, put into an occupied one", world: || boxed(put_second_box) },
-    Operation { name: "slot box, take, put back", world: || boxed(take_and_put_box_back) },
-    Operation { name: "slot box, take, drop", world: || boxed(take_box) },
+    Operation { name: "slot box, put", world: || boxed(put_box, 0) },
+    Operation { name: "slot box, put into an occupied one", world: || boxed(put_second_box, 1) },
+    Operation { name: "slot box, take, put back", world: || boxed(take_and_put_box_back, 0) },
+    Operation { name: "slot box, take, drop", world: || boxed(take_box, 1) },
     Operation { name: "slot obligation, put, take, drop", world: owed },
 ];
 
@@ -121,6 +121,10 @@ impl World for HandedOver {
         Box::new(move || operation(place, drops))
     }
 
+    fn destructors_begun(&self) -> u64 {
+        self.drops.begun.load(Ordering::Relaxed)
+    }
+
     fn audit(&mut self, audit: &mut Audit<'_>) {
         let place = self.place;
         let kept =
@@ -140,25 +144,30 @@ type Boxed = TrackedBox<Value, Hosted>;
 
 /// A box that a slot owns, or the victim does.
 struct BoxHandedOver {
-    drops: &'static Drops,
+    drops: &'static [Drops; 2],
     place: &'static Place<Boxed>,
-    operation: fn(&'static Place<Boxed>, &'static Drops),
+    operation: fn(&'static Place<Boxed>, &'static [Drops; 2]),
+    destructors: u64,
     heap_before: usize,
     /// Whether the slot had a box when the victim died.
     kept_at_death: bool,
 }
 
-fn boxed(operation: fn(&'static Place<Boxed>, &'static Drops)) -> Box<dyn World> {
+fn boxed(
+    operation: fn(&'static Place<Boxed>, &'static [Drops; 2]),
+    destructors: u64,
+) -> Box<dyn World> {
     let heap_before = Hosted::heap().bytes_taken();
-    let (drops, place) = (leak(Drops::default()), leak(Place::new()));
-    Box::new(BoxHandedOver { drops, place, operation, heap_before, kept_at_death: false })
+    let (drops, place) = (leak(Default::default()), leak(Place::new()));
+    let kept_at_death = false;
+    Box::new(BoxHandedOver { drops, place, operation, destructors, heap_before, kept_at_death })
 }
 
 fn new_box(drops: &'static Drops) -> Boxed {
     Boxed::new_droppable(Value(drops)).expect("room on the heap")
 }
 
-fn put_box(place: &'static Place<Boxed>, drops: &'static Drops) {
+fn put_box(place: &'static Place<Boxed>, [drops, _]: &'static [Drops; 2]) {
     let value = new_box(drops);
     begin();
     let refused = place.slot().put(value);
@@ -166,17 +175,16 @@ fn put_box(place: &'static Place<Boxed>, drops: &'static Drops) {
     drop(refused);
 }
 
-fn put_second_box(place: &'static Place<Boxed>, drops: &'static Drops) {
+fn put_second_box(place: &'static Place<Boxed>, [drops, others]: &'static [Drops; 2]) {
     place.slot().put(new_box(drops)).expect("an empty slot");
-    // Not `Value`: the world counts the drops of one.
-    let second = Boxed::new_droppable(Value(leak(Drops::default()))).expect("room on the heap");
+    let second = new_box(others);
     begin();
     let refused = place.slot().put(second);
     drop(refused);
     end();
 }
 
-fn take_and_put_box_back(place: &'static Place<Boxed>, drops: &'static Drops) {
+fn take_and_put_box_back(place: &'static Place<Boxed>, [drops, _]: &'static [Drops; 2]) {
     place.slot().put(new_box(drops)).expect("an empty slot");
     begin();
     if let Some(value) = place.take() {
@@ -185,7 +193,7 @@ fn take_and_put_box_back(place: &'static Place<Boxed>, drops: &'static Drops) {
     end();
 }
 
-fn take_box(place: &'static Place<Boxed>, drops: &'static Drops) {
+fn take_box(place: &'static Place<Boxed>, [drops, _]: &'static [Drops; 2]) {
     place.slot().put(new_box(drops)).expect("an empty slot");
     begin();
     drop(place.take());
@@ -202,12 +210,21 @@ impl World for BoxHandedOver {
         self.kept_at_death = !self.place.slot().is_empty();
     }
 
+    fn destructors(&self) -> u64 {
+        self.destructors
+    }
+
+    fn destructors_begun(&self) -> u64 {
+        self.drops.iter().map(|drops| drops.begun.load(Ordering::Relaxed)).sum()
+    }
+
     fn audit(&mut self, audit: &mut Audit<'_>) {
-        let (place, drops) = (self.place, self.drops);
+        let (place, [drops, others]) = (self.place, self.drops);
         let kept = audit.run(move || place.take().map(drop).is_some());
         // The settlement neither fills a slot nor empties one.
         audit.require(kept == Some(self.kept_at_death), Findings::STOLEN);
         audit.require_dropped(drops.begun.load(Ordering::Relaxed), self.heap_before);
+        audit.require(others.begun.load(Ordering::Relaxed) <= 1, Findings::DOUBLED);
     }
 }
 

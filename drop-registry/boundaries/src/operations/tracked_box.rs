@@ -10,21 +10,22 @@ use super::shared::{Drops, Value};
 use crate::operation::{Audit, Findings, Operation, World, begin, end};
 
 pub(super) const OPERATIONS: &[Operation] = &[
-    Operation { name: "box new, drop", world: || boxed(plain) },
-    Operation { name: "box of a droppable value, new", world: || boxed(create) },
-    Operation { name: "box of a droppable value, drop", world: || boxed(destroy) },
-    Operation { name: "box dropped out of order", world: || boxed(out_of_order) },
+    Operation { name: "box new, drop", world: || boxed(plain, 0) },
+    Operation { name: "box of a droppable value, new", world: || boxed(create, 0) },
+    Operation { name: "box of a droppable value, drop", world: || boxed(destroy, 1) },
+    Operation { name: "box dropped out of order", world: || boxed(out_of_order, 0) },
 ];
 
 struct Boxed {
     drops: &'static Drops,
     operation: fn(&'static Drops),
+    destructors: u64,
     heap_before: usize,
 }
 
-fn boxed(operation: fn(&'static Drops)) -> Box<dyn World> {
+fn boxed(operation: fn(&'static Drops), destructors: u64) -> Box<dyn World> {
     let heap_before = Hosted::heap().bytes_taken();
-    Box::new(Boxed { drops: leak(Drops::default()), operation, heap_before })
+    Box::new(Boxed { drops: leak(Drops::default()), operation, destructors, heap_before })
 }
 
 fn plain(_: &'static Drops) {
@@ -61,6 +62,14 @@ impl World for Boxed {
     fn victim(&self) -> Box<dyn FnOnce()> {
         let (drops, operation) = (self.drops, self.operation);
         Box::new(move || operation(drops))
+    }
+
+    fn destructors(&self) -> u64 {
+        self.destructors
+    }
+
+    fn destructors_begun(&self) -> u64 {
+        self.drops.begun.load(Ordering::Relaxed)
     }
 
     fn audit(&mut self, audit: &mut Audit<'_>) {
