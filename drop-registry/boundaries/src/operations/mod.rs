@@ -5,6 +5,7 @@ mod channel;
 mod composites;
 mod condvar;
 mod ledger;
+mod lent;
 mod lock_api;
 mod mutex;
 mod obligation;
@@ -53,6 +54,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
         channel::OPERATIONS,
         channel::PARKING,
         tracked_box::OPERATIONS,
+        lent::OPERATIONS,
         obligation::OPERATIONS,
         arena_heap::OPERATIONS,
         ledger::OPERATIONS,
