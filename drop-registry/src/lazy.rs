@@ -73,7 +73,7 @@ fn refused(error: WaitError) -> ! {
 
 impl<T: fmt::Debug, L: CurrentLedger, R: WaitStrategy<L>, F> fmt::Debug for Lazy<T, L, R, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Lazy").field(&self.once.get()).finish()
+        f.debug_tuple("Lazy").field(&self.once).finish()
     }
 }
 

@@ -177,7 +177,7 @@ impl<T, L: CurrentLedger, R: WaitStrategy<L>> Default for Once<T, L, R> {
 
 impl<T: fmt::Debug, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug for Once<T, L, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Once").field(&self.get()).finish()
+        self.raw.describe_in(f.debug_struct("Once").field("value", &self.get()))
     }
 }
 

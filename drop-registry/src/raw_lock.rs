@@ -184,8 +184,12 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> RawLock<L, R> {
 
     /// Shows a lock of this name by what its word says and who waits.
     pub(crate) fn describe(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut lock = f.debug_struct(name);
-        self.word.describe(&mut lock);
+        self.describe_in(&mut f.debug_struct(name))
+    }
+
+    /// The same, behind what is shown already.
+    pub(crate) fn describe_in(&self, lock: &mut fmt::DebugStruct<'_, '_>) -> fmt::Result {
+        self.word.describe(lock);
         lock.field("waiters", &self.waiters).finish()
     }
 }

@@ -7,6 +7,7 @@ use drop_registry::hosted::{Hosted, yield_now};
 use drop_registry::{Lazy, Once, Park, WaitError};
 
 use super::mutex::{self, Answer, Turns, next_answer};
+use super::tasks::nobody_waits;
 use super::{Waits, leak};
 use crate::operation::{Audit, Companion, Findings, Operation, World, each_on, marked};
 
@@ -280,5 +281,11 @@ impl<R: Waits> World for Maker<R> {
         let expected = if self.lock_held_at_death { Answer::OwnerDied } else { Answer::Held };
         let answer = audit.run(move || next_answer(&site.lock, 0));
         audit.require(answer == Some(expected), Findings::UNTOLD);
+        audit.require(nobody_waits(&site.once) && nobody_waits(&site.lazy), Findings::LEAKED);
+    }
+
+    fn state(&self) -> String {
+        let Site { once, lazy, lock, .. } = self.site;
+        format!("{once:?} {lazy:?} {lock:?}")
     }
 }
