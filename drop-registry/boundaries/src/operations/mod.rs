@@ -49,6 +49,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
         shared::OPERATIONS,
         lock_api::OPERATIONS,
         rwlock::LOCK_API,
+        rwlock::LOCK_API_PARKING,
         rwlock::FOREIGN,
         slot::OPERATIONS,
         channel::OPERATIONS,

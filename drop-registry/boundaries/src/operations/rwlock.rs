@@ -91,6 +91,7 @@ macro_rules! operations {
 pub(super) const OPERATIONS: &[Operation] = operations!(Own<Turns>, "rwlock");
 pub(super) const PARKING: &[Operation] = operations!(Own<Park>, "parking rwlock");
 pub(super) const LOCK_API: &[Operation] = operations!(Raw<Turns>, "lock_api rwlock");
+pub(super) const LOCK_API_PARKING: &[Operation] = operations!(Raw<Park>, "parking lock_api rwlock");
 pub(super) const FOREIGN: &[Operation] = operations!(Tracked<Turns>, "lock_api spin rwlock");
 
 /// Those of `lock_api` have no way to tell a reader of a death: they panic.
