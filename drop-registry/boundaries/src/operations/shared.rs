@@ -16,7 +16,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: "shared clone, drop out of order", world: || published(drop_out_of_order) },
     Operation { name: "shared drop before its clone's", world: || published(clone_outlives) },
     Operation { name: "shared drop of the last share", world: || alone(drop_last, 1) },
-    Operation { name: "shared get_mut, drop", world: || alone(get_mut_and_drop, 1) },
     Operation { name: "shared drop racing another's drop", world: || published(drop_with_others) },
 ];
 
@@ -71,15 +70,6 @@ fn drop_last(drops: &'static Drops) {
     begin();
     drop(shared);
     end();
-}
-
-fn get_mut_and_drop(drops: &'static Drops) {
-    let mut shared = Handle::new_droppable(Value(drops)).expect("room on the heap");
-    begin();
-    let sole = Handle::get_mut(&mut shared).is_some();
-    drop(shared);
-    end();
-    assert!(sole, "nobody else has a share");
 }
 
 impl World for Alone {
