@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use drop_registry::hosted::Hosted;
-use drop_registry::{TrackedBox, TrackedHeap};
+use drop_registry::{Channel, Slot, TrackedBox, TrackedHeap};
 
 use super::leak;
 use super::shared::{Drops, Value};
@@ -14,6 +14,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: "box of a droppable value, new", world: || boxed(create, 0) },
     Operation { name: "box of a droppable value, drop", world: || boxed(destroy, 1) },
     Operation { name: "box dropped out of order", world: || boxed(out_of_order, 0) },
+    Operation { name: "box of a slot with a box, drop", world: || boxed(slot, 4) },
+    Operation { name: "box of a channel with a box, drop", world: || boxed(channel, 6) },
 ];
 
 struct Boxed {
@@ -56,6 +58,31 @@ fn out_of_order(_: &'static Drops) {
     drop(first);
     drop(second);
     end();
+}
+
+/// The destructor of the outer one takes the inner one out, which is the task's for that long. What it
+/// does until the value's own begins is as long as several others.
+fn slot(drops: &'static Drops) {
+    let outer = TrackedBox::<Slot<TrackedBox<Value, Hosted>>, Hosted>::new_droppable(Slot::new());
+    let outer = outer.expect("room on the heap");
+    outer.put(inner(drops)).expect("an empty slot");
+    begin();
+    drop(outer);
+    end();
+}
+
+fn channel(drops: &'static Drops) {
+    type Boxes = Channel<TrackedBox<Value, Hosted>, 2>;
+    let outer =
+        TrackedBox::<Boxes, Hosted>::new_droppable(Channel::new()).expect("room on the heap");
+    outer.try_send(inner(drops)).expect("room in the channel");
+    begin();
+    drop(outer);
+    end();
+}
+
+fn inner(drops: &'static Drops) -> TrackedBox<Value, Hosted> {
+    TrackedBox::new_droppable(Value(drops)).expect("room on the heap")
 }
 
 impl World for Boxed {
