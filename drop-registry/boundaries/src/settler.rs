@@ -59,15 +59,33 @@ fn state(run: &mut Run) -> u64 {
     let (frozen, ledger) = run.machine.frozen(run.victim);
     let mut hasher = DefaultHasher::new();
     format!("{:?}", WindowTable::linked().pending(frozen.registers())).hash(&mut hasher);
+    written(ledger).hash(&mut hasher);
     for entry in ledger.held() {
-        entry.resource().hash(&mut hasher);
-        entry.operations().hash(&mut hasher);
         // SAFETY: what is held is alive, and every resource begins with a word.
         unsafe { entry.place().cast::<u64>().read_volatile() }.hash(&mut hasher);
     }
     Hosted::heap().bytes_taken().hash(&mut hasher);
     run.world.state().hash(&mut hasher);
     hasher.finish()
+}
+
+/// The words of the ledger that a settlement goes by: which entry is being moved, and those that are
+/// in use, each in its place; also the copy of one that does not count.
+fn written(ledger: &Ledger) -> Vec<u64> {
+    /// Words of the header, and of an entry; and what the resource of a vacant one is at most.
+    const HEADER: usize = 4;
+    const ENTRY: usize = 3;
+    const VACANT: u64 = 1;
+    let words: *const u64 = std::ptr::from_ref(ledger).cast();
+    // SAFETY: a ledger is `repr(C)` and has nothing but words in it; its task is frozen.
+    let word = |index: usize| unsafe { words.add(index).read_volatile() };
+    let used = word(0) as usize / size_of::<u64>();
+    assert!(used <= size_of::<Ledger>() / size_of::<u64>(), "a depth within the ledger");
+    let entries = (HEADER..used).step_by(ENTRY).map(|at| (word(at), word(at + 1)));
+    let read = entries.flat_map(|(resource, operations)| {
+        [resource, if resource > VACANT { operations } else { 0 }]
+    });
+    std::iter::once(word(1)).chain(read).collect()
 }
 
 /// A dead task, by what the settler needs of it: nothing of it runs any more.
