@@ -1,0 +1,10 @@
+//! The ledger that lists a reader is its task's own.
+use drop_registry::hosted::Hosted;
+use drop_registry::lock_api::RawRwLock;
+
+static LOCK: lock_api::RwLock<RawRwLock<Hosted>, u32> = lock_api::RwLock::new(1);
+
+fn main() {
+    let held = LOCK.read();
+    std::thread::spawn(move || drop(held));
+}
