@@ -1,0 +1,135 @@
+//! A trap handler that interrupts a task has no ledger of its own: whatever it tries to acquire, it
+//! panics, and has changed nothing by then.
+#![expect(unsafe_code, reason = "says which ledger is whose")]
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
+
+use drop_registry::{
+    CurrentLedger, Heap, HeapMemory, Ledger, Mutex, Once, Parker, RwLock, Semaphore, Shared,
+    TrackedBox, TrackedHeap,
+};
+
+struct Kernel;
+
+static TRAP: Ledger = Ledger::forbidden();
+
+thread_local! {
+    static IN_TRAP: Cell<bool> = const { Cell::new(false) };
+    /// That of the one task of each test's thread.
+    static TASK: &'static Ledger = Box::leak(Box::default());
+}
+
+// SAFETY: a thread is one task with a ledger of its own, that lives for ever; or it is in a trap
+// handler, where nothing is acquired.
+unsafe impl CurrentLedger for Kernel {
+    fn current() -> NonNull<Ledger> {
+        NonNull::from(if IN_TRAP.get() { &TRAP } else { TASK.with(|ledger| *ledger) })
+    }
+}
+
+// SAFETY: nobody sleeps here, so nobody needs a number of its own.
+unsafe impl Parker for Kernel {
+    const TASKS: usize = 1;
+
+    fn index(_: &Ledger) -> usize {
+        0
+    }
+
+    fn park() {
+        unreachable!("nobody sleeps here");
+    }
+
+    fn unpark(_: usize) {}
+}
+
+/// One chunk, which is one [`LARGE`] block: who loses it is found out.
+impl TrackedHeap for Kernel {
+    fn heap() -> &'static Heap {
+        static MEMORY: HeapMemory<1> = HeapMemory::new();
+        static HEAP: Heap = Heap::new(&MEMORY);
+        &HEAP
+    }
+}
+
+/// A value that takes a whole chunk of the heap.
+const LARGE: [u8; 4000] = [1; 4000];
+
+/// Interrupts the calling task by a trap handler that acquires something, and is told not to.
+fn refused<T>(acquire: impl FnOnce() -> T) {
+    let task = TASK.with(|ledger| ledger.len());
+    IN_TRAP.set(true);
+    let result = catch_unwind(AssertUnwindSafe(|| drop(acquire())));
+    IN_TRAP.set(false);
+    let panic = result.expect_err("nothing is acquired in a trap handler");
+    let said = panic.downcast_ref::<&str>().expect("a panic says something");
+    assert!(said.contains("acquired in a trap handler"), "{said}");
+    assert!(TRAP.is_empty() && TRAP.waiting().is_null());
+    assert_eq!(TASK.with(|ledger| ledger.len()), task);
+}
+
+#[test]
+fn a_mutex_is_not_locked_in_a_trap_handler() {
+    let lock = Mutex::<_, Kernel>::new(1);
+    refused(|| lock.lock());
+    refused(|| lock.try_lock());
+    assert!(!lock.is_locked());
+    let held = lock.lock().unwrap();
+    // It would wait for the task that it interrupts.
+    refused(|| lock.lock());
+    assert!(lock.is_locked());
+    drop(held);
+    assert!(!lock.is_locked());
+}
+
+#[test]
+fn a_read_write_lock_is_not_taken_in_a_trap_handler() {
+    let lock = RwLock::<_, Kernel>::new(1);
+    let untouched = |readers| (lock.reader_count(), lock.is_write_locked()) == (readers, false);
+    refused(|| lock.read());
+    refused(|| lock.try_read());
+    refused(|| lock.write());
+    refused(|| lock.try_write());
+    assert!(untouched(0));
+    let held = lock.read().unwrap();
+    refused(|| lock.read());
+    refused(|| lock.write());
+    assert!(untouched(1));
+    drop(held);
+    assert!(lock.write().is_ok());
+}
+
+#[test]
+fn no_permit_is_taken_in_a_trap_handler() {
+    let semaphore = Semaphore::<Kernel>::new(1);
+    refused(|| semaphore.acquire());
+    refused(|| semaphore.try_acquire());
+    assert_eq!(semaphore.available(), 1);
+    let permit = semaphore.acquire().unwrap();
+    // Nor waited for.
+    refused(|| semaphore.acquire());
+    drop(permit);
+    assert_eq!(semaphore.available(), 1);
+    assert!(semaphore.acquire().is_ok());
+}
+
+#[test]
+fn no_value_is_made_in_a_trap_handler() {
+    let once = Once::<u32, Kernel>::new();
+    refused(|| once.call_once(|| unreachable!("there is no room to say who makes it")).copied());
+    assert_eq!(once.call_once(|| 2), Ok(&2));
+}
+
+#[test]
+fn no_block_is_taken_in_a_trap_handler_and_no_share() {
+    refused(|| Shared::<_, Kernel>::new(LARGE));
+    refused(|| TrackedBox::<_, Kernel>::new(LARGE));
+    let share = Shared::<_, Kernel>::new(LARGE).expect("the only block");
+    assert!(TrackedBox::<_, Kernel>::new(LARGE).is_err());
+    refused(|| share.try_clone());
+    assert_eq!((Shared::count(&share), TASK.with(|ledger| ledger.len())), (1, 1));
+    let also = share.try_clone().unwrap();
+    drop(share);
+    assert_eq!(*also, LARGE);
+}
