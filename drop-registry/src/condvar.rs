@@ -22,6 +22,8 @@ use crate::{
 /// notification has notified nobody, unless it does both by
 /// [`notify_one_after`](Self::notify_one_after). Spurious wake-ups are possible, after a death.
 ///
+/// Nobody waits in one that is destroyed, as in a [`WaitQueue`].
+///
 /// ```
 /// # use core::ptr::NonNull;
 /// # use drop_registry::{Condvar, CurrentLedger, Ledger, LedgerFull, Mutex, Park, Parker};

@@ -1,14 +1,12 @@
 //! What the types refuse where they can see it, done behind their back: letting go of what another
-//! task holds, and taking something in a trap handler.
+//! task holds.
 
 use std::boxed::Box;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::string::String;
 
-use crate::testing::{TestTask, on_fresh_ledger, on_ledger};
-use crate::{
-    Ledger, Mutex, Park, RepairMutex, RollbackMutex, RwLock, Semaphore, Shared, TrackedBox,
-};
+use crate::testing::{TestTask, on_fresh_ledger};
+use crate::{Mutex, Park, RepairMutex, RollbackMutex, RwLock, Semaphore, Shared, TrackedBox};
 
 /// What `body` says in its panic.
 fn panic_of(body: impl FnOnce()) -> String {
@@ -23,15 +21,6 @@ fn let_go_by_another<H>(take: impl FnOnce() -> H) -> String {
     on_fresh_ledger(|_| held = Some(take()));
     let mut said = String::new();
     on_fresh_ledger(|_| said = panic_of(|| drop(held.take())));
-    said
-}
-
-/// What a trap handler says that takes something.
-fn taken_in_a_handler<H>(take: impl FnOnce() -> H) -> String {
-    static FORBIDDEN: Ledger = Ledger::forbidden();
-    let mut said = String::new();
-    on_ledger(&FORBIDDEN, |_| said = panic_of(|| drop(take())));
-    assert!(FORBIDDEN.is_forbidden());
     said
 }
 
@@ -96,27 +85,6 @@ fn what_a_task_owns_on_the_heap_is_not_dropped_by_another() {
     assert!(shared.contains("by its own task"), "{shared}");
     let boxed = let_go_by_another(|| TrackedBox::<u64, TestTask>::new(1).unwrap());
     assert!(boxed.contains("by the task that"), "{boxed}");
-}
-
-#[test]
-fn nothing_is_taken_in_a_trap_handler() {
-    let (mutex, sleeping) = (Mutex::<_, TestTask>::new(1), Sleeping::new(1));
-    let (rwlock, semaphore) = (RwLock::<_, TestTask>::new(1), Semaphore::<TestTask>::new(1));
-    let said = [
-        taken_in_a_handler(|| mutex.lock()),
-        taken_in_a_handler(|| mutex.try_lock()),
-        taken_in_a_handler(|| sleeping.lock()),
-        taken_in_a_handler(|| rwlock.read()),
-        taken_in_a_handler(|| rwlock.write()),
-        taken_in_a_handler(|| semaphore.acquire()),
-        taken_in_a_handler(|| Shared::<u64, TestTask>::new(1)),
-        taken_in_a_handler(|| TrackedBox::<u64, TestTask>::new(1)),
-    ];
-    for said in said {
-        assert!(said.contains("acquired in a trap handler"), "{said}");
-    }
-    assert!(!mutex.is_locked() && !sleeping.is_locked() && !rwlock.is_write_locked());
-    assert_eq!((rwlock.reader_count(), semaphore.available()), (0, 1));
 }
 
 #[test]

@@ -48,6 +48,9 @@ const TASKS_PER_WORD: usize = 32;
 /// waiter after the last one woken: not in the order of arrival, but nobody is passed over more
 /// often than there are other tasks.
 ///
+/// Unlike a lock, it has nothing to look for when it is destroyed: whoever waits in it, or owes it a
+/// wake-up, borrows it until the call returns, and has no guard that could be forgotten.
+///
 /// ```
 /// # use core::ptr::NonNull;
 /// # use core::sync::atomic::{AtomicBool, Ordering};

@@ -106,8 +106,10 @@ fn a_lock_whose_guard_was_forgotten_is_destroyed_where_it_was_locked_and_nowhere
     }
 }
 
-/// Whether a child process does `body` and does not end by `SIGABRT`.
+/// Whether a child process does `body` and does not end by `SIGABRT`. One child at a time.
 fn does_not_abort(body: impl FnOnce()) -> bool {
+    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _turn = TURN.lock();
     // SAFETY: the child has this thread alone, and takes no lock that another one may hold but the
     // allocator's, which `fork` looks after.
     match unsafe { libc::fork() } {

@@ -13,11 +13,10 @@ use drop_registry::{
 
 struct Kernel;
 
-static TRAP: Ledger = Ledger::forbidden();
-
 thread_local! {
     static IN_TRAP: Cell<bool> = const { Cell::new(false) };
-    /// That of the one task of each test's thread.
+    /// Those of each test's thread: of its trap handlers, and of its one task.
+    static TRAP: &'static Ledger = Box::leak(Box::new(Ledger::forbidden()));
     static TASK: &'static Ledger = Box::leak(Box::default());
 }
 
@@ -25,7 +24,8 @@ thread_local! {
 // handler, where nothing is acquired.
 unsafe impl CurrentLedger for Kernel {
     fn current() -> NonNull<Ledger> {
-        NonNull::from(if IN_TRAP.get() { &TRAP } else { TASK.with(|ledger| *ledger) })
+        let ledger = if IN_TRAP.get() { &TRAP } else { &TASK };
+        ledger.with(|ledger| NonNull::from(*ledger))
     }
 }
 
@@ -65,7 +65,7 @@ fn refused<T>(acquire: impl FnOnce() -> T) {
     let panic = result.expect_err("nothing is acquired in a trap handler");
     let said = panic.downcast_ref::<&str>().expect("a panic says something");
     assert!(said.contains("acquired in a trap handler"), "{said}");
-    assert!(TRAP.is_empty() && TRAP.waiting().is_null());
+    assert!(TRAP.with(|trap| trap.is_empty() && trap.waiting().is_null()));
     assert_eq!(TASK.with(|ledger| ledger.len()), task);
 }
 

@@ -14,7 +14,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     /// [`ReadError`] says each; none of them holds the lock.
     ///
     /// # Panics
-    /// If there are 2^63 readers: more than fit into all ledgers.
+    /// If there are 2^63 readers, more than all ledgers have room for.
     #[inline(always)]
     pub fn read(&self) -> Result<ReadGuard<'_, T, L, R>, ReadError> {
         let frame = arch::frame_address();
