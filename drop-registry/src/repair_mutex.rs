@@ -4,7 +4,6 @@
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::offset_of;
-use core::ptr;
 
 use spin::relax::Spin;
 
@@ -134,10 +133,10 @@ impl<T: 'static, L: CurrentLedger + 'static, R: WaitStrategy<L> + 'static> Repai
             result => return result,
         };
         // As in `repair_in_place_of`: should this task die in the routine, the next owner is told.
-        self.mutex.list_as(held_as::<TellNext, L, R>());
+        self.mutex.list_as(RawLock::<L, R>::held::<TellNext>());
         let mended = (self.repair)(died);
         if mended.is_some() {
-            self.mutex.list_as(held_as::<TellOrRepair<T, L, R>, L, R>());
+            self.mutex.list_as(RawLock::<L, R>::held::<TellOrRepair<T, L, R>>());
         }
         mended.ok_or(LockError::NotRecoverable)
     }
@@ -146,11 +145,6 @@ impl<T: 'static, L: CurrentLedger + 'static, R: WaitStrategy<L> + 'static> Repai
     pub fn is_locked(&self) -> bool {
         self.mutex.is_locked()
     }
-}
-
-/// What an owner's entry says if `D` is what its death means.
-fn held_as<D: OnDeath, L: CurrentLedger, R: WaitStrategy<L>>() -> *mut Operations {
-    ptr::from_ref(RawLock::<L, R>::held::<D>()).cast_mut()
 }
 
 impl<T, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug for RepairMutex<T, L, R> {

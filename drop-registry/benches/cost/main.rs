@@ -61,7 +61,6 @@ struct Row<F = Figures> {
 type Measured = Row<Vec<Round>>;
 
 /// What is asked for.
-#[derive(Clone)]
 struct Plan {
     /// How often all of it is measured, so that each comparison has rounds from the whole time.
     passes: usize,
