@@ -63,6 +63,10 @@ pub enum Bug {
     WakeUpDies,
     /// Nobody is woken for a holder that died after its unlock and before the wake-up.
     UnlockForgetsWake,
+    /// As that, for a read-write lock's writer.
+    WriterForgetsWake,
+    /// Nobody is woken for a reader that died after it left, or while it read.
+    ReaderForgetsWake,
     /// Nobody is woken for a task that died after it gave its permit back.
     PermitForgetsWake,
     /// A waiter that a dead waker had chosen is not unparked again.
@@ -91,7 +95,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 41] = [
         Self::RecordOutsideWindow,
         Self::EraseOutsideWindow,
         Self::ZeroFlagIgnored,
@@ -119,6 +123,8 @@ impl Bug {
         Self::RepairedAgain,
         Self::WakeUpDies,
         Self::UnlockForgetsWake,
+        Self::WriterForgetsWake,
+        Self::ReaderForgetsWake,
         Self::PermitForgetsWake,
         Self::UnparkedOnce,
         Self::BitBeforeEntry,

@@ -34,6 +34,8 @@ fn where_it_shows(bug: Bug) -> &'static [&'static str] {
         Bug::RepairedAgain => &["--exact", "--settler", "repair mutex lock, write, unlock"],
         Bug::WakeUpDies | Bug::BitBeforeEntry => &["queue wait"],
         Bug::UnlockForgetsWake | Bug::UnparkedOnce => &["parking mutex unlock"],
+        Bug::WriterForgetsWake => &["--exact", "parking rwlock write, another waits to write"],
+        Bug::ReaderForgetsWake => &["--exact", "parking rwlock read, another waits to write"],
         Bug::PermitForgetsWake => &["semaphore release"],
         Bug::QueuedAfterLook => &["--preempt", "queue wait, woken"],
         Bug::TokenInTwoSteps => &["--preempt", "parking mutex lock"],

@@ -132,7 +132,9 @@ unsafe fn wake_for_dead<L: CurrentLedger, R: WaitStrategy<L>, const READING: boo
 ) -> Outcome {
     // SAFETY: `Operations::release`: the entry lists what was a reader of a live lock.
     let lock = unsafe { &*lock_read::<L, R>(entry) };
-    R::wake_all(&lock.waiters);
+    if !planted!(ReaderForgetsWake) {
+        R::wake_all(&lock.waiters);
+    }
     entry.erase();
     dead_reader(READING)
 }
@@ -161,7 +163,9 @@ unsafe fn release_writer<L: CurrentLedger, R: WaitStrategy<L>, const WROTE: bool
         // SeqCst: Release for whoever comes in next, and the waker's barrier.
         let freed = is_dead_ones
             && word.compare_exchange(held, mark, Ordering::SeqCst, Ordering::Relaxed).is_ok();
-        R::wake_all(&lock.waiters);
+        if freed || !planted!(WriterForgetsWake) {
+            R::wake_all(&lock.waiters);
+        }
         entry.erase();
         return if freed { released } else { Outcome::Released };
     }
