@@ -41,7 +41,7 @@ fn where_it_shows(bug: Bug) -> &'static [&'static str] {
         Bug::TokenInTwoSteps => &["--preempt", "parking mutex lock"],
         Bug::DropAgain | Bug::QuarantineAlways => &["box"],
         Bug::DroppedThoughLent => &["values swapped"],
-        Bug::OursFirst => &["lock_api spin lock, unlock", "lock_api spin rwlock write"],
+        Bug::OursFirst => &["lock_api spin mutex lock, write", "lock_api spin rwlock write"],
         Bug::LeftoversStay => &["lock_api spin rwlock write, others read"],
         Bug::ClearedInFront => &["lock_api spin rwlock write, another writes"],
         Bug::NobodyHelps => &["channel send"],

@@ -1,6 +1,7 @@
 //! Somebody else's mutex, with one of ours in front of it.
 #![expect(unsafe_code, reason = "implements a lock")]
 
+use core::fmt;
 use core::mem::ManuallyDrop;
 
 use ::lock_api::{GuardNoSend, GuardSend, Mutex, MutexGuard};
@@ -28,10 +29,20 @@ use crate::{CurrentLedger, LockResult, WaitStrategy};
 /// is taken, so how it would wait does not matter. Nothing is tracked for those who reach `M` in
 /// other ways, say because all values of `M` are one lock: then `M`'s `lock` waits for them,
 /// untold.
-#[derive(Debug)]
+#[repr(C)]
 pub struct TrackedRawMutex<M, L: CurrentLedger, R: WaitStrategy<L> = Spin> {
     ours: RawMutex<L, R>,
     theirs: M,
+}
+
+impl<M: ::lock_api::RawMutex, L: CurrentLedger, R: WaitStrategy<L>> TrackedRawMutex<M, L, R> {
+    /// The foreign lock.
+    ///
+    /// # Safety
+    /// It is looked at, and neither locked nor unlocked.
+    pub unsafe fn theirs(&self) -> &M {
+        &self.theirs
+    }
 }
 
 /// A raw mutex that a task can take over from one that died anywhere inside of its functions.
@@ -98,6 +109,15 @@ unsafe impl<M: ::lock_api::RawMutex, L: CurrentLedger, R: WaitStrategy<L>> ::loc
 
     fn is_locked(&self) -> bool {
         self.ours.is_locked()
+    }
+}
+
+impl<M: fmt::Debug, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug for TrackedRawMutex<M, L, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrackedRawMutex")
+            .field("ours", &self.ours)
+            .field("theirs", &self.theirs)
+            .finish()
     }
 }
 

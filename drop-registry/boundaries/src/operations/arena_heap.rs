@@ -128,7 +128,7 @@ impl World for InHeap {
     fn audit(&mut self, audit: &mut Audit<'_>) {
         let (heap, lock, others) = (self.heap, self.lock, self.others.clone());
         audit.require(!lock.is_locked(), Findings::LEAKED);
-        let answer = audit.run(move || next_answer(lock, 0));
+        let answer = audit.run(move || next_answer(lock));
         audit.require(answer.is_some_and(|answer| answer != Answer::Refused), Findings::STUCK);
         // All that is left is handed out, in pieces of some sizes; nothing is handed out twice.
         let whole = audit.run(move || {

@@ -57,7 +57,7 @@ impl World for Nested {
         for (lock, held) in self.locks.iter().zip(self.held_at_death) {
             audit.require(!lock.is_locked(), Findings::LEAKED);
             let expected = if held { Answer::OwnerDied } else { Answer::Held };
-            let answer = audit.run(move || next_answer(lock, 0));
+            let answer = audit.run(move || next_answer(lock));
             audit.require(answer == Some(expected), Findings::UNTOLD);
         }
     }
@@ -114,7 +114,7 @@ impl World for UnderReadWriteLock {
         audit.require(outer.reader_count() == 0 && !outer.is_write_locked(), Findings::LEAKED);
         audit.require(!inner.is_locked(), Findings::LEAKED);
         let expected = if self.held_at_death { Answer::OwnerDied } else { Answer::Held };
-        let answer = audit.run(move || next_answer(inner, 0));
+        let answer = audit.run(move || next_answer(inner));
         audit.require(answer == Some(expected), Findings::UNTOLD);
         let had = audit.run(move || match outer.write() {
             Ok(_) => true,
@@ -189,7 +189,7 @@ impl World for DestructorLocks {
         audit.require(!lock.is_locked(), Findings::LEAKED);
         audit.require_heap(self.heap_before);
         let expected = if self.held_at_death { Answer::OwnerDied } else { Answer::Held };
-        let answer = audit.run(move || next_answer(lock, 0));
+        let answer = audit.run(move || next_answer(lock));
         // A destructor that the settlement ran has locked, too, and left the lock in order.
         audit.require(answer == Some(expected), Findings::UNTOLD);
         let drops = audit.run(move || lock.lock().map_or(0, |drops| *drops));
@@ -234,7 +234,7 @@ impl World for Mixed {
     fn audit(&mut self, audit: &mut Audit<'_>) {
         let (lock, place) = (self.lock, self.place);
         audit.require(!lock.is_locked(), Findings::LEAKED);
-        let answer = audit.run(move || next_answer(lock, 0));
+        let answer = audit.run(move || next_answer(lock));
         audit.require(answer.is_some_and(|answer| answer != Answer::Refused), Findings::STUCK);
         let count =
             audit.run(move || place.slot().share().ok().flatten().map(|one| Shared::count(&one)));
@@ -375,7 +375,7 @@ impl World for FromBetween {
     fn audit(&mut self, audit: &mut Audit<'_>) {
         let (lock, places) = (self.lock, self.places);
         audit.require(!lock.is_locked(), Findings::LEAKED);
-        let answer = audit.run(move || next_answer(lock, 0));
+        let answer = audit.run(move || next_answer(lock));
         audit.require(answer.is_some_and(|answer| answer != Answer::Refused), Findings::STUCK);
         audit.require(places.len() == self.len_at_death, Findings::STOLEN);
         audit.run(move || places.clear());

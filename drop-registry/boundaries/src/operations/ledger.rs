@@ -59,7 +59,7 @@ impl World for Crowded {
         for (lock, held) in self.locks.iter().zip(self.held_at_death) {
             audit.require(!lock.is_locked(), Findings::LEAKED);
             let expected = if held { Answer::OwnerDied } else { Answer::Held };
-            let answer = audit.run(move || next_answer(lock, 0));
+            let answer = audit.run(move || next_answer(lock));
             audit.require(answer == Some(expected), Findings::UNTOLD);
         }
     }

@@ -4,9 +4,9 @@ mod arena_heap;
 mod channel;
 mod composites;
 mod condvar;
+mod exclusive;
 mod ledger;
 mod lent;
-mod lock_api;
 mod mutex;
 mod obligation;
 mod once;
@@ -47,10 +47,15 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
         condvar::OPERATIONS,
         condvar::PARKING,
         shared::OPERATIONS,
-        lock_api::OPERATIONS,
+        mutex::LOCK_API,
+        mutex::LOCK_API_PARKING,
+        mutex::FOREIGN,
+        mutex::FOREIGN_PARKING,
+        mutex::UNTOLD,
         rwlock::LOCK_API,
         rwlock::LOCK_API_PARKING,
         rwlock::FOREIGN,
+        rwlock::FOREIGN_PARKING,
         slot::OPERATIONS,
         channel::OPERATIONS,
         channel::PARKING,

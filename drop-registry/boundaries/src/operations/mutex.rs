@@ -1,13 +1,15 @@
-//! The mutex, alone and with others at it; its waiters take turns, or sleep.
+//! The mutexes, alone and with others at them; waiters take turns, or sleep.
 
 use std::cell::Cell;
 
 use drop_registry::hosted::{Hosted, Machine, yield_now};
-use drop_registry::{LockError, Mutex, Park, RelaxStrategy};
+use drop_registry::{LockError, Mutex, OwnerDied, Park, RelaxStrategy};
 
+use super::exclusive::{ExclusiveLock, Own, Raw, Tracked};
+use super::leak;
 use super::tasks::{NOBODY, TaskMark, me, nobody_waits, owner};
-use super::{Waits, leak};
 use crate::operation::{Audit, Companion, Findings, Operation, World, begin, each_on, end, marked};
+use crate::spawn::spawn;
 
 /// Waits by letting the other tasks of the machine run.
 #[derive(Debug)]
@@ -21,102 +23,127 @@ impl RelaxStrategy for Turns {
 
 pub(super) type Lock<T, R = Turns> = Mutex<T, Hosted, R>;
 
-/// The operations of one wait strategy.
+/// The operations of one mutex.
 macro_rules! operations {
-    ($R:ty, $lock:literal) => {
+    ($K:ty, $lock:literal) => {
         &[
             Operation {
                 name: concat!($lock, " lock, write, unlock"),
-                world: || alone::<$R>(lock_write_unlock),
+                world: || alone::<$K>(lock_write_unlock),
             },
-            Operation { name: concat!($lock, " try_lock"), world: || alone::<$R>(try_lock) },
+            Operation { name: concat!($lock, " try_lock"), world: || alone::<$K>(try_lock) },
             Operation {
                 name: concat!($lock, " lock twice (refused)"),
-                world: || alone::<$R>(lock_twice),
+                world: || alone::<$K>(lock_twice),
             },
             Operation {
                 name: concat!($lock, " replace after a death"),
-                world: || after_a_death::<$R>(replace),
+                world: || after_a_death::<$K>(replace),
             },
             Operation {
                 name: concat!($lock, " mend after a death"),
-                world: || after_a_death::<$R>(mend),
+                world: || after_a_death::<$K>(mend),
             },
             Operation {
                 name: concat!($lock, " give up after a death"),
-                world: || after_a_death::<$R>(give_up),
+                world: || after_a_death::<$K>(give_up),
+            },
+            Operation {
+                name: concat!($lock, " try_lock after a death"),
+                world: || after_a_death::<$K>(try_lock),
             },
             Operation {
                 name: concat!($lock, " lock, held by another"),
-                world: || among::<$R>(locks, &[holds]),
+                world: || among::<$K>(locks, &[holds]),
             },
             Operation {
                 name: concat!($lock, " lock, held by another, others wait"),
-                world: || among::<$R>(locks, &[holds, waits, waits]),
+                world: || among::<$K>(locks, &[holds, waits, waits]),
             },
             Operation {
                 name: concat!($lock, " lock, its holder dies first"),
-                world: || among_the_dying::<$R>(Companion::First, &[dies, waits]),
+                world: || among_the_dying::<$K>(Companion::First, &[dies, waits]),
             },
             Operation {
                 name: concat!($lock, " lock, its holder dies next"),
-                world: || among_the_dying::<$R>(Companion::Last, &[dies, waits]),
+                world: || among_the_dying::<$K>(Companion::Last, &[dies, waits]),
             },
             Operation {
                 name: concat!($lock, " try_lock, held by another"),
-                world: || among::<$R>(tries, &[holds]),
+                world: || among::<$K>(tries, &[holds]),
             },
             Operation {
                 name: concat!($lock, " unlock, another takes it"),
-                world: || among::<$R>(unlocks, &[snatches]),
+                world: || among::<$K>(unlocks, &[snatches]),
             },
             Operation {
                 name: concat!($lock, " unlock, others wait"),
-                world: || among::<$R>(unlocks, &[comes_later, comes_later]),
+                world: || among::<$K>(unlocks, &[comes_later, comes_later]),
             },
             Operation {
                 name: concat!($lock, " give up, others wait"),
-                world: || torn_among::<$R>(&[comes_later, comes_later]),
+                world: || torn_among::<$K>(&[comes_later, comes_later]),
             },
         ]
     };
 }
 
-pub(super) const OPERATIONS: &[Operation] = operations!(Turns, "mutex");
-pub(super) const PARKING: &[Operation] = operations!(Park, "parking mutex");
+pub(super) const OPERATIONS: &[Operation] = operations!(Own<Turns>, "mutex");
+pub(super) const PARKING: &[Operation] = operations!(Own<Park>, "parking mutex");
+pub(super) const LOCK_API: &[Operation] = operations!(Raw<Turns>, "lock_api mutex");
+pub(super) const LOCK_API_PARKING: &[Operation] = operations!(Raw<Park>, "parking lock_api mutex");
+pub(super) const FOREIGN: &[Operation] = operations!(Tracked<Turns>, "lock_api spin mutex");
+pub(super) const FOREIGN_PARKING: &[Operation] =
+    operations!(Tracked<Park>, "parking lock_api spin mutex");
 
-fn lock_write_unlock<R: Waits>(lock: &Lock<u64, R>) {
+/// By `lock_api`'s own way to lock, which has no way to tell of a death.
+pub(super) const UNTOLD: &[Operation] = &[
+    Operation {
+        name: "lock_api mutex lock untold",
+        world: || alone::<Raw<Turns>>(|lock| *lock.lock() += 1),
+    },
+    Operation {
+        name: "lock_api mutex lock untold, held by another",
+        world: || among::<Raw<Park>>(locks_untold, &[holds]),
+    },
+    Operation {
+        name: "lock_api spin mutex lock untold",
+        world: || alone::<Tracked<Turns>>(|lock| *lock.lock() += 1),
+    },
+];
+
+fn lock_write_unlock<K: ExclusiveLock>(lock: &K) {
     if let Ok(mut guard) = lock.lock() {
         *guard += 1;
     }
 }
 
-fn try_lock<R: Waits>(lock: &Lock<u64, R>) {
-    if let Ok(mut guard) = lock.try_lock() {
+fn try_lock<K: ExclusiveLock>(lock: &K) {
+    if let Some(mut guard) = lock.try_lock() {
         *guard += 1;
     }
 }
 
-fn lock_twice<R: Waits>(lock: &Lock<u64, R>) {
+fn lock_twice<K: ExclusiveLock>(lock: &K) {
     let held = lock.lock();
     drop(lock.lock());
     drop(held);
 }
 
-fn replace<R: Waits>(lock: &Lock<u64, R>) {
+fn replace<K: ExclusiveLock>(lock: &K) {
     if let Err(LockError::OwnerDied(died)) = lock.lock() {
-        drop(died.replace(5));
+        drop(OwnerDied::replace(died, 5));
     }
 }
 
-fn mend<R: Waits>(lock: &Lock<u64, R>) {
+fn mend<K: ExclusiveLock>(lock: &K) {
     if let Err(LockError::OwnerDied(mut died)) = lock.lock() {
         *died.update() = 5;
         drop(died.mark_consistent());
     }
 }
 
-fn give_up<R: Waits>(lock: &Lock<u64, R>) {
+fn give_up<K: ExclusiveLock>(lock: &K) {
     drop(lock.lock());
 }
 
@@ -134,11 +161,11 @@ pub(super) enum Answer {
 }
 
 /// Takes the lock as the next owner would, and leaves it in good order if it can.
-pub(super) fn next_answer<T, R: Waits>(lock: &Lock<T, R>, good: T) -> Answer {
+pub(super) fn next_answer<K: ExclusiveLock>(lock: &K) -> Answer {
     match lock.lock() {
         Ok(_) => Answer::Held,
         Err(LockError::OwnerDied(died)) => {
-            drop(died.replace(good));
+            drop(OwnerDied::replace(died, 0));
             Answer::OwnerDied
         }
         Err(LockError::NotRecoverable) => Answer::NotRecoverable,
@@ -147,36 +174,37 @@ pub(super) fn next_answer<T, R: Waits>(lock: &Lock<T, R>, good: T) -> Answer {
 }
 
 /// Kills a task that holds the lock, on another machine, whose tasks are never heard of again.
-fn kill_holder<R: Waits>(lock: &'static Lock<u64, R>) {
+fn kill_holder<K: ExclusiveLock>(lock: &'static K) {
     let mut machine = Machine::new();
-    let task = machine.spawn(move || {
+    let hold = move || {
         let _held = lock.lock();
         yield_now();
-    });
+    };
+    let task = spawn(&machine, Box::new(hold));
     machine.run(task, None);
     machine.kill(task);
 }
 
 /// One task and its lock.
-struct Alone<R: Waits> {
-    lock: &'static Lock<u64, R>,
-    operation: fn(&Lock<u64, R>),
+struct Alone<K: ExclusiveLock> {
+    lock: &'static K,
+    operation: fn(&K),
     held_at_death: bool,
     /// What a lock that nobody held answers.
     when_free: fn(Answer) -> bool,
 }
 
-fn alone<R: Waits>(operation: fn(&Lock<u64, R>)) -> Box<dyn World> {
+fn alone<K: ExclusiveLock>(operation: fn(&K)) -> Box<dyn World> {
     Box::new(Alone {
-        lock: leak(Lock::new(0)),
+        lock: leak(K::free()),
         operation,
         held_at_death: false,
         when_free: |answer| answer == Answer::Held,
     })
 }
 
-fn after_a_death<R: Waits>(operation: fn(&Lock<u64, R>)) -> Box<dyn World> {
-    let lock: &'static Lock<u64, R> = leak(Lock::new(0));
+fn after_a_death<K: ExclusiveLock>(operation: fn(&K)) -> Box<dyn World> {
+    let lock: &'static K = leak(K::free());
     kill_holder(lock);
     Box::new(Alone {
         lock,
@@ -189,7 +217,7 @@ fn after_a_death<R: Waits>(operation: fn(&Lock<u64, R>)) -> Box<dyn World> {
     })
 }
 
-impl<R: Waits> World for Alone<R> {
+impl<K: ExclusiveLock> World for Alone<K> {
     fn victim(&self) -> Box<dyn FnOnce()> {
         marked(self.lock, self.operation)
     }
@@ -200,23 +228,31 @@ impl<R: Waits> World for Alone<R> {
 
     fn audit(&mut self, audit: &mut Audit<'_>) {
         let lock = self.lock;
-        audit.require(!lock.is_locked() && nobody_waits(lock), Findings::LEAKED);
-        let Some(answer) = audit.run(move || next_answer(lock, 0)) else { return };
+        audit.require(!lock.is_locked() && nobody_waits(lock.word()), Findings::LEAKED);
+        let foreign_before = lock.is_foreign_locked();
+        let Some(answer) = audit.run(move || next_answer(lock)) else { return };
+        require_foreign_as_ours(foreign_before, answer, audit);
         if self.held_at_death {
             audit.require(answer == Answer::OwnerDied, Findings::UNTOLD);
         } else {
             audit.require((self.when_free)(answer), Findings::UNTOLD);
         }
-        let later = audit.run(move || next_answer(lock, 0));
+        let later = audit.run(move || next_answer(lock));
         let gone = answer == Answer::NotRecoverable;
         let expected = if gone { Answer::NotRecoverable } else { Answer::Held };
         audit.require(later == Some(expected), Findings::UNTOLD);
+        audit.require(gone || lock.is_foreign_locked() != Some(true), Findings::LEAKED);
     }
 }
 
+/// Requires that a foreign lock was free, if ours was, and without a death.
+fn require_foreign_as_ours(locked: Option<bool>, answer: Answer, audit: &mut Audit<'_>) {
+    audit.require(answer != Answer::Held || locked != Some(true), Findings::LEAKED);
+}
+
 /// A lock that several tasks use, and what they have written down themselves.
-struct Site<R: Waits> {
-    lock: Lock<u64, R>,
+struct Site<K: ExclusiveLock> {
+    lock: K,
     /// Who is inside.
     inside: Cell<TaskMark>,
     /// Whether two were inside at the same time.
@@ -228,12 +264,12 @@ struct Site<R: Waits> {
 }
 
 /// What one of several tasks does.
-type Use<R> = fn(&Site<R>);
+type Use<K> = fn(&Site<K>);
 
-impl<R: Waits> Site<R> {
+impl<K: ExclusiveLock> Site<K> {
     fn new() -> Self {
         Self {
-            lock: Lock::new(0),
+            lock: K::free(),
             inside: Cell::default(),
             violated: Cell::new(false),
             told: Cell::new(0),
@@ -257,28 +293,38 @@ impl<R: Waits> Site<R> {
             }
             Err(LockError::OwnerDied(died)) => {
                 self.told.set(self.told.get() + 1);
-                drop(died.replace(0));
+                drop(OwnerDied::replace(died, 0));
             }
             Err(_) => {}
         }
     }
 }
 
-fn locks<R: Waits>(site: &Site<R>) {
+fn locks<K: ExclusiveLock>(site: &Site<K>) {
     begin();
     site.locks(0);
     end();
 }
 
-fn tries<R: Waits>(site: &Site<R>) {
+/// By `lock_api`'s own way.
+fn locks_untold(site: &Site<Raw<Park>>) {
     begin();
-    if let Ok(_guard) = site.lock.try_lock() {
+    let mut guard = site.lock.lock();
+    *guard += 1;
+    site.inside(0);
+    drop(guard);
+    end();
+}
+
+fn tries<K: ExclusiveLock>(site: &Site<K>) {
+    begin();
+    if let Some(_guard) = site.lock.try_lock() {
         site.inside(0);
     }
     end();
 }
 
-fn unlocks<R: Waits>(site: &Site<R>) {
+fn unlocks<K: ExclusiveLock>(site: &Site<K>) {
     let guard = site.lock.lock();
     yield_now();
     begin();
@@ -286,38 +332,38 @@ fn unlocks<R: Waits>(site: &Site<R>) {
     end();
 }
 
-fn holds<R: Waits>(site: &Site<R>) {
+fn holds<K: ExclusiveLock>(site: &Site<K>) {
     site.locks(3);
 }
 
 /// Holds it, and dies with the victim.
-fn dies<R: Waits>(site: &Site<R>) {
+fn dies<K: ExclusiveLock>(site: &Site<K>) {
     site.companion.set(me());
     site.locks(3);
 }
 
-fn waits<R: Waits>(site: &Site<R>) {
+fn waits<K: ExclusiveLock>(site: &Site<K>) {
     site.locks(1);
 }
 
 /// Comes when the victim has the lock.
-fn comes_later<R: Waits>(site: &Site<R>) {
+fn comes_later<K: ExclusiveLock>(site: &Site<K>) {
     yield_now();
     site.locks(1);
 }
 
 /// Takes the lock if it is free when its third turn comes: that is between the victim's death and
 /// its settlement, when the victim's ledger may still list it.
-fn snatches<R: Waits>(site: &Site<R>) {
+fn snatches<K: ExclusiveLock>(site: &Site<K>) {
     yield_now();
     yield_now();
-    if let Ok(_guard) = site.lock.try_lock() {
+    if let Some(_guard) = site.lock.try_lock() {
         site.inside(1);
     }
 }
 
 /// Gives up a value that a death before has torn.
-fn gives_up<R: Waits>(site: &Site<R>) {
+fn gives_up<K: ExclusiveLock>(site: &Site<K>) {
     let torn = site.lock.lock();
     yield_now();
     begin();
@@ -325,10 +371,10 @@ fn gives_up<R: Waits>(site: &Site<R>) {
     end();
 }
 
-struct Among<R: Waits> {
-    site: &'static Site<R>,
-    operation: Use<R>,
-    others: &'static [Use<R>],
+struct Among<K: ExclusiveLock> {
+    site: &'static Site<K>,
+    operation: Use<K>,
+    others: &'static [Use<K>],
     /// Whether the value is given up by it.
     gives_up: bool,
     companion: Option<Companion>,
@@ -337,7 +383,7 @@ struct Among<R: Waits> {
     owned_at_death: bool,
 }
 
-fn of<R: Waits>(operation: Use<R>, others: &'static [Use<R>]) -> Among<R> {
+fn of<K: ExclusiveLock>(operation: Use<K>, others: &'static [Use<K>]) -> Among<K> {
     Among {
         site: leak(Site::new()),
         operation,
@@ -349,30 +395,33 @@ fn of<R: Waits>(operation: Use<R>, others: &'static [Use<R>]) -> Among<R> {
     }
 }
 
-fn among<R: Waits>(operation: Use<R>, others: &'static [Use<R>]) -> Box<dyn World> {
+fn among<K: ExclusiveLock>(operation: Use<K>, others: &'static [Use<K>]) -> Box<dyn World> {
     Box::new(of(operation, others))
 }
 
-fn among_the_dying<R: Waits>(companion: Companion, others: &'static [Use<R>]) -> Box<dyn World> {
+fn among_the_dying<K: ExclusiveLock>(
+    companion: Companion,
+    others: &'static [Use<K>],
+) -> Box<dyn World> {
     Box::new(Among { companion: Some(companion), ..of(locks, others) })
 }
 
-fn torn_among<R: Waits>(others: &'static [Use<R>]) -> Box<dyn World> {
+fn torn_among<K: ExclusiveLock>(others: &'static [Use<K>]) -> Box<dyn World> {
     let among = Among { gives_up: true, ..of(gives_up, others) };
     kill_holder(&among.site.lock);
     Box::new(among)
 }
 
-impl<R: Waits> Among<R> {
+impl<K: ExclusiveLock> Among<K> {
     fn note_death_of(&mut self, task: TaskMark) {
-        self.owned_at_death |= owner(&self.site.lock) == task;
+        self.owned_at_death |= owner(self.site.lock.word()) == task;
         if self.site.inside.get() == task {
             self.site.inside.set(NOBODY);
         }
     }
 }
 
-impl<R: Waits> World for Among<R> {
+impl<K: ExclusiveLock> World for Among<K> {
     fn victim(&self) -> Box<dyn FnOnce()> {
         let (site, operation, victim) = (self.site, self.operation, self.victim);
         Box::new(move || {
@@ -399,20 +448,27 @@ impl<R: Waits> World for Among<R> {
 
     fn audit(&mut self, audit: &mut Audit<'_>) {
         let site = self.site;
-        let (inside, owner) = (site.inside.get(), owner(&site.lock));
+        let (inside, owner) = (site.inside.get(), owner(site.lock.word()));
         audit.require(inside == NOBODY || inside == owner, Findings::STOLEN);
         audit.require(inside != NOBODY || owner == NOBODY, Findings::LEAKED);
+        audit.require(
+            inside == NOBODY || site.lock.is_foreign_locked() != Some(false),
+            Findings::STOLEN,
+        );
         audit.finish_bystanders();
         audit.require(!site.violated.get(), Findings::STOLEN);
-        audit.require(!site.lock.is_locked() && nobody_waits(&site.lock), Findings::LEAKED);
-        let answer = audit.run(|| next_answer(&site.lock, 0));
+        audit.require(!site.lock.is_locked() && nobody_waits(site.lock.word()), Findings::LEAKED);
+        let foreign_before = site.lock.is_foreign_locked();
+        let Some(answer) = audit.run(|| next_answer(&site.lock)) else { return };
+        require_foreign_as_ours(foreign_before, answer, audit);
         let gone = self.gives_up && !self.owned_at_death;
-        audit.require((answer == Some(Answer::NotRecoverable)) == gone, Findings::UNTOLD);
-        let told = site.told.get() + u64::from(answer == Some(Answer::OwnerDied));
+        audit.require((answer == Answer::NotRecoverable) == gone, Findings::UNTOLD);
+        let told = site.told.get() + u64::from(answer == Answer::OwnerDied);
         audit.require(told == u64::from(self.owned_at_death), Findings::UNTOLD);
+        audit.require(gone || site.lock.is_foreign_locked() != Some(true), Findings::LEAKED);
     }
 
     fn state(&self) -> String {
-        format!("{:?}", self.site.lock)
+        format!("{:?}", self.site.lock.word())
     }
 }

@@ -279,7 +279,7 @@ impl<R: Waits> World for Maker<R> {
         audit.require(!site.wrong.load(Relaxed), Findings::TORN);
         audit.require(!site.lock.is_locked(), Findings::LEAKED);
         let expected = if self.lock_held_at_death { Answer::OwnerDied } else { Answer::Held };
-        let answer = audit.run(move || next_answer(&site.lock, 0));
+        let answer = audit.run(move || next_answer(&site.lock));
         audit.require(answer == Some(expected), Findings::UNTOLD);
         audit.require(nobody_waits(&site.once) && nobody_waits(&site.lazy), Findings::LEAKED);
     }

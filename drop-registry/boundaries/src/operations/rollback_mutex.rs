@@ -428,7 +428,7 @@ impl<R: Waits> World for Nested<R> {
         let (outer, inner, [outer_held, inner_held]) = (self.outer, self.inner, self.held_at_death);
         audit.require(!outer.is_locked() && !inner.lock.is_locked(), Findings::LEAKED);
         let expected = if outer_held { Answer::OwnerDied } else { Answer::Held };
-        let answer = audit.run(move || next_answer(outer, 0));
+        let answer = audit.run(move || next_answer(outer));
         audit.require(answer == Some(expected), Findings::UNTOLD);
         let found = audit.run(|| whole(&inner.lock.lock().expect("it is free")));
         audit.require(found.is_some_and(|found| found.is_some()), Findings::TORN);

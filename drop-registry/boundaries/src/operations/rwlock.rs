@@ -93,6 +93,8 @@ pub(super) const PARKING: &[Operation] = operations!(Own<Park>, "parking rwlock"
 pub(super) const LOCK_API: &[Operation] = operations!(Raw<Turns>, "lock_api rwlock");
 pub(super) const LOCK_API_PARKING: &[Operation] = operations!(Raw<Park>, "parking lock_api rwlock");
 pub(super) const FOREIGN: &[Operation] = operations!(Tracked<Turns>, "lock_api spin rwlock");
+pub(super) const FOREIGN_PARKING: &[Operation] =
+    operations!(Tracked<Park>, "parking lock_api spin rwlock");
 
 /// Those of `lock_api` have no way to tell a reader of a death: they panic.
 pub(super) const READERS_WAIT: &[Operation] = &[
