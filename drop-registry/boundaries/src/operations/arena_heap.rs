@@ -2,10 +2,10 @@
 #![expect(unsafe_code, reason = "allocates by layouts")]
 
 use std::alloc::{GlobalAlloc, Layout};
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::ptr::NonNull;
 
-use drop_registry::hosted::Hosted;
+use drop_registry::hosted::{Hosted, yield_now};
 use drop_registry::{Arena, ArenaAllocator, ArenaHeap};
 use talc::DefaultBinning;
 use talc::base::Talc;
@@ -13,11 +13,13 @@ use talc::source::Claim;
 
 use super::leak;
 use super::mutex::{Answer, Lock, Turns, next_answer};
-use crate::operation::{Audit, Findings, Operation, World, begin, end};
+use crate::operation::{Audit, Findings, Operation, World, begin, each_on, end};
 
 pub(super) const OPERATIONS: &[Operation] = &[
-    Operation { name: "arena heap allocate, under a lock", world: || in_heap(allocate) },
-    Operation { name: "arena heap free, under a lock", world: || in_heap(free) },
+    Operation { name: "arena heap allocate, under a lock", world: || in_heap(allocate, &[]) },
+    Operation { name: "arena heap free, under a lock", world: || in_heap(free, &[]) },
+    Operation { name: "arena heap allocate, among others", world: || in_heap(allocate, &[churn]) },
+    Operation { name: "arena heap free, among others", world: || in_heap(free, &[churn]) },
 ];
 
 const ARENA_BYTES: usize = 32 << 10;
@@ -83,50 +85,82 @@ impl Filled {
     }
 }
 
-struct InHeap {
-    heap: &'static Heap,
-    lock: &'static Lock<u64>,
-    others: Vec<Filled>,
-    operation: fn(&Heap, &Lock<u64>),
+struct Site {
+    heap: Heap,
+    lock: Lock<u64>,
+    /// Whether somebody has found another's number in a block of its own.
+    overwritten: Cell<bool>,
 }
 
-fn in_heap(operation: fn(&Heap, &Lock<u64>)) -> Box<dyn World> {
-    let heap = leak(Heap::new([arena(), arena()]));
-    let mut others: Vec<_> =
-        (1..16).filter_map(|n| Filled::take(heap, n, 40 * n as usize)).collect();
+struct InHeap {
+    site: &'static Site,
+    /// What is allocated from before.
+    kept: Vec<Filled>,
+    operation: fn(&Site),
+    others: &'static [fn(&Site)],
+}
+
+fn in_heap(operation: fn(&Site), others: &'static [fn(&Site)]) -> Box<dyn World> {
+    let heap = Heap::new([arena(), arena()]);
+    let mut kept: Vec<_> =
+        (1..16).filter_map(|n| Filled::take(&heap, n, 40 * n as usize)).collect();
     // Holes of several sizes between them, so that the allocator's lists are worth tearing.
     for hole in [12, 8, 5, 2] {
-        others.remove(hole).free(heap);
+        kept.remove(hole).free(&heap);
     }
-    Box::new(InHeap { heap, lock: leak(Lock::new(0)), others, operation })
+    let site = leak(Site { heap, lock: Lock::new(0), overwritten: Cell::new(false) });
+    Box::new(InHeap { site, kept, operation, others })
 }
 
-fn allocate(heap: &Heap, lock: &Lock<u64>) {
+fn allocate(site: &Site) {
     begin();
-    let held = lock.lock();
-    let block = Filled::take(heap, 100, 300);
+    let held = site.lock.lock();
+    let block = Filled::take(&site.heap, 100, 300);
     drop(held);
     end();
-    let _ = block.map(|block| block.free(heap));
+    let _ = block.map(|block| block.free(&site.heap));
 }
 
-fn free(heap: &Heap, lock: &Lock<u64>) {
-    let block = Filled::take(heap, 100, 300);
+fn free(site: &Site) {
+    let block = Filled::take(&site.heap, 100, 300);
     begin();
-    let held = lock.lock();
-    let _ = block.map(|block| block.free(heap));
+    let held = site.lock.lock();
+    let _ = block.map(|block| block.free(&site.heap));
     drop(held);
     end();
+}
+
+/// Allocates and frees between the victim's instructions, as far as that lets it.
+fn churn(site: &Site) {
+    for size in [300, 24, 500, 80].into_iter().cycle().take(20) {
+        let block = Filled::take(&site.heap, 99, size);
+        yield_now();
+        if block.is_none_or(|block| !block.is_whole()) {
+            site.overwritten.set(true);
+        }
+        let _ = block.map(|block| block.free(&site.heap));
+        yield_now();
+    }
 }
 
 impl World for InHeap {
     fn victim(&self) -> Box<dyn FnOnce()> {
-        let (heap, lock, operation) = (self.heap, self.lock, self.operation);
-        Box::new(move || operation(heap, lock))
+        let (site, operation) = (self.site, self.operation);
+        Box::new(move || operation(site))
+    }
+
+    fn bystanders(&self) -> Vec<Box<dyn FnOnce()>> {
+        each_on(self.site, self.others)
+    }
+
+    fn interleaved(&self) -> bool {
+        !self.others.is_empty()
     }
 
     fn audit(&mut self, audit: &mut Audit<'_>) {
-        let (heap, lock, others) = (self.heap, self.lock, self.others.clone());
+        audit.finish_bystanders();
+        let (Site { heap, lock, overwritten }, kept) = (self.site, self.kept.clone());
+        audit.require(!overwritten.get(), Findings::STOLEN);
         audit.require(!lock.is_locked(), Findings::LEAKED);
         let answer = audit.run(move || next_answer(lock));
         audit.require(answer.is_some_and(|answer| answer != Answer::Refused), Findings::STUCK);
@@ -141,8 +175,8 @@ impl World for InHeap {
             // As much as one arena has, at the least.
             let enough =
                 taken.iter().map(|block| block.layout.size()).sum::<usize>() > ARENA_BYTES / 2;
-            let whole = others.iter().chain(&taken).all(|block| block.is_whole());
-            for block in others.into_iter().chain(taken) {
+            let whole = kept.iter().chain(&taken).all(|block| block.is_whole());
+            for block in kept.into_iter().chain(taken) {
                 block.free(heap);
             }
             (whole, enough)

@@ -5,6 +5,7 @@ mod channel;
 mod composites;
 mod condvar;
 mod exclusive;
+mod heap;
 mod ledger;
 mod lent;
 mod mutex;
@@ -62,6 +63,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
         tracked_box::OPERATIONS,
         lent::OPERATIONS,
         obligation::OPERATIONS,
+        heap::OPERATIONS,
         arena_heap::OPERATIONS,
         ledger::OPERATIONS,
         composites::OPERATIONS,
