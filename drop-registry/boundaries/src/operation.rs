@@ -67,6 +67,12 @@ pub(crate) trait World {
         0
     }
 
+    /// Whether the victim, brought back to a recovery point, has gone on behind one that the
+    /// operation has itself, by what it has written down.
+    fn went_on_inside(&self) -> bool {
+        false
+    }
+
     /// Looks at the resources right before the companion is killed and settled.
     fn at_companion_death(&mut self) {}
 

@@ -8,7 +8,7 @@ use drop_registry::hosted::{Hosted, Machine, Stop, yield_now};
 use drop_registry::{Fault, Mutex, catch_fault};
 use task_model::{FaultInfo, TaskId};
 
-use crate::operation::{Findings, Mark, take_mark};
+use crate::operation::{Findings, Mark, World, take_mark};
 
 /// How many instructions may lie between two places at which the victim is looked at.
 const FAR: u64 = 1_000_000;
@@ -50,8 +50,14 @@ impl Around {
         })
     }
 
-    /// Lets the victim go on that has been recovered, and looks at what it holds.
-    pub(crate) fn goes_on(&self, machine: &mut Machine, victim: TaskId) -> Result<Findings> {
+    /// Lets the victim go on that has been recovered, and looks at what it holds: behind this
+    /// point, or to the end of the operation, if that is where its world says that it went on.
+    pub(crate) fn goes_on(
+        &self,
+        machine: &mut Machine,
+        victim: TaskId,
+        world: &dyn World,
+    ) -> Result<Findings> {
         let mut findings = Findings::default();
         let mut require = |holds: bool, finding| {
             if !holds {
@@ -60,8 +66,13 @@ impl Around {
         };
         // It may have been cut off between marking the end and stopping there.
         take_mark();
-        yields(machine, victim)?;
-        require(self.told.get() == Some(Fault::Stopped(Self::fault())), Findings::UNTOLD);
+        let ended = yields(machine, victim)? == Mark::End;
+        require(ended == world.went_on_inside(), Findings::STOLEN);
+        if ended {
+            yields(machine, victim)?;
+        }
+        let told = (!ended).then(|| Fault::Stopped(Self::fault()));
+        require(self.told.get() == told, Findings::UNTOLD);
         require(self.outer.is_locked(), Findings::STOLEN);
         require(machine.frozen(victim).1.len() == 1, Findings::LEAKED);
         yields(machine, victim)?;
@@ -87,10 +98,10 @@ impl Around {
     }
 }
 
-/// Lets the victim go on until it yields.
-fn yields(machine: &mut Machine, victim: TaskId) -> Result<()> {
+/// Lets the victim go on until it yields. Returns what it has marked.
+fn yields(machine: &mut Machine, victim: TaskId) -> Result<Mark> {
     match (machine.run(victim, Some(FAR)), take_mark()) {
-        (Stop::Yielded, Mark::None) => Ok(()),
+        (Stop::Yielded, mark @ (Mark::None | Mark::End)) => Ok(mark),
         (stop, mark) => bail!("{stop:?} at {mark:?} after a recovery"),
     }
 }

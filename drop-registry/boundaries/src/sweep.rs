@@ -228,7 +228,7 @@ impl Run {
     /// As [`Run::audit`], for a victim that is dead; or has been recovered, and goes on first.
     pub(crate) fn aftermath(&mut self, settled: &[Settled]) -> Findings {
         let Some(around) = self.around else { return self.audit(Some(settled)) };
-        let Ok(mut findings) = around.goes_on(&mut self.machine, self.victim) else {
+        let Ok(mut findings) = around.goes_on(&mut self.machine, self.victim, &*self.world) else {
             return Findings::CRASHED;
         };
         findings |= self.audit(Some(settled));

@@ -9,9 +9,11 @@ mod heap;
 mod ledger;
 mod lent;
 mod mutex;
+mod no_kill;
 mod obligation;
 mod once;
 mod read_write;
+mod recovery_point;
 mod repair_mutex;
 mod rollback_mutex;
 mod rwlock;
@@ -66,6 +68,8 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
         heap::OPERATIONS,
         arena_heap::OPERATIONS,
         ledger::OPERATIONS,
+        no_kill::OPERATIONS,
+        recovery_point::OPERATIONS,
         composites::OPERATIONS,
     ]
     .into_iter()

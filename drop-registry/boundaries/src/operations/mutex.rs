@@ -194,7 +194,7 @@ struct Alone<K: ExclusiveLock> {
     when_free: fn(Answer) -> bool,
 }
 
-fn alone<K: ExclusiveLock>(operation: fn(&K)) -> Box<dyn World> {
+pub(super) fn alone<K: ExclusiveLock>(operation: fn(&K)) -> Box<dyn World> {
     Box::new(Alone {
         lock: leak(K::free()),
         operation,
