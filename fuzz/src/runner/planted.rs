@@ -1,6 +1,7 @@
 //! The test of the targets: each must find a fault that is planted into a copy of the sources.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::process::Command;
 
@@ -43,6 +44,13 @@ pub(crate) const FAULTS: &[Fault] = &[
         wrong: "(touches_nothing || lies_in(self.data, &extent) || true).then_some(operations)",
     },
     Fault {
+        target: "ledger",
+        about: "the entry of a window is believed wherever it lies",
+        file: "drop-registry/src/settle.rs",
+        right: "    ledger.entry(ledger.index_of(pointer(address))?)",
+        wrong: "    unsafe { pointer::<Entry>(address).as_ref() }",
+    },
+    Fault {
         target: "lsda",
         about: "call sites are read on after an error",
         file: "keeper/src/unwind/language/lsda.rs",
@@ -59,11 +67,19 @@ pub(crate) const FAULTS: &[Fault] = &[
 ];
 
 impl Fault {
-    /// Copies the repository's sources to `copy`, with the fault in them.
+    /// Copies the repository's sources to `copy`, and nothing else is there then, with the fault in
+    /// them.
     ///
     /// # Errors
-    /// If git does not list them, one cannot be copied, or the right code is not there once.
+    /// If `copy` cannot be cleared, git does not list the sources, one cannot be copied, or the right code is not there once.
     pub(crate) fn plant(&self, copy: &Path) -> anyhow::Result<()> {
+        // A file that has been moved since would be there twice.
+        match fs::remove_dir_all(copy) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot clear {}", copy.display()));
+            }
+            _ => {}
+        }
         let sources = Places::workspace();
         let listed = Command::new("git").current_dir(sources).args(["ls-files", "-z"]).output();
         let listed = listed.context("cannot start git, which knows what belongs to the sources")?;

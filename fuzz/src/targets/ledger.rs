@@ -1,22 +1,23 @@
 //! A ledger that somebody has written over, and locks and blocks that say anything, settled.
 #![expect(unsafe_code, reason = "writes over ledgers and locks, and settles them")]
 
-use drop_registry::{Ledger, Outcome, WaitForGraph, reclaim, settle};
+use drop_registry::{Ledger, Outcome, WaitForGraph, reclaim, settle, take_over};
 use task_model::{FrozenTask, RegisterFile, StackBounds, TaskId};
 
 use super::held::{self, GUARD, Held, Sample, TASKS};
 use crate::Target;
 use crate::input::Input;
 
-/// One byte for the dead task's number, then words: the instruction pointer and the sixteen
-/// registers, the ledger, the locks, and the beginnings of the heap's blocks.
+/// One byte for the dead task's number, the zero flag, and whether a settler has died over it already;
+/// then words: the instruction pointer and the sixteen registers, of the task and of that settler, the
+/// ledger, the locks, and the beginnings of the heap's blocks.
 ///
 /// Each word takes two bytes, of which the upper three bits tell what it is: a small number, the
 /// address of something, operations, an address in a window, or whatever the next eight bytes say.
 pub const LEDGER: Target = Target {
     name: "ledger",
     about: "ledger bytes, lock words and registers, settled",
-    max_len: 1 + 10 * (17 + LEDGER_WORDS + held::LOCK_WORDS + held::BLOCK_WORDS),
+    max_len: 1 + 10 * (2 * 17 + LEDGER_WORDS + held::LOCK_WORDS + held::BLOCK_WORDS),
     run,
 };
 
@@ -27,10 +28,11 @@ fn run(bytes: &[u8]) {
 }
 
 fn settle_anything(held: &mut Held, mut input: Input<'_>) {
-    held.begin(usize::from(input.u8()));
-    let mut registers = RegisterFile::new();
-    registers.rip = word(&mut input, held.sample());
-    registers.gpr.fill_with(|| word(&mut input, held.sample()));
+    let first = input.u8();
+    let (number, settler_died, zero) = (first & 63, first & 64 != 0, first & 128 != 0);
+    held.begin(usize::from(number));
+    let mut registers = stopped(&mut input, zero, held);
+    let mut settlers = settler_died.then(|| stopped(&mut input, zero, held));
     for n in 0..LEDGER_WORDS + held::LOCK_WORDS + held::BLOCK_WORDS {
         if input.0.is_empty() {
             break;
@@ -47,11 +49,27 @@ fn settle_anything(held: &mut Held, mut input: Input<'_>) {
     let task = unsafe { FrozenTask::new(TaskId::first(0), (&mut registers).into(), stack) };
     let ledger = held.ledger();
     look_at(ledger, held);
+    if let Some(registers) = &mut settlers {
+        // SAFETY: as above.
+        let settler = unsafe { FrozenTask::new(TaskId::first(1), registers.into(), stack) };
+        // SAFETY: nobody has settled on since; and it is to touch nothing that is not its own, though
+        // the settler's registers say anything.
+        unsafe { take_over(&settler, ledger, &held.domain()) };
+    }
     let told = settle_all(&task, held);
     assert!(told <= 2 * (Ledger::CAPACITY + 1), "{told} things of one ledger");
     assert!(ledger.is_empty(), "something was left: {}", ledger.len());
     assert_eq!(settle_all(&task, held), 0, "settled twice");
     held.check();
+}
+
+/// Where somebody has stopped.
+fn stopped(input: &mut Input<'_>, zero: bool, held: &Held) -> RegisterFile {
+    let mut registers = RegisterFile::new();
+    registers.rip = word(input, held.sample());
+    registers.rflags = if zero { RegisterFile::ZERO_FLAG } else { 0 };
+    registers.gpr.fill_with(|| word(input, held.sample()));
+    registers
 }
 
 /// Reads the ledger as one does that is not to be settled.
