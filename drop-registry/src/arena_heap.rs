@@ -18,6 +18,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use spin::relax::Spin;
 
+use crate::no_unwind::without_unwinding;
 use crate::owner_word::State;
 use crate::{CurrentLedger, LockError, Mutex, MutexGuard, WaitStrategy};
 
@@ -76,7 +77,7 @@ impl<A: ArenaAllocator, L: CurrentLedger, R: WaitStrategy<L>> Arena<A, L, R> {
         if unsafe { L::current().as_ref() }.is_forbidden() {
             return None;
         }
-        match self.allocator.lock() {
+        match without_unwinding(|| self.allocator.lock()) {
             Ok(allocator) => Some(allocator),
             Err(LockError::OwnerDied(died)) if planted!(TornArenaUsed) => {
                 // SAFETY: none: this is the bug.
@@ -134,9 +135,9 @@ impl<A: ArenaAllocator, const ARENAS: usize, L: CurrentLedger, R: WaitStrategy<L
 }
 
 // SAFETY: the arenas' allocators uphold the contract, each for one caller at a time; one that a
-// death may have torn is not used again. Nothing unwinds: allocators do not, locking panics with a
-// forbidden ledger alone, which is not asked, and unlocking only if the entry is not there, which
-// the lock has just written.
+// death may have torn is not used again. Nothing unwinds: allocators do not; locking panics with a
+// forbidden ledger, which is not asked, or in the strategy's code, which ends the program; unlocking
+// only if the entry is not there, which the lock has just written.
 unsafe impl<A: ArenaAllocator, const ARENAS: usize, L: CurrentLedger, R: WaitStrategy<L>>
     GlobalAlloc for ArenaHeap<A, ARENAS, L, R>
 {

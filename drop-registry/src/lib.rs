@@ -84,6 +84,7 @@ mod lock_error;
 mod misuse;
 mod mutex;
 mod no_kill;
+mod no_unwind;
 mod obligation;
 mod once;
 mod operations;

@@ -58,35 +58,8 @@ pub use raw_rwlock::{RawRwLock, write};
 pub use tracked_mutex::{Inherit, TrackedRawMutex, lock_tracked};
 pub use tracked_rwlock::{Clear, TrackedRawRwLock, write_tracked};
 
-use core::{fmt, mem};
-
 /// `extern "C"`, so that the panic cannot be caught, and the value is not dropped.
 #[cold]
 extern "C" fn destroyed_while_torn() -> ! {
     panic!("a lock was destroyed whose value may be torn, and would be dropped: an owner died")
-}
-
-/// Why `lock_api`'s infallible functions do not return.
-///
-/// `extern "C"`, so that the panic cannot be caught: `lock_api` has guards that are there while
-/// their lock is taken again (`MutexGuard::unlocked`), and they would be left without it.
-#[cold]
-extern "C" fn refuse(why: &fmt::Arguments<'_>) -> ! {
-    panic!("a lock was refused: {why}")
-}
-
-/// Waits for a lock by `lock`, out of which no panic unwinds, for the reason that [`refuse`] has: what
-/// waits calls code of others, a strategy's or a foreign lock's.
-#[inline(always)]
-fn without_unwinding<R>(lock: impl FnOnce() -> R) -> R {
-    struct Unwinds;
-    impl Drop for Unwinds {
-        fn drop(&mut self) {
-            refuse(&format_args!("what waited for it panicked"));
-        }
-    }
-    let unwinds = Unwinds;
-    let result = lock();
-    mem::forget(unwinds);
-    result
 }

@@ -7,9 +7,10 @@ use core::mem::ManuallyDrop;
 use ::lock_api::{GuardNoSend, Mutex, MutexGuard};
 use spin::relax::Spin;
 
-use super::{destroyed_while_torn, refuse, without_unwinding};
+use super::destroyed_while_torn;
 use crate::arch;
 use crate::mutex::TellNext;
+use crate::no_unwind::{refuse, without_unwinding};
 use crate::owner_died::sealed::Sealed;
 use crate::owner_word::{FREE, NOT_RECOVERABLE, OWNER_DIED, State, TryRefused};
 use crate::raw_lock::RawLock;

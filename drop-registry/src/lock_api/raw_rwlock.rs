@@ -7,7 +7,8 @@ use core::mem::{self, ManuallyDrop};
 use ::lock_api::{GuardNoSend, RwLockWriteGuard};
 use spin::relax::Spin;
 
-use super::{destroyed_while_torn, refuse, without_unwinding};
+use super::destroyed_while_torn;
+use crate::no_unwind::{refuse, without_unwinding};
 use crate::owner_died::sealed::Sealed;
 use crate::{
     CurrentLedger, Exclusive, LockError, LockResult, OwnerDied, RwLock, TryLockError, WaitStrategy,

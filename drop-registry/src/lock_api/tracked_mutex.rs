@@ -7,7 +7,8 @@ use core::mem::ManuallyDrop;
 use ::lock_api::{GuardNoSend, GuardSend, Mutex, MutexGuard};
 use spin::relax::Spin;
 
-use super::{RawMutex, without_unwinding};
+use super::RawMutex;
+use crate::no_unwind::without_unwinding;
 use crate::owner_died::sealed::Sealed;
 use crate::owner_word::NOT_RECOVERABLE;
 use crate::{CurrentLedger, LockResult, WaitStrategy};

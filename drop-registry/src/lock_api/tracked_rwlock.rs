@@ -7,7 +7,8 @@ use core::mem::ManuallyDrop;
 use ::lock_api::{GuardNoSend, RwLock, RwLockWriteGuard};
 use spin::relax::Spin;
 
-use super::{RawRwLock, refuse, without_unwinding};
+use super::RawRwLock;
+use crate::no_unwind::{refuse, without_unwinding};
 use crate::owner_died::sealed::Sealed;
 use crate::{CurrentLedger, LockResult, WaitStrategy};
 

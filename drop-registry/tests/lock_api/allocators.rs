@@ -2,13 +2,16 @@
 
 use std::alloc::{GlobalAlloc as _, Layout};
 use std::cell::UnsafeCell;
+use std::ptr::NonNull;
 
-use drop_registry::hosted::{Hosted, Machine, Stop};
+use drop_registry::hosted::{Hosted, Machine, Stop, yield_now};
 use drop_registry::lock_api::{RawMutex, TrackedRawMutex};
+use drop_registry::{ArenaAllocator, ArenaHeap};
 use talc::DefaultBinning;
 use talc::source::Claim;
 use talc::sync::TalcLock;
 
+use crate::mutex::Panics;
 use crate::{Spin, die_with, ends_the_program, run};
 
 /// Memory for an allocator to claim.
@@ -54,4 +57,34 @@ fn an_allocator_takes_our_lock_and_is_closed_by_a_death_inside_it() {
 fn an_allocator_takes_a_tracked_spin_lock_and_is_closed_by_a_death_inside_it() {
     static ARENA: Arena = Arena(UnsafeCell::new([0; 1 << 16]));
     allocator::<TrackedRawMutex<Spin, Hosted>>(&ARENA);
+}
+
+/// An arena whose allocator is never done.
+struct Slow;
+
+#[expect(unsafe_code, reason = "makes an arena")]
+// SAFETY: it hands out nothing.
+unsafe impl ArenaAllocator for Slow {
+    unsafe fn allocate(&mut self, _: Layout) -> Option<NonNull<u8>> {
+        yield_now();
+        None
+    }
+
+    unsafe fn deallocate(&mut self, _: NonNull<u8>, _: Layout) {}
+}
+
+#[expect(unsafe_code, reason = "makes a heap, and calls it")]
+#[test]
+fn nothing_unwinds_out_of_a_heap_whose_arena_is_waited_for() {
+    let memory: *mut [u8] = Box::leak(Box::new([0; 16]));
+    // SAFETY: the memory is never used.
+    let arena = unsafe { drop_registry::Arena::new(Slow, memory) };
+    let heap: &'static ArenaHeap<_, 1, Hosted, Panics> =
+        Box::leak(Box::new(ArenaHeap::new([arena])));
+    let mut machine = Machine::new();
+    // SAFETY: the layout is not empty.
+    let allocate = move || _ = unsafe { heap.alloc(Layout::new::<u64>()) };
+    let slow = machine.spawn(allocate);
+    assert_eq!(machine.run(slow, None), Stop::Yielded);
+    assert!(ends_the_program(&mut machine, allocate));
 }

@@ -74,7 +74,7 @@ fn a_second_lock_by_the_same_task_is_a_panic_and_not_a_deadlock() {
 }
 
 /// Waits by panicking.
-struct Panics;
+pub(crate) struct Panics;
 
 impl RelaxStrategy for Panics {
     fn relax() {
