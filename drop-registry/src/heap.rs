@@ -273,7 +273,8 @@ impl Heap {
                     let block = unsafe {
                         NonNull::new_unchecked(self.base.add(index * CHUNK_BYTES + offset))
                     };
-                    if set(&Place { word, bit, block, bytes: 1 << shift }, taken) {
+                    let place = Place { word, bit, block, bytes: 1 << shift };
+                    if set(&place, taken) || planted!(TakenUnseen) {
                         return Ok(block);
                     }
                 }

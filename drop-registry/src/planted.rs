@@ -37,6 +37,8 @@ pub enum Bug {
     EraseFirst,
     /// The copy that closing gaps leaves for an instant counts as an entry.
     CopyCounts,
+    /// A block counts as taken though somebody else was faster.
+    TakenUnseen,
     /// A value whose destructor has begun is dropped once more.
     DropAgain,
     /// A dead task's value is put in quarantine that may be dropped.
@@ -87,6 +89,8 @@ pub enum Bug {
     ClearedInFront,
     /// A recovery gives up what was acquired before its point, too.
     CutTooDeep,
+    /// A recovery goes to the outermost point.
+    OutermostCounts,
     /// After a recovery, the last window of the task counts as resolved.
     WatermarkStays,
     /// A value that its dead owner had borrowed mutably is dropped.
@@ -95,7 +99,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 43] = [
         Self::RecordOutsideWindow,
         Self::EraseOutsideWindow,
         Self::ZeroFlagIgnored,
@@ -110,6 +114,7 @@ impl Bug {
         Self::NoWatermark,
         Self::EraseFirst,
         Self::CopyCounts,
+        Self::TakenUnseen,
         Self::DropAgain,
         Self::QuarantineAlways,
         Self::TornArenaUsed,
@@ -135,6 +140,7 @@ impl Bug {
         Self::LeftoversStay,
         Self::ClearedInFront,
         Self::CutTooDeep,
+        Self::OutermostCounts,
         Self::WatermarkStays,
         Self::DroppedThoughLent,
     ];

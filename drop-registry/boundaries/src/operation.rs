@@ -67,10 +67,10 @@ pub(crate) trait World {
         0
     }
 
-    /// Whether the victim, brought back to a recovery point, has gone on behind one that the
-    /// operation has itself, by what it has written down.
-    fn went_on_inside(&self) -> bool {
-        false
+    /// Whether the victim, brought back to a recovery point, has gone on where it should: to the end
+    /// of the operation, by a point that the operation has itself, or else behind it.
+    fn went_on_where_it_should(&self, to_the_end: bool) -> bool {
+        !to_the_end
     }
 
     /// Looks at the resources right before the companion is killed and settled.

@@ -50,8 +50,8 @@ impl Around {
         })
     }
 
-    /// Lets the victim go on that has been recovered, and looks at what it holds: behind this
-    /// point, or to the end of the operation, if that is where its world says that it went on.
+    /// Lets the victim go on that has been recovered, behind this point or one of the operation's
+    /// own, and looks at what it holds.
     pub(crate) fn goes_on(
         &self,
         machine: &mut Machine,
@@ -67,7 +67,7 @@ impl Around {
         // It may have been cut off between marking the end and stopping there.
         take_mark();
         let ended = yields(machine, victim)? == Mark::End;
-        require(ended == world.went_on_inside(), Findings::STOLEN);
+        require(world.went_on_where_it_should(ended), Findings::STOLEN);
         if ended {
             yields(machine, victim)?;
         }

@@ -48,6 +48,8 @@ fn where_it_shows(bug: Bug) -> &'static [&'static str] {
         Bug::CutTooDeep | Bug::WatermarkStays => {
             &["--exact", "--recover", "mutex lock, write, unlock"]
         }
+        Bug::OutermostCounts => &["--exact", "--recover", "recovery point inside a recovery point"],
+        Bug::TakenUnseen => &["--exact", "heap take and give back two, among others"],
         Bug::GapIsNull => &["hand-over from between"],
         Bug::LastIsOrdinary | Bug::OrdinaryIsLast => &["shared"],
         _ => &[

@@ -85,7 +85,9 @@ impl RecoveryPoint {
     /// # Errors
     /// If there is none, or it is damaged.
     pub fn innermost(task: &FrozenTask<'_>, ledger: &Ledger) -> Result<Self, NoRecoveryPoint> {
-        let entry = ledger.held().find(|entry| entry.has(&POINT)).ok_or(NoRecoveryPoint::None)?;
+        let mut points = ledger.held().filter(|entry| entry.has(&POINT));
+        let innermost = if planted!(OutermostCounts) { points.last() } else { points.next() };
+        let entry = innermost.ok_or(NoRecoveryPoint::None)?;
         let index = ledger.index_of(entry).ok_or(NoRecoveryPoint::None)?;
         let point = Intact::read(task, entry.place().addr() as u64);
         Ok(Self { entry: index, point: point.ok_or(NoRecoveryPoint::Damaged)? })

@@ -4,6 +4,7 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::{Cell, UnsafeCell};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use drop_registry::hosted::{Hosted, yield_now};
 use drop_registry::{Arena, ArenaAllocator, ArenaHeap};
@@ -24,19 +25,32 @@ pub(super) const OPERATIONS: &[Operation] = &[
 
 const ARENA_BYTES: usize = 32 << 10;
 
-struct TalcArena(Talc<Claim, DefaultBinning>);
+struct TalcArena {
+    talc: Talc<Claim, DefaultBinning>,
+    /// How many tasks are inside of an allocator of the heap, or have died there.
+    inside: &'static AtomicUsize,
+}
+
+impl TalcArena {
+    fn inside<R>(&mut self, work: impl FnOnce(&mut Talc<Claim, DefaultBinning>) -> R) -> R {
+        self.inside.fetch_add(1, Relaxed);
+        let result = work(&mut self.talc);
+        self.inside.fetch_sub(1, Relaxed);
+        result
+    }
+}
 
 // SAFETY: talc hands out parts of the array that it has claimed, and keeps its lists outside of
 // blocks that it has handed out. It does not panic.
 unsafe impl ArenaAllocator for TalcArena {
     unsafe fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
         // SAFETY: the same contract.
-        unsafe { self.0.allocate(layout) }
+        self.inside(|talc| unsafe { talc.allocate(layout) })
     }
 
     unsafe fn deallocate(&mut self, block: NonNull<u8>, layout: Layout) {
         // SAFETY: the same contract.
-        unsafe { self.0.deallocate(block.as_ptr(), layout) }
+        self.inside(|talc| unsafe { talc.deallocate(block.as_ptr(), layout) });
     }
 }
 
@@ -45,11 +59,14 @@ type Heap = ArenaHeap<TalcArena, 2, Hosted, Turns>;
 #[repr(align(16))]
 struct Memory(UnsafeCell<[u8; ARENA_BYTES]>);
 
-fn arena() -> Arena<TalcArena, Hosted, Turns> {
+fn arena(inside: &'static AtomicUsize) -> Arena<TalcArena, Hosted, Turns> {
     let memory = leak(Memory(UnsafeCell::new([0; ARENA_BYTES]))).0.get();
     // SAFETY: the memory is this arena's alone, and lives for ever; all blocks of talc are from
     // what it has claimed.
-    unsafe { Arena::new(TalcArena(Talc::new(Claim::array(memory))), memory) }
+    unsafe {
+        let talc = Talc::new(Claim::array(memory));
+        Arena::new(TalcArena { talc, inside }, memory)
+    }
 }
 
 /// A block that is filled with its own number, so that a change by anybody shows.
@@ -88,8 +105,21 @@ impl Filled {
 struct Site {
     heap: Heap,
     lock: Lock<u64>,
+    inside: &'static AtomicUsize,
+    /// Whether the victim calls the heap.
+    calls: Cell<bool>,
     /// Whether somebody has found another's number in a block of its own.
     overwritten: Cell<bool>,
+}
+
+impl Site {
+    /// What the victim does with the heap.
+    fn call<R>(&self, work: impl FnOnce(&Heap) -> R) -> R {
+        self.calls.set(true);
+        let result = work(&self.heap);
+        self.calls.set(false);
+        result
+    }
 }
 
 struct InHeap {
@@ -98,24 +128,29 @@ struct InHeap {
     kept: Vec<Filled>,
     operation: fn(&Site),
     others: &'static [fn(&Site)],
+    locked_at_death: bool,
+    /// How many arenas the death costs, at least and at most.
+    given_up: (usize, usize),
 }
 
 fn in_heap(operation: fn(&Site), others: &'static [fn(&Site)]) -> Box<dyn World> {
-    let heap = Heap::new([arena(), arena()]);
+    let inside = leak(AtomicUsize::new(0));
+    let heap = Heap::new([arena(inside), arena(inside)]);
     let mut kept: Vec<_> =
         (1..16).filter_map(|n| Filled::take(&heap, n, 40 * n as usize)).collect();
     // Holes of several sizes between them, so that the allocator's lists are worth tearing.
     for hole in [12, 8, 5, 2] {
         kept.remove(hole).free(&heap);
     }
-    let site = leak(Site { heap, lock: Lock::new(0), overwritten: Cell::new(false) });
-    Box::new(InHeap { site, kept, operation, others })
+    let (lock, calls, overwritten) = (Lock::new(0), Cell::new(false), Cell::new(false));
+    let site = leak(Site { heap, lock, inside, calls, overwritten });
+    Box::new(InHeap { site, kept, operation, others, locked_at_death: false, given_up: (0, 0) })
 }
 
 fn allocate(site: &Site) {
     begin();
     let held = site.lock.lock();
-    let block = Filled::take(&site.heap, 100, 300);
+    let block = site.call(|heap| Filled::take(heap, 100, 300));
     drop(held);
     end();
     let _ = block.map(|block| block.free(&site.heap));
@@ -125,7 +160,7 @@ fn free(site: &Site) {
     let block = Filled::take(&site.heap, 100, 300);
     begin();
     let held = site.lock.lock();
-    let _ = block.map(|block| block.free(&site.heap));
+    site.call(|heap| block.map(|block| block.free(heap)));
     drop(held);
     end();
 }
@@ -157,32 +192,43 @@ impl World for InHeap {
         !self.others.is_empty()
     }
 
+    /// None of the others is in an allocator when its turn is over.
+    fn at_death(&mut self) {
+        self.locked_at_death = self.site.lock.is_locked();
+        self.given_up = (self.site.inside.load(Relaxed), usize::from(self.site.calls.get()));
+    }
+
     fn audit(&mut self, audit: &mut Audit<'_>) {
         audit.finish_bystanders();
-        let (Site { heap, lock, overwritten }, kept) = (self.site, self.kept.clone());
+        let (Site { heap, lock, overwritten, .. }, kept) = (self.site, self.kept.clone());
         audit.require(!overwritten.get(), Findings::STOLEN);
         audit.require(!lock.is_locked(), Findings::LEAKED);
         let answer = audit.run(move || next_answer(lock));
-        audit.require(answer.is_some_and(|answer| answer != Answer::Refused), Findings::STUCK);
+        let expected = if self.locked_at_death { Answer::OwnerDied } else { Answer::Held };
+        audit.require(answer == Some(expected), Findings::UNTOLD);
         // All that is left is handed out, in pieces of some sizes; nothing is handed out twice.
-        let whole = audit.run(move || {
+        let taken = audit.run(move || {
             let mut numbers = (100..=u8::MAX).cycle();
             let fill = |size| {
                 let take = || Filled::take(heap, numbers.next()?, size);
                 std::iter::from_fn(take).collect::<Vec<_>>()
             };
             let taken: Vec<_> = [1000, 300, 70, 16].into_iter().flat_map(fill).collect();
-            // As much as one arena has, at the least.
-            let enough =
-                taken.iter().map(|block| block.layout.size()).sum::<usize>() > ARENA_BYTES / 2;
+            let bytes: usize = taken.iter().map(|block| block.layout.size()).sum();
             let whole = kept.iter().chain(&taken).all(|block| block.is_whole());
             for block in kept.into_iter().chain(taken) {
                 block.free(heap);
             }
-            (whole, enough)
+            (whole, bytes)
         });
-        audit.require(whole.is_some_and(|(whole, _)| whole), Findings::STOLEN);
-        audit.require(whole.is_some_and(|(_, enough)| enough), Findings::LEAKED);
-        audit.require(heap.arenas_given_up() <= 1, Findings::LEAKED);
+        let Some((whole, bytes)) = taken else { return };
+        audit.require(whole, Findings::STOLEN);
+        // A death inside of an arena is found by whoever comes to it next.
+        let given_up = heap.arenas_given_up();
+        let (least, most) = self.given_up;
+        audit.require(given_up >= least, Findings::TORN);
+        audit.require(given_up <= most, Findings::LEAKED);
+        // What was allocated from before takes less than half an arena.
+        audit.require(bytes > (2 - given_up) * ARENA_BYTES - ARENA_BYTES / 2, Findings::LEAKED);
     }
 }

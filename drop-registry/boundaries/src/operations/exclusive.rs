@@ -8,11 +8,15 @@ use drop_registry::lock_api::{RawMutex, TrackedRawMutex, lock, lock_tracked};
 use drop_registry::{Exclusive, LockResult, Mutex};
 
 use super::Waits;
+use super::mutex::Answer;
 
 /// A mutex around a number, whatever its guards are.
 pub(super) trait ExclusiveLock: 'static {
     /// What begins with the word that names the owner.
     type Word: fmt::Debug;
+
+    /// What the lock answers after its owner has died, and one has tried to lock it.
+    const TRIED_AFTER_A_DEATH: Answer;
 
     fn free() -> Self;
     /// Tells of a death.
@@ -31,6 +35,9 @@ pub(super) type Own<R> = Mutex<u64, Hosted, R>;
 
 impl<R: Waits> ExclusiveLock for Own<R> {
     type Word = Self;
+
+    /// Told of it, one gives the value up.
+    const TRIED_AFTER_A_DEATH: Answer = Answer::NotRecoverable;
 
     fn free() -> Self {
         Self::new(0)
@@ -61,6 +68,9 @@ macro_rules! by_lock_api {
     ($lock:ident, $raw:ty, $take:ident, $($foreign:item)?) => {
         impl<R: Waits> ExclusiveLock for $lock<R> {
             type Word = $raw;
+
+            /// One is refused.
+            const TRIED_AFTER_A_DEATH: Answer = Answer::OwnerDied;
 
             fn free() -> Self {
                 Self::new(0)

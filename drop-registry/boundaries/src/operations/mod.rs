@@ -59,6 +59,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
         rwlock::LOCK_API_PARKING,
         rwlock::FOREIGN,
         rwlock::FOREIGN_PARKING,
+        rwlock::UNTOLD,
         slot::OPERATIONS,
         channel::OPERATIONS,
         channel::PARKING,

@@ -8,7 +8,7 @@ use drop_registry::{LockError, Mutex, OwnerDied, Park, RelaxStrategy};
 use super::exclusive::{ExclusiveLock, Own, Raw, Tracked};
 use super::leak;
 use super::tasks::{NOBODY, TaskMark, me, nobody_waits, owner};
-use crate::operation::{Audit, Companion, Findings, Operation, World, begin, each_on, end, marked};
+use crate::operation::{Audit, Companion, Findings, Operation, World, begin, each_on, end};
 use crate::spawn::spawn;
 
 /// Waits by letting the other tasks of the machine run.
@@ -38,19 +38,19 @@ macro_rules! operations {
             },
             Operation {
                 name: concat!($lock, " replace after a death"),
-                world: || after_a_death::<$K>(replace),
+                world: || after_a_death::<$K>(replace, Answer::Held),
             },
             Operation {
                 name: concat!($lock, " mend after a death"),
-                world: || after_a_death::<$K>(mend),
+                world: || after_a_death::<$K>(mend, Answer::Held),
             },
             Operation {
                 name: concat!($lock, " give up after a death"),
-                world: || after_a_death::<$K>(give_up),
+                world: || after_a_death::<$K>(give_up, Answer::NotRecoverable),
             },
             Operation {
                 name: concat!($lock, " try_lock after a death"),
-                world: || after_a_death::<$K>(try_lock),
+                world: || after_a_death::<$K>(try_lock, <$K>::TRIED_AFTER_A_DEATH),
             },
             Operation {
                 name: concat!($lock, " lock, held by another"),
@@ -189,37 +189,42 @@ fn kill_holder<K: ExclusiveLock>(lock: &'static K) {
 struct Alone<K: ExclusiveLock> {
     lock: &'static K,
     operation: fn(&K),
+    /// Whether the operation is over.
+    done: &'static Cell<bool>,
     held_at_death: bool,
-    /// What a lock that nobody held answers.
-    when_free: fn(Answer) -> bool,
+    /// What the lock answers if nobody holds it, before the operation and after it.
+    when_free: (Answer, Answer),
+}
+
+fn alone_with<K: ExclusiveLock>(
+    lock: &'static K,
+    operation: fn(&K),
+    when_free: (Answer, Answer),
+) -> Box<dyn World> {
+    let done = leak(Cell::new(false));
+    Box::new(Alone { lock, operation, done, held_at_death: false, when_free })
 }
 
 pub(super) fn alone<K: ExclusiveLock>(operation: fn(&K)) -> Box<dyn World> {
-    Box::new(Alone {
-        lock: leak(K::free()),
-        operation,
-        held_at_death: false,
-        when_free: |answer| answer == Answer::Held,
-    })
+    alone_with(leak(K::free()), operation, (Answer::Held, Answer::Held))
 }
 
-fn after_a_death<K: ExclusiveLock>(operation: fn(&K)) -> Box<dyn World> {
+/// A lock whose last owner died, and what it answers after the operation.
+fn after_a_death<K: ExclusiveLock>(operation: fn(&K), afterwards: Answer) -> Box<dyn World> {
     let lock: &'static K = leak(K::free());
     kill_holder(lock);
-    Box::new(Alone {
-        lock,
-        operation,
-        held_at_death: false,
-        // Before the operation has the lock: not told yet. After it: mended, or given up.
-        when_free: |answer| {
-            matches!(answer, Answer::OwnerDied | Answer::Held | Answer::NotRecoverable)
-        },
-    })
+    alone_with(lock, operation, (Answer::OwnerDied, afterwards))
 }
 
 impl<K: ExclusiveLock> World for Alone<K> {
     fn victim(&self) -> Box<dyn FnOnce()> {
-        marked(self.lock, self.operation)
+        let (lock, operation, done) = (self.lock, self.operation, self.done);
+        Box::new(move || {
+            begin();
+            operation(lock);
+            done.set(true);
+            end();
+        })
     }
 
     fn at_death(&mut self) {
@@ -232,11 +237,13 @@ impl<K: ExclusiveLock> World for Alone<K> {
         let foreign_before = lock.is_foreign_locked();
         let Some(answer) = audit.run(move || next_answer(lock)) else { return };
         require_foreign_as_ours(foreign_before, answer, audit);
-        if self.held_at_death {
-            audit.require(answer == Answer::OwnerDied, Findings::UNTOLD);
-        } else {
-            audit.require((self.when_free)(answer), Findings::UNTOLD);
-        }
+        let (before, afterwards) = self.when_free;
+        let expected = match (self.held_at_death, self.done.get()) {
+            (true, _) => answer == Answer::OwnerDied,
+            (false, true) => answer == afterwards,
+            (false, false) => answer == before || answer == afterwards,
+        };
+        audit.require(expected, Findings::UNTOLD);
         let later = audit.run(move || next_answer(lock));
         let gone = answer == Answer::NotRecoverable;
         let expected = if gone { Answer::NotRecoverable } else { Answer::Held };

@@ -25,7 +25,19 @@ enum Behind {
 struct Site {
     /// Held around the inner point, and taken in it.
     locks: [Lock<u64>; 2],
+    /// Whether the task is in the body of the inner point, and of the outer one.
+    in_body: [Cell<bool>; 2],
     went_on: Cell<Option<Behind>>,
+}
+
+impl Site {
+    /// Notes that the task is in a body for as long as that takes, if it comes to its end.
+    fn in_body(&self, point: Behind, body: impl FnOnce()) {
+        let flag = &self.in_body[point as usize];
+        flag.set(true);
+        body();
+        flag.set(false);
+    }
 }
 
 /// Takes the second lock, inside of a point, while it has the first.
@@ -34,9 +46,11 @@ fn one(site: &'static Site) {
     // SAFETY: the body takes one lock, which tells of it, and keeps the guard to itself.
     let caught = unsafe {
         catch_fault::<Hosted, _>(|| {
-            if let Ok(mut inner) = site.locks[1].lock() {
-                *inner += 1;
-            }
+            site.in_body(Behind::Inner, || {
+                if let Ok(mut inner) = site.locks[1].lock() {
+                    *inner += 1;
+                }
+            });
         })
     };
     if caught.is_err() {
@@ -48,7 +62,7 @@ fn one(site: &'static Site) {
 /// The same, inside of another point.
 fn nested(site: &'static Site) {
     // SAFETY: as in `one`, of both locks; the cell is valid with each of its values.
-    let caught = unsafe { catch_fault::<Hosted, _>(|| one(site)) };
+    let caught = unsafe { catch_fault::<Hosted, _>(|| site.in_body(Behind::Outer, || one(site))) };
     if caught.is_err() {
         site.went_on.set(Some(Behind::Outer));
     }
@@ -58,11 +72,16 @@ struct Points {
     site: &'static Site,
     operation: fn(&'static Site),
     held_at_death: [bool; 2],
+    in_body_at_death: [bool; 2],
 }
 
 fn points(operation: fn(&'static Site)) -> Box<dyn World> {
-    let site = Site { locks: [const { Lock::new(0) }; 2], went_on: Cell::new(None) };
-    Box::new(Points { site: leak(site), operation, held_at_death: [false; 2] })
+    let site = leak(Site {
+        locks: [const { Lock::new(0) }; 2],
+        in_body: [const { Cell::new(false) }; 2],
+        went_on: Cell::new(None),
+    });
+    Box::new(Points { site, operation, held_at_death: [false; 2], in_body_at_death: [false; 2] })
 }
 
 impl World for Points {
@@ -72,10 +91,18 @@ impl World for Points {
 
     fn at_death(&mut self) {
         self.held_at_death = self.site.locks.each_ref().map(|lock| lock.is_locked());
+        self.in_body_at_death = self.site.in_body.each_ref().map(Cell::get);
     }
 
-    fn went_on_inside(&self) -> bool {
-        self.site.went_on.get().is_some()
+    fn went_on_where_it_should(&self, to_the_end: bool) -> bool {
+        let went_on = self.site.went_on.get();
+        let expected = match self.in_body_at_death {
+            [true, _] => went_on == Some(Behind::Inner),
+            // The inner point may stand though its body has not begun, or is over.
+            [false, true] => went_on.is_some(),
+            [false, false] => true,
+        };
+        expected && to_the_end == went_on.is_some()
     }
 
     fn audit(&mut self, audit: &mut Audit<'_>) {

@@ -108,6 +108,37 @@ pub(super) const READERS_WAIT: &[Operation] = &[
     },
 ];
 
+/// By `lock_api`'s own way to write, which has no way to tell of a death.
+pub(super) const UNTOLD: &[Operation] = &[
+    Operation {
+        name: "lock_api rwlock write untold",
+        world: || alone::<Raw<Turns>>(|site, who| site.writes_untold(who, &mut site.lock.write())),
+    },
+    Operation {
+        name: "parking lock_api rwlock write untold, others read",
+        world: || {
+            with_readers::<Raw<Park>>(|site, who| site.writes_untold(who, &mut site.lock.write()))
+        },
+    },
+    Operation {
+        name: "lock_api spin rwlock write untold, others read",
+        world: || {
+            with_readers::<Tracked<Turns>>(|site, who| {
+                site.writes_untold(who, &mut site.lock.write())
+            })
+        },
+    },
+    Operation {
+        name: "lock_api spin rwlock write untold what readers do not tear, others read",
+        world: || {
+            let others: &[Use<_>] = leak([|site, who| site.reads(who, 2)]);
+            let write: Use<Tracked<Turns>> =
+                |site, who| site.writes_untold(who, &mut site.lock.write());
+            world(leak(Site::new_untorn()), write, others, false)
+        },
+    },
+];
+
 /// A lock, and who is inside by what the tasks themselves have written down.
 struct Site<K: ReadWriteLock> {
     lock: K,
@@ -208,6 +239,12 @@ impl<K: ReadWriteLock> Site<K> {
             }
             Err(_) => {}
         }
+    }
+
+    /// What a writer does that holds the lock already.
+    fn writes_untold(&self, who: Who<K>, value: &mut Value) {
+        self.rewrite(value);
+        self.inside(&who(self).writers, 0);
     }
 
     /// Takes the lock as the next writer would, and leaves it in good order if it can.
