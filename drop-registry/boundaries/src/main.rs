@@ -2,8 +2,9 @@
 //!
 //! For each operation, and for each k: the operation runs for k instructions by the trap flag, the
 //! process forks, and the child kills the task there, settles what it held, and *audits*: it takes
-//! the locks again, counts the shares and the drops, and looks at the heap's own bits. It never
-//! asks the settling code what it did.
+//! the locks again, counts the shares and the drops, and looks at the heap's own bits. It does not
+//! ask the settling code what it did, but for one thing, at a bounded number of boundaries: whether
+//! a destructor had begun that has not done anything yet ([`operation::Entrance`]).
 //!
 //! | module | concern |
 //! | --- | --- |

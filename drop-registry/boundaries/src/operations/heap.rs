@@ -85,10 +85,6 @@ impl World for Among {
         true
     }
 
-    fn state(&self) -> String {
-        format!("{:?}", Hosted::heap())
-    }
-
     fn audit(&mut self, audit: &mut Audit<'_>) {
         let site = self.site;
         // Written over what the others have, if that counts as free, before they look.
