@@ -12,8 +12,9 @@ use talc::DefaultBinning;
 use talc::base::Talc;
 use talc::source::Claim;
 
+use super::exclusive::{Answer, next_answer};
 use super::leak;
-use super::mutex::{Answer, Lock, Turns, next_answer};
+use super::mutex::{Lock, Turns};
 use crate::operation::{Audit, Findings, Operation, World, begin, each_on, end};
 
 pub(super) const OPERATIONS: &[Operation] = &[

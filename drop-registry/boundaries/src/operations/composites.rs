@@ -7,8 +7,9 @@ use drop_registry::{
     Channel, DropAfterTear, LockError, RwLock, Shared, Slot, TrackedBox, TrackedHeap,
 };
 
+use super::exclusive::{Answer, next_answer};
 use super::leak;
-use super::mutex::{Answer, Lock, Turns, next_answer};
+use super::mutex::{Lock, Turns};
 use super::shared::{Drops, Handle, Value};
 use super::slot::Place;
 use crate::operation::{Audit, Findings, Operation, World, begin, end};

@@ -5,10 +5,9 @@ use std::ops::DerefMut;
 
 use drop_registry::hosted::Hosted;
 use drop_registry::lock_api::{RawMutex, TrackedRawMutex, lock, lock_tracked};
-use drop_registry::{Exclusive, LockResult, Mutex};
+use drop_registry::{Exclusive, LockError, LockResult, Mutex, OwnerDied};
 
 use super::Waits;
-use super::mutex::Answer;
 
 /// A mutex around a number, whatever its guards are.
 pub(super) trait ExclusiveLock: 'static {
@@ -28,6 +27,32 @@ pub(super) trait ExclusiveLock: 'static {
     /// Whether the foreign lock behind it is locked.
     fn is_foreign_locked(&self) -> Option<bool> {
         None
+    }
+}
+
+/// What a lock answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It is held, as usual.
+    Held,
+    /// It is held, and its last owner died.
+    OwnerDied,
+    /// It is given up.
+    NotRecoverable,
+    /// Something else.
+    Refused,
+}
+
+/// Takes the lock as the next owner would, and leaves it in good order if it can.
+pub(super) fn next_answer<K: ExclusiveLock>(lock: &K) -> Answer {
+    match lock.lock() {
+        Ok(_) => Answer::Held,
+        Err(LockError::OwnerDied(died)) => {
+            drop(OwnerDied::replace(died, 0));
+            Answer::OwnerDied
+        }
+        Err(LockError::NotRecoverable) => Answer::NotRecoverable,
+        Err(_) => Answer::Refused,
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 use drop_registry::hosted::Hosted;
 use drop_registry::{Ledger, TrackedHeap};
 
+use super::exclusive::{Answer, next_answer};
 use super::leak;
-use super::mutex::{Answer, Lock, next_answer};
+use super::mutex::Lock;
 use super::shared::{Drops, Handle, Value};
 use super::slot::Place;
 use crate::operation::{Audit, Findings, Operation, World, begin, end};

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use drop_registry::hosted::{Hosted, Machine, yield_now};
 use drop_registry::{LockError, Mutex, OwnerDied, Park, RelaxStrategy};
 
-use super::exclusive::{ExclusiveLock, Own, Raw, Tracked};
+use super::exclusive::{Answer, ExclusiveLock, Own, Raw, Tracked, next_answer};
 use super::leak;
 use super::tasks::{NOBODY, TaskMark, me, nobody_waits, owner};
 use crate::operation::{Audit, Companion, Findings, Operation, World, begin, each_on, end};
@@ -145,32 +145,6 @@ fn mend<K: ExclusiveLock>(lock: &K) {
 
 fn give_up<K: ExclusiveLock>(lock: &K) {
     drop(lock.lock());
-}
-
-/// What a lock answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
-    /// It is held, as usual.
-    Held,
-    /// It is held, and its last owner died.
-    OwnerDied,
-    /// It is given up.
-    NotRecoverable,
-    /// Something else.
-    Refused,
-}
-
-/// Takes the lock as the next owner would, and leaves it in good order if it can.
-pub(super) fn next_answer<K: ExclusiveLock>(lock: &K) -> Answer {
-    match lock.lock() {
-        Ok(_) => Answer::Held,
-        Err(LockError::OwnerDied(died)) => {
-            drop(OwnerDied::replace(died, 0));
-            Answer::OwnerDied
-        }
-        Err(LockError::NotRecoverable) => Answer::NotRecoverable,
-        Err(_) => Answer::Refused,
-    }
 }
 
 /// Kills a task that holds the lock, on another machine, whose tasks are never heard of again.

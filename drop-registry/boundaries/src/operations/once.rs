@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use drop_registry::hosted::{Hosted, yield_now};
 use drop_registry::{Lazy, Once, Park, WaitError};
 
-use super::mutex::{self, Answer, Turns, next_answer};
+use super::exclusive::{Answer, next_answer};
+use super::mutex::{self, Turns};
 use super::tasks::nobody_waits;
 use super::{Waits, leak};
 use crate::operation::{Audit, Companion, Findings, Operation, World, each_on, marked};

@@ -6,8 +6,9 @@ use std::cell::Cell;
 use drop_registry::catch_fault;
 use drop_registry::hosted::Hosted;
 
+use super::exclusive::{Answer, next_answer};
 use super::leak;
-use super::mutex::{Answer, Lock, next_answer};
+use super::mutex::Lock;
 use crate::operation::{Audit, Findings, Operation, World, marked};
 
 pub(super) const OPERATIONS: &[Operation] = &[

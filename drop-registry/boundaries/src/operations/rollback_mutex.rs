@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use drop_registry::hosted::{Hosted, yield_now};
 use drop_registry::{DropAfterTear, Park, RollbackGuard, RollbackMutex, TrackedBox};
 
-use super::mutex::{self, Answer, Turns, next_answer};
+use super::exclusive::{Answer, next_answer};
+use super::mutex::{self, Turns};
 use super::tasks::{NOBODY, me, nobody_waits, owner};
 use super::{Waits, leak};
 use crate::operation::{Audit, Findings, Operation, World, begin, each_on, end, marked};

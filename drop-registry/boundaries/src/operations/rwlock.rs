@@ -5,8 +5,9 @@ use std::cell::Cell;
 use drop_registry::hosted::{Machine, yield_now};
 use drop_registry::{LockError, OwnerDied, Park};
 
+use super::exclusive::Answer;
 use super::leak;
-use super::mutex::{Answer, Turns};
+use super::mutex::Turns;
 use super::read_write::{Foreign, Own, Raw, ReadWriteLock, Tracked, Value};
 use super::tasks::{NOBODY, TaskMark, me, nobody_waits, owner, readers};
 use crate::operation::{Audit, Findings, Operation, World, begin, end};
