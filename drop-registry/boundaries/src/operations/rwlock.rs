@@ -125,7 +125,7 @@ pub(super) const UNTOLD: &[Operation] = &[
         name: "lock_api spin rwlock write untold, others read",
         world: || {
             with_readers::<Tracked<Turns>>(|site, who| {
-                site.writes_untold(who, &mut site.lock.write())
+                site.writes_untold(who, &mut site.lock.write());
             })
         },
     },
