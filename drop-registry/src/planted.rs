@@ -71,6 +71,8 @@ pub enum Bug {
     ReaderForgetsWake,
     /// Nobody is woken for a task that died after it gave its permit back.
     PermitForgetsWake,
+    /// A permit is given back by one exchange, whether that succeeds or not.
+    GivenBackOnce,
     /// A waiter that a dead waker had chosen is not unparked again.
     UnparkedOnce,
     /// A waiter enters the queue before its ledger says so.
@@ -99,7 +101,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::RecordOutsideWindow,
         Self::EraseOutsideWindow,
         Self::ZeroFlagIgnored,
@@ -131,6 +133,7 @@ impl Bug {
         Self::WriterForgetsWake,
         Self::ReaderForgetsWake,
         Self::PermitForgetsWake,
+        Self::GivenBackOnce,
         Self::UnparkedOnce,
         Self::BitBeforeEntry,
         Self::QueuedAfterLook,

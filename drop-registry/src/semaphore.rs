@@ -233,7 +233,9 @@ impl<L: Parker, const WORDS: usize> Semaphore<L, WORDS> {
             let sum = there.wrapping_sub(ISSUED - 1);
             // SAFETY: one more available is one permit less with the task of `entry`. The exchange
             // is the Release, and the waker's barrier.
-            if unsafe { arch::exchange_owing(&self.permits, there, sum, entry, Self::GIVEN_BACK) } {
+            if unsafe { arch::exchange_owing(&self.permits, there, sum, entry, Self::GIVEN_BACK) }
+                || planted!(GivenBackOnce)
+            {
                 return;
             }
         }

@@ -39,7 +39,8 @@ pub(crate) trait World {
         true
     }
 
-    /// Whether the bystanders also get a turn after each of the victim's instructions.
+    /// Whether the bystanders also get a turn after each of the victim's instructions, and of those
+    /// of a settler that is to be killed.
     fn interleaved(&self) -> bool {
         false
     }

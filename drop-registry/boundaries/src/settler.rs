@@ -184,7 +184,7 @@ fn settle_and_die(run: &mut Run, tally: &Tally, is_enough: impl Fn(Findings) -> 
             Err(_) => return Findings::CRASHED,
         }
         match stop {
-            Stop::BudgetSpent => {}
+            Stop::BudgetSpent if run.interleave().is_ok() => {}
             Stop::Yielded if take_mark() == Mark::End => break,
             _ => return Findings::CRASHED,
         }

@@ -153,8 +153,7 @@ impl Run {
     /// whether the operation goes on.
     pub(crate) fn step(&mut self) -> Result<bool> {
         match self.machine.run(self.victim, Some(1)) {
-            Stop::BudgetSpent if self.world.interleaved() => self.bystanders_take_turns()?,
-            Stop::BudgetSpent => {}
+            Stop::BudgetSpent => self.interleave()?,
             Stop::Yielded if take_mark() == Mark::End => return Ok(false),
             Stop::Yielded => self.bystanders_take_turns()?,
             Stop::Parked => {
@@ -165,6 +164,11 @@ impl Run {
             stop => bail!("{stop:?} in the middle of an operation"),
         }
         Ok(true)
+    }
+
+    /// Gives the bystanders a turn in between, if they get one after each instruction.
+    pub(crate) fn interleave(&mut self) -> Result<()> {
+        if self.world.interleaved() { self.bystanders_take_turns() } else { Ok(()) }
     }
 
     /// Where a quarantine may be found. Whoever lives comes to the end of its destructors.

@@ -50,6 +50,7 @@ fn where_it_shows(bug: Bug) -> &'static [&'static str] {
         }
         Bug::OutermostCounts => &["--exact", "--recover", "recovery point inside a recovery point"],
         Bug::TakenUnseen => &["--exact", "heap take and give back two, among others"],
+        Bug::GivenBackOnce => &["--exact", "--settler", "semaphore release, others come and go"],
         Bug::GapIsNull => &["hand-over from between"],
         Bug::LastIsOrdinary | Bug::OrdinaryIsLast => &["shared"],
         _ => &[

@@ -38,6 +38,10 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: "semaphore add permits", world: || adding(&[]) },
     Operation { name: "semaphore add permits, others wait", world: || adding(&[waits, waits]) },
     Operation { name: "semaphore forget a permit", world: || among(2, forgets, &[]) },
+    Operation {
+        name: "semaphore release, others come and go",
+        world: || Box::new(Among { interleaved: true, ..of(3, releases, &[comes_and_goes]) }),
+    },
 ];
 
 /// A semaphore that several tasks use, and what they have written down themselves.
@@ -54,6 +58,8 @@ struct Site {
     with_others: Cell<u64>,
     /// Whether the companion has one.
     companion_has: Cell<bool>,
+    /// Whether who comes and goes is to come to an end.
+    over: Cell<bool>,
 }
 
 /// What one of several tasks does.
@@ -157,6 +163,21 @@ fn snatches(site: &Site) {
     }
 }
 
+/// Has a permit every now and then, so that the exchanges of others fail a few times; and rests for
+/// so long that they come through.
+fn comes_and_goes(site: &Site) {
+    let turns = |count| (0..count).for_each(|_| yield_now());
+    while !site.over.get() {
+        for _ in 0..4 {
+            turns(5);
+            if let Ok(_permit) = site.semaphore.try_acquire() {
+                site.has_permit(5);
+            }
+        }
+        turns(30);
+    }
+}
+
 struct Among {
     site: &'static Site,
     operation: Use,
@@ -164,6 +185,7 @@ struct Among {
     /// Whether the operation adds permits.
     adds: bool,
     companion: Option<Companion>,
+    interleaved: bool,
 }
 
 fn among_the_dying(companion: Companion, others: &'static [Use]) -> Box<dyn World> {
@@ -187,8 +209,9 @@ fn of(permits: u64, operation: Use, others: &'static [Use]) -> Among {
         companion: Cell::new(NOBODY),
         with_others: Cell::new(0),
         companion_has: Cell::new(false),
+        over: Cell::new(false),
     });
-    Among { site, operation, others, adds: false, companion: None }
+    Among { site, operation, others, adds: false, companion: None, interleaved: false }
 }
 
 impl Among {
@@ -219,6 +242,10 @@ impl World for Among {
         self.companion
     }
 
+    fn interleaved(&self) -> bool {
+        self.interleaved
+    }
+
     fn at_companion_death(&mut self) {
         self.site.companion_has.set(false);
     }
@@ -236,6 +263,7 @@ impl World for Among {
     fn audit(&mut self, audit: &mut Audit<'_>) {
         let semaphore = &self.site.semaphore;
         self.require_all_permits(audit, 0);
+        self.site.over.set(true);
         // Nobody sleeps beside a permit.
         let waiting = audit.run_bystanders() as u64;
         audit.require(waiting == 0 || semaphore.available() == 0, Findings::STUCK);
