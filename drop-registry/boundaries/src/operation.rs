@@ -58,7 +58,8 @@ pub(crate) trait World {
         None
     }
 
-    /// How many destructors the operation enters. Nowhere else may a value be in quarantine.
+    /// How many destructors the operation enters: one that comes to the value's own by a long way
+    /// counts as several ([`Entrance::LENGTH`]). Nowhere else may a value be in quarantine.
     fn destructors(&self) -> u64 {
         0
     }
