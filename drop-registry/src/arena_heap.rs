@@ -136,8 +136,8 @@ impl<A: ArenaAllocator, const ARENAS: usize, L: CurrentLedger, R: WaitStrategy<L
 
 // SAFETY: the arenas' allocators uphold the contract, each for one caller at a time; one that a
 // death may have torn is not used again. Nothing unwinds: allocators do not; locking panics with a
-// forbidden ledger, which is not asked, or in the strategy's code, which ends the program; unlocking
-// only if the entry is not there, which the lock has just written.
+// forbidden ledger, which is not asked, or in the strategy's code, which ends the program;
+// unlocking only if the entry is not there, which the lock has just written.
 unsafe impl<A: ArenaAllocator, const ARENAS: usize, L: CurrentLedger, R: WaitStrategy<L>>
     GlobalAlloc for ArenaHeap<A, ARENAS, L, R>
 {

@@ -58,10 +58,15 @@ pub(crate) trait World {
         None
     }
 
-    /// How many destructors the operation enters: one that comes to the value's own by a long way
-    /// counts as several ([`Entrance::LENGTH`]). Nowhere else may a value be in quarantine.
+    /// How many destructors the operation enters. Nowhere else may a value be in quarantine.
     fn destructors(&self) -> u64 {
         0
+    }
+
+    /// How long the way is from the beginning of a destructor to where the value's own has begun, by
+    /// the ways of that length that a plain value has: see [`Entrance`].
+    fn way_into_destructor(&self) -> u64 {
+        1
     }
 
     /// How many destructors have begun, by what they have written down themselves.
@@ -69,8 +74,8 @@ pub(crate) trait World {
         0
     }
 
-    /// Whether the victim, brought back to a recovery point, has gone on where it should: to the end
-    /// of the operation, by a point that the operation has itself, or else behind it.
+    /// Whether the victim, brought back to a recovery point, has gone on where it should: to the
+    /// end of the operation, by a point that the operation has itself, or else behind it.
     fn went_on_where_it_should(&self, to_the_end: bool) -> bool {
         !to_the_end
     }
@@ -282,9 +287,9 @@ impl Entrance {
     /// optimization goes there by many small functions.
     const LENGTH: u64 = if cfg!(debug_assertions) { 100 } else { 20 };
 
-    /// For so many destructors that are entered.
-    pub(crate) const fn of(destructors: u64) -> Self {
-        Self { most: destructors * Self::LENGTH, found: 0 }
+    /// For so many destructors that are entered, each by so long a way.
+    pub(crate) const fn of(destructors: u64, way: u64) -> Self {
+        Self { most: destructors * way * Self::LENGTH, found: 0 }
     }
 
     /// Takes in what was found at a boundary, at which a destructor had begun or not. Returns what

@@ -201,7 +201,7 @@ struct Deaths {
     findings: Findings,
     /// How many destructors had begun before it.
     begun_before: u64,
-    /// That of the destructor that the settlement enters, which may not be on the operation's way.
+    /// That of the first destructor that the settlement enters; of more, the first has begun.
     entrance: Entrance,
     /// Whether the value was in quarantine by the death of the victim already.
     victims: Option<bool>,
@@ -210,7 +210,7 @@ struct Deaths {
 impl Deaths {
     fn new(run: &Run) -> Self {
         let begun_before = run.world.destructors_begun();
-        let entrance = Entrance::of(run.world.destructors().max(1));
+        let entrance = Entrance::of(1, run.world.way_into_destructor());
         Self { findings: Findings::default(), begun_before, entrance, victims: None }
     }
 

@@ -173,7 +173,9 @@ impl Run {
 
     /// Where a quarantine may be found. Whoever lives comes to the end of its destructors.
     pub(crate) fn entrance(&self, fate: Fate) -> Entrance {
-        Entrance::of(if matches!(fate, Fate::Preempted) { 0 } else { self.world.destructors() })
+        let destructors =
+            if matches!(fate, Fate::Preempted) { 0 } else { self.world.destructors() };
+        Entrance::of(destructors, self.world.way_into_destructor())
     }
 
     /// Whether a destructor has begun in the course of the operation.

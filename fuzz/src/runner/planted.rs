@@ -67,11 +67,11 @@ pub(crate) const FAULTS: &[Fault] = &[
 ];
 
 impl Fault {
-    /// Copies the repository's sources to `copy`, and nothing else is there then, with the fault in
-    /// them.
+    /// Copies the repository's sources, with the fault in them, to `copy`. What was there is gone.
     ///
     /// # Errors
-    /// If `copy` cannot be cleared, git does not list the sources, one cannot be copied, or the right code is not there once.
+    /// If `copy` cannot be cleared, git does not list the sources, one cannot be copied, or the right
+    /// code is not there once.
     pub(crate) fn plant(&self, copy: &Path) -> anyhow::Result<()> {
         // A file that has been moved since would be there twice.
         match fs::remove_dir_all(copy) {

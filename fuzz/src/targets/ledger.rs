@@ -8,9 +8,9 @@ use super::held::{self, GUARD, Held, Sample, TASKS};
 use crate::Target;
 use crate::input::Input;
 
-/// One byte for the dead task's number, the zero flag, and whether a settler has died over it already;
-/// then words: the instruction pointer and the sixteen registers, of the task and of that settler, the
-/// ledger, the locks, and the beginnings of the heap's blocks.
+/// One byte for the dead task's number, the zero flag, and whether a settler has died over it
+/// already; then words: the instruction pointer and the sixteen registers, of the task and of that
+/// settler, the ledger, the locks, and the beginnings of the heap's blocks.
 ///
 /// Each word takes two bytes, of which the upper three bits tell what it is: a small number, the
 /// address of something, operations, an address in a window, or whatever the next eight bytes say.
@@ -52,8 +52,8 @@ fn settle_anything(held: &mut Held, mut input: Input<'_>) {
     if let Some(registers) = &mut settlers {
         // SAFETY: as above.
         let settler = unsafe { FrozenTask::new(TaskId::first(1), registers.into(), stack) };
-        // SAFETY: nobody has settled on since; and it is to touch nothing that is not its own, though
-        // the settler's registers say anything.
+        // SAFETY: nobody has settled on since; and it is to touch nothing that is not its own,
+        // though the settler's registers say anything.
         unsafe { take_over(&settler, ledger, &held.domain()) };
     }
     let told = settle_all(&task, held);

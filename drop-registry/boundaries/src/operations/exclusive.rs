@@ -1,4 +1,5 @@
-//! The mutexes, each as its users have it: ours, ours in `lock_api`'s hands, and spin's behind ours.
+//! The mutexes, each as its users have it: ours, ours in `lock_api`'s hands, and spin's behind
+//! ours; and what they answer.
 
 use std::fmt;
 use std::ops::DerefMut;

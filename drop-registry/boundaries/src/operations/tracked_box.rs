@@ -14,20 +14,30 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: "box of a droppable value, new", world: || boxed(create, 0) },
     Operation { name: "box of a droppable value, drop", world: || boxed(destroy, 1) },
     Operation { name: "box dropped out of order", world: || boxed(out_of_order, 0) },
-    Operation { name: "box of a slot with a box, drop", world: || boxed(slot, 4) },
-    Operation { name: "box of a channel with a box, drop", world: || boxed(channel, 6) },
+    Operation { name: "box of a slot with a box, drop", world: || holding(slot, 4) },
+    Operation { name: "box of a channel with a box, drop", world: || holding(channel, 6) },
 ];
 
 struct Boxed {
     drops: &'static Drops,
     operation: fn(&'static Drops),
     destructors: u64,
+    way_into_destructor: u64,
     heap_before: usize,
 }
 
 fn boxed(operation: fn(&'static Drops), destructors: u64) -> Box<dyn World> {
-    let heap_before = Hosted::heap().bytes_taken();
-    Box::new(Boxed { drops: leak(Drops::default()), operation, destructors, heap_before })
+    Box::new(of(operation, destructors))
+}
+
+/// A box of something that holds the value.
+fn holding(operation: fn(&'static Drops), way_into_destructor: u64) -> Box<dyn World> {
+    Box::new(Boxed { way_into_destructor, ..of(operation, 1) })
+}
+
+fn of(operation: fn(&'static Drops), destructors: u64) -> Boxed {
+    let (drops, heap_before) = (leak(Drops::default()), Hosted::heap().bytes_taken());
+    Boxed { drops, operation, destructors, way_into_destructor: 1, heap_before }
 }
 
 fn plain(_: &'static Drops) {
@@ -60,8 +70,7 @@ fn out_of_order(_: &'static Drops) {
     end();
 }
 
-/// The destructor of the outer one takes the inner one out, which is the task's for that long. What it
-/// does until the value's own begins is as long as several others.
+/// The destructor of the outer one takes the inner one out, which is the task's for that long.
 fn slot(drops: &'static Drops) {
     let outer = TrackedBox::<Slot<TrackedBox<Value, Hosted>>, Hosted>::new_droppable(Slot::new());
     let outer = outer.expect("room on the heap");
@@ -93,6 +102,10 @@ impl World for Boxed {
 
     fn destructors(&self) -> u64 {
         self.destructors
+    }
+
+    fn way_into_destructor(&self) -> u64 {
+        self.way_into_destructor
     }
 
     fn destructors_begun(&self) -> u64 {
