@@ -7,10 +7,10 @@
 use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
-use core::ptr::{self, NonNull};
+use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
-use drop_registry::Ledger;
+use drop_registry::{Cursor, Entry, Ledger};
 use task_model::RegisterFile;
 use x86_64::VirtAddr;
 use x86_64::registers::model_specific::GsBase;
@@ -28,6 +28,8 @@ pub(crate) struct Cpu {
     save_area: AtomicPtr<RegisterFile>,
     /// The running task's ledger, or the boot ledger; in a trap, one that refuses.
     ledger: AtomicPtr<Ledger>,
+    /// The cursor in that.
+    cursor: AtomicPtr<Entry>,
     /// Always `nested`: what a trap stub puts into `save_area`.
     trap_area: AtomicPtr<RegisterFile>,
     /// This block.
@@ -46,6 +48,8 @@ pub(crate) struct Cpu {
 pub(crate) const SAVE_AREA: usize = offset_of!(Cpu, save_area);
 /// Offset of the pointer to the current ledger.
 pub(crate) const LEDGER: usize = offset_of!(Cpu, ledger);
+/// Offset of the cursor in that.
+const CURSOR: usize = offset_of!(Cpu, cursor);
 /// Offset of the pointer to the save area for traps in traps.
 pub(crate) const TRAP_AREA: usize = offset_of!(Cpu, trap_area);
 const THIS: usize = offset_of!(Cpu, this);
@@ -60,6 +64,7 @@ unsafe impl Sync for Cpu {}
 static BOOT_CPU: Cpu = Cpu {
     save_area: AtomicPtr::new(ptr::null_mut()),
     ledger: AtomicPtr::new(ptr::null_mut()),
+    cursor: AtomicPtr::new(ptr::null_mut()),
     trap_area: AtomicPtr::new(ptr::null_mut()),
     this: AtomicPtr::new(ptr::null_mut()),
     task: AtomicPtr::new(ptr::null_mut()),
@@ -74,7 +79,7 @@ pub(crate) fn install() {
     cpu.save_area.store(cpu.boot.get(), Ordering::Relaxed);
     cpu.trap_area.store(cpu.nested.get(), Ordering::Relaxed);
     cpu.this.store(ptr::from_ref(cpu).cast_mut(), Ordering::Relaxed);
-    cpu.set_ledger(NonNull::from(&BOOT_LEDGER));
+    cpu.set_ledger(&BOOT_LEDGER);
     GsBase::write(VirtAddr::from_ptr(cpu));
 }
 
@@ -113,6 +118,29 @@ pub(crate) fn current_ledger() -> *mut Ledger {
     gs_pointer::<Ledger, LEDGER>()
 }
 
+/// Where the next entry of the task that executes this goes, in one load.
+#[inline(always)]
+pub(crate) fn cursor() -> *mut Entry {
+    gs_pointer::<Entry, CURSOR>()
+}
+
+/// Sets that, by one store.
+///
+/// # Safety
+/// The cursor is one in the current ledger.
+#[inline(always)]
+pub(crate) unsafe fn set_cursor(cursor: *mut Entry) {
+    // SAFETY: GS points at a `Cpu`, and this is its field.
+    unsafe {
+        asm!(
+            "mov gs:[{offset}], {}",
+            in(reg) cursor,
+            offset = const CURSOR,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
 /// Whether the task that executes this is to stop at its next safepoint, in one load.
 #[inline(always)]
 pub(crate) fn kill_switch() -> bool {
@@ -148,7 +176,13 @@ impl Cpu {
 
     /// From here to the end of the trap, nothing tracked is acquired.
     pub(crate) fn forbid_tracking(&self) {
-        self.set_ledger(NonNull::from(&TRAP_LEDGER));
+        // SAFETY: the ledger is a static's, or a task record's, which are statics; and the cursor
+        // is from `set_ledger`, or from whoever runs with that ledger.
+        unsafe {
+            let cursor = Cursor::from_ptr(self.cursor.load(Ordering::Relaxed));
+            (*self.ledger.load(Ordering::Relaxed)).keep(cursor);
+        }
+        self.set_ledger(&TRAP_LEDGER);
     }
 
     /// Makes `task` the one that the next return from a trap goes to.
@@ -172,7 +206,8 @@ impl Cpu {
         }
     }
 
-    fn set_ledger(&self, ledger: NonNull<Ledger>) {
-        self.ledger.store(ledger.as_ptr(), Ordering::Relaxed);
+    fn set_ledger(&self, ledger: &'static Ledger) {
+        self.ledger.store(ptr::from_ref(ledger).cast_mut(), Ordering::Relaxed);
+        self.cursor.store(ledger.cursor().as_ptr(), Ordering::Relaxed);
     }
 }

@@ -3,7 +3,7 @@
 
 use core::ptr::NonNull;
 
-use drop_registry::{CurrentLedger, Heap, HeapMemory, KillSwitch, Ledger, TrackedHeap};
+use drop_registry::{CurrentLedger, Cursor, Heap, HeapMemory, KillSwitch, Ledger, TrackedHeap};
 use spin::relax::RelaxStrategy;
 
 use crate::{cpu, tasks, traps};
@@ -13,14 +13,27 @@ use crate::{cpu, tasks, traps};
 pub(crate) struct Kernel;
 
 // SAFETY: each task's record has a ledger, and the scheduler puts the address of the running
-// task's into the per-CPU block; at boot it is the boot ledger's. Records and ledgers are statics.
-// In a trap it is one
-// that refuses. No task lends a guard's borrow to another one.
+// task's, and its cursor, into the per-CPU block; at boot they are the boot ledger's. Records and
+// ledgers are statics. In a trap it is a ledger that refuses. A trap leaves the cursor with the
+// ledger, and the task goes on with what the ledger says then. No task lends a guard's borrow to
+// another one.
 unsafe impl CurrentLedger for Kernel {
     #[inline(always)]
     fn current() -> NonNull<Ledger> {
         // SAFETY: `cpu::install` sets the field before anything else runs.
         unsafe { NonNull::new_unchecked(cpu::current_ledger()) }
+    }
+
+    #[inline(always)]
+    fn cursor() -> Cursor {
+        // SAFETY: as in `current`.
+        unsafe { Cursor::from_ptr(cpu::cursor()) }
+    }
+
+    #[inline(always)]
+    unsafe fn set_cursor(cursor: Cursor) {
+        // SAFETY: this function's contract.
+        unsafe { cpu::set_cursor(cursor.as_ptr()) };
     }
 }
 

@@ -20,7 +20,7 @@ use spin::relax::Spin;
 
 use crate::no_unwind::without_unwinding;
 use crate::owner_word::State;
-use crate::{CurrentLedger, LockError, Mutex, MutexGuard, WaitStrategy};
+use crate::{CurrentLedger, LockError, Mutex, MutexGuard, OwnLedger, WaitStrategy};
 
 /// An allocator over a piece of memory of its own.
 ///
@@ -73,8 +73,7 @@ impl<A: ArenaAllocator, L: CurrentLedger, R: WaitStrategy<L>> Arena<A, L, R> {
 
     /// The allocator, unless it is given up, or its lock is refused to this task.
     fn enter(&self) -> Option<MutexGuard<'_, A, L, R>> {
-        // SAFETY: `CurrentLedger`: the ledger is this task's.
-        if unsafe { L::current().as_ref() }.is_forbidden() {
+        if OwnLedger::<L>::current().is_forbidden() {
             return None;
         }
         match without_unwinding(|| self.allocator.lock()) {

@@ -14,7 +14,7 @@ use spin::relax::Spin;
 use self::ring::Ring;
 use crate::arch;
 use crate::hand_over::HandOver;
-use crate::{CurrentLedger, LedgerFull, WaitStrategy};
+use crate::{LedgerFull, OwnLedger, WaitStrategy};
 
 pub use self::error::{SendError, TryRecvError, TrySendError};
 
@@ -191,8 +191,7 @@ impl<H: HandOver, const CAPACITY: usize, R: WaitStrategy<H::Context>> Channel<H,
 
     /// Says in the task's ledger that it waits for this channel.
     fn waiting<T>(&self, wait: impl FnOnce() -> T) -> T {
-        // SAFETY: `CurrentLedger`: the ledger is this task's.
-        let ledger = unsafe { H::Context::current().as_ref() };
+        let ledger = OwnLedger::<H::Context>::current();
         let _waiting = ledger.wait_for(core::ptr::from_ref(self).cast_mut().cast());
         wait()
     }

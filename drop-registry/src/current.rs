@@ -3,12 +3,12 @@
 
 use core::ptr::NonNull;
 
-use crate::{Heap, Ledger};
+use crate::{Cursor, Heap, Ledger};
 
 /// Finds the ledger of the current task.
 ///
-/// Locks and handles take the implementor as a type parameter, so that the call is static and
-/// inlines: on a kernel to one `gs:`-relative load.
+/// Locks and handles take the implementor as a type parameter, so that the calls are static and
+/// inline: on a kernel to one `gs:`-relative instruction each.
 ///
 /// ```
 /// use core::ptr::NonNull;
@@ -31,10 +31,20 @@ use crate::{Heap, Ledger};
 /// *COUNTER.lock().expect("nobody died") += 1;
 /// ```
 ///
+/// # Where the cursor is
+/// The ledger itself keeps its cursor, unless the context overrides [`cursor`](Self::cursor) and
+/// [`set_cursor`](Self::set_cursor), which a kernel does better to do. With the cursor of the task
+/// that runs in the block of its CPU, a lock knows where its entry goes after one load; else it
+/// follows a pointer to the ledger first, and that is most of what tracking costs. The scheduler
+/// then switches cursors with the tasks: what stops running leaves its own with [`Ledger::keep`],
+/// and what goes on takes it from [`Ledger::cursor`], where a recovery may have changed it.
+///
 /// # Safety
 /// - `current` returns the same ledger for as long as the calling task lives, and no other task
-///   gets that ledger meanwhile. A task that is preempted inside `current` and goes on on another
-///   CPU still gets its own.
+///   gets that ledger meanwhile. A task that is preempted inside any of these functions and goes
+///   on on another CPU still gets its own.
+/// - `cursor` returns what the calling task has set last; or, if it has not since it began, or since
+///   it went on at a recovery point, what [`Ledger::cursor`] says.
 /// - The ledger stays valid until nothing it lists can be reached any more: until the task's death
 ///   has been settled, or for ever.
 /// - Before there are tasks, `current` returns a boot ledger. Contexts that are no task and may
@@ -49,6 +59,23 @@ use crate::{Heap, Ledger};
 pub unsafe trait CurrentLedger {
     /// The ledger of the task that calls.
     fn current() -> NonNull<Ledger>;
+
+    /// Where the next entry of the task that calls goes, which is in that ledger.
+    #[inline(always)]
+    fn cursor() -> Cursor {
+        // SAFETY: the ledger is there as long as its task.
+        unsafe { Self::current().as_ref() }.cursor()
+    }
+
+    /// Sets that. Whoever overrides one of the two overrides both.
+    ///
+    /// # Safety
+    /// For this crate to call: the cursor is in that ledger, and everything behind it is null.
+    #[inline(always)]
+    unsafe fn set_cursor(cursor: Cursor) {
+        // SAFETY: as in `cursor`; and this is the one that it will return.
+        unsafe { Self::current().as_ref().keep(cursor) };
+    }
 }
 
 /// Finds the heap that tracked boxes and shares are allocated from.

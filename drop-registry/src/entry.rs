@@ -1,12 +1,11 @@
 //! One thing that a task holds, and where that stands in its ledger.
-#![expect(unsafe_code, reason = "entries are trusted by settle, so writing one is unsafe")]
 
 use core::fmt;
-use core::ptr::{self, NonNull};
+use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering, compiler_fence};
 
+use crate::Operations;
 use crate::operations::Marked;
-use crate::{Ledger, Operations};
 
 /// One thing that a task holds.
 ///
@@ -97,12 +96,14 @@ impl Entry {
         ptr::eq(self.operations.load(Ordering::Relaxed), operations)
     }
 
-    /// Writes all of it, in a place that does not count yet.
+    /// Writes all of it, the resource last: until then it lists nothing.
     #[inline(always)]
     pub(crate) fn write(&self, resource: *mut (), operations: *mut Operations, frame: u64) {
-        self.resource.store(resource, Ordering::Relaxed);
         self.operations.store(operations, Ordering::Relaxed);
         self.frame.store(frame, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        self.resource.store(resource, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
     }
 
     /// Removes the entry, by one store. Its place is free again once all above it are too.
@@ -141,22 +142,5 @@ impl fmt::Debug for Entry {
             .field("operations", &self.operations())
             .field("frame", &format_args!("{:#x}", self.frame()))
             .finish()
-    }
-}
-
-/// Where a guard's entry was written. That the guard keeps it also makes the guard not `Send`.
-#[derive(Debug, Clone, Copy)]
-pub struct Place(pub(crate) NonNull<Entry>);
-
-impl Place {
-    /// The place of the entry that a window has written at this depth.
-    #[inline(always)]
-    pub(crate) fn new(ledger: &Ledger, depth: u64) -> Self {
-        // SAFETY: a window writes within the ledger.
-        Self(unsafe { NonNull::from(ledger).byte_add(depth as usize).cast() })
-    }
-
-    pub(crate) fn of(entry: &Entry) -> Self {
-        Self(NonNull::from(entry))
     }
 }

@@ -13,7 +13,7 @@
 //! it, so a death of whoever put it there, or looks for it, changes nothing.
 #![expect(unsafe_code, reason = "takes what a place owns, and records it")]
 
-use crate::{CurrentLedger, Entry, Ledger, LedgerFull, Operations};
+use crate::{CurrentLedger, Cursor, Entry, LedgerFull, Operations, OwnLedger};
 
 /// What can be handed over to an owner that is no task, and taken from it by any task:
 /// [`Shared`](crate::Shared), [`TrackedBox`](crate::TrackedBox) and
@@ -40,7 +40,7 @@ pub(crate) mod sealed {
 
         /// The entry that lists it in the task's own ledger, and which another owner can take over
         /// by itself; and what a place that owns it holds.
-        fn listed<'l>(&self, ledger: &'l Ledger) -> (&'l Entry, u64);
+        fn listed<'l>(&self, ledger: OwnLedger<'l, Self::Context>) -> (&'l Entry, u64);
 
         /// What the entry of a task that takes it is to list, and under which operations.
         fn under(word: u64) -> (*mut (), &'static Operations);
@@ -61,8 +61,7 @@ pub(crate) fn give<H: HandOver>(
     item: H,
     window: impl FnOnce(u64, &Entry) -> bool,
 ) -> Result<(), H> {
-    // SAFETY: `CurrentLedger`, and no handle is `Send`.
-    let ledger = unsafe { H::Context::current().as_ref() };
+    let ledger = OwnLedger::<H::Context>::current();
     let (entry, word) = item.listed(ledger);
     if !window(word, entry) {
         return Err(item);
@@ -76,7 +75,7 @@ pub(crate) fn give<H: HandOver>(
 }
 
 /// Takes what a place owns by `window`, which clears the place and records the resource under the
-/// operations in the ledger, at a depth, or does neither and says so.
+/// operations in the ledger, in a place, or does neither and says so.
 ///
 /// # Errors
 /// If the task's ledger is full.
@@ -87,13 +86,12 @@ pub(crate) fn give<H: HandOver>(
 #[inline(always)]
 pub(crate) unsafe fn take<H: HandOver>(
     word: u64,
-    window: impl FnOnce(*mut (), &'static Operations, &Ledger, u64) -> bool,
+    window: impl FnOnce(*mut (), &'static Operations, Cursor) -> bool,
 ) -> Result<Option<H>, LedgerFull> {
-    // SAFETY: `CurrentLedger`: the ledger is this task's.
-    let ledger = unsafe { H::Context::current().as_ref() };
-    let depth = ledger.room()?;
+    let ledger = OwnLedger::<H::Context>::current();
     let (resource, operations) = H::under(word);
+    // SAFETY: this function's contract.
+    let recorded = unsafe { ledger.record_by(|place| window(resource, operations, place)) }?;
     // SAFETY: the window has recorded it, once.
-    Ok(window(resource, operations, ledger, depth)
-        .then(|| unsafe { H::from_word(word, operations) }))
+    Ok(recorded.map(|_| unsafe { H::from_word(word, operations) }))
 }

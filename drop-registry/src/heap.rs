@@ -19,7 +19,7 @@ use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use crate::arch;
 use crate::operations::Marked;
-use crate::{Entry, Ledger, LedgerFull, Operations, Outcome};
+use crate::{CurrentLedger, Entry, LedgerFull, Operations, Outcome, OwnLedger};
 
 /// The largest block, and what a chunk is.
 const CHUNK_BYTES: usize = 4096;
@@ -154,24 +154,28 @@ impl Heap {
     /// If there is none, or the ledger is full; nothing is taken or recorded then.
     ///
     /// # Safety
-    /// `ledger` is the caller's own, and to hold the block is what `operations` undo.
-    pub(crate) unsafe fn claim<'l>(
+    /// To hold the block is what `operations` undo.
+    pub(crate) unsafe fn claim<'l, L: CurrentLedger>(
         &self,
         layout: Layout,
         operations: &'static Operations,
         mark: Marked,
-        ledger: &'l Ledger,
+        ledger: OwnLedger<'l, L>,
         frame: u64,
     ) -> Result<(NonNull<u8>, &'l Entry), AllocError> {
-        let depth = ledger.room()?;
+        // Before it looks for a block: of the two it is this that it may say.
+        ledger.room()?;
         let block = self.take(layout, |place, taken| {
             let word = place.word;
             let resource = mark.mark(place.block.as_ptr());
-            // SAFETY: setting the bit is to own the block; the ledger is the caller's own.
-            unsafe {
-                let desired = taken | place.bit;
-                arch::claim(word, taken, desired, resource, operations, ledger, depth, frame)
-            }
+            let desired = taken | place.bit;
+            // SAFETY: setting the bit is to own the block.
+            let recorded = unsafe {
+                ledger.record_by(|at| {
+                    arch::claim(word, taken, desired, resource, operations, at, frame)
+                })
+            };
+            recorded.is_ok_and(|at| at.is_some())
         })?;
         Ok((block, ledger.own(mark.mark(block.as_ptr()))))
     }
@@ -320,7 +324,8 @@ unsafe impl GlobalAlloc for Heap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::NOTHING;
+    use crate::Ledger;
+    use crate::testing::{NOTHING, TestTask, as_task_of};
     use std::collections::BTreeSet;
     use std::vec::Vec;
 
@@ -377,19 +382,29 @@ mod tests {
         }
     }
 
+    /// A block of so many bytes, for the task of this ledger.
+    fn claim<'l>(
+        heap: &Heap,
+        size: usize,
+        ledger: &'l Ledger,
+    ) -> Result<(NonNull<u8>, &'l Entry), AllocError> {
+        as_task_of(ledger, || {
+            let own = OwnLedger::<TestTask>::current();
+            // SAFETY: the ledger is never settled.
+            unsafe { heap.claim(layout(size, 8), &NOTHING, Marked::BOX, own, 0) }
+        })
+    }
+
     #[test]
     fn a_claimed_block_is_in_the_ledger_until_it_is_released() {
         static MEMORY: HeapMemory<1> = HeapMemory::new();
         let heap = Heap::new(&MEMORY);
         let ledger = Ledger::new();
-        // SAFETY: the ledger is never settled.
-        unsafe {
-            let (block, entry) =
-                heap.claim(layout(32, 8), &NOTHING, Marked::BOX, &ledger, 0).unwrap();
-            assert_eq!(Heap::block_of(entry), block.as_ptr());
-            assert_eq!((ledger.len(), heap.bytes_taken()), (1, 32));
-            heap.release(entry);
-        }
+        let (block, entry) = claim(&heap, 32, &ledger).unwrap();
+        assert_eq!(Heap::block_of(entry), block.as_ptr());
+        assert_eq!((ledger.len(), heap.bytes_taken()), (1, 32));
+        // SAFETY: nobody uses the block.
+        unsafe { heap.release(entry) };
         assert_eq!((ledger.len(), heap.bytes_taken()), (0, 0));
     }
 
@@ -398,18 +413,13 @@ mod tests {
         static MEMORY: HeapMemory<1> = HeapMemory::new();
         let heap = Heap::new(&MEMORY);
         let ledger = Ledger::new();
-        // SAFETY: the ledger is never settled.
-        let claim =
-            |size| unsafe { heap.claim(layout(size, 8), &NOTHING, Marked::BOX, &ledger, 0) };
-        assert_eq!(claim(4097).unwrap_err(), AllocError::TooLarge);
+        assert_eq!(claim(&heap, 4097, &ledger).unwrap_err(), AllocError::TooLarge);
         for _ in 0..Ledger::CAPACITY {
-            claim(16).unwrap();
+            claim(&heap, 16, &ledger).unwrap();
         }
-        assert_eq!(claim(16).unwrap_err(), AllocError::LedgerFull);
+        assert_eq!(claim(&heap, 16, &ledger).unwrap_err(), AllocError::LedgerFull);
         assert_eq!(heap.bytes_taken(), Ledger::CAPACITY * 16);
         let other = Ledger::new();
-        // SAFETY: the ledger is never settled.
-        let refused = unsafe { heap.claim(layout(32, 8), &NOTHING, Marked::BOX, &other, 0) };
-        assert_eq!(refused.unwrap_err(), AllocError::OutOfMemory);
+        assert_eq!(claim(&heap, 32, &other).unwrap_err(), AllocError::OutOfMemory);
     }
 }

@@ -1,17 +1,21 @@
 //! What one task holds: its entries, in the order of acquisition.
 #![expect(unsafe_code, reason = "entries are trusted by settle, so writing one is unsafe")]
 
+mod cursor;
 mod gaps;
 mod oldest_lock;
+mod own;
 #[cfg(test)]
 mod tests;
 
 use core::fmt;
-use core::ptr;
+use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering, compiler_fence};
 
-use crate::entry::Place;
-use crate::{Entry, Operations};
+use crate::Entry;
+
+pub use cursor::Cursor;
+pub(crate) use own::OwnLedger;
 
 /// There is no room in the task's ledger for another entry: [`Ledger::CAPACITY`] things are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,18 +33,20 @@ impl core::error::Error for LedgerFull {}
 /// task is frozen. (A meter marks the entries that it has seen, in the timer's trap of the task
 /// itself; and whoever looks for deadlocks reads while tasks run, and looks again when they do not.)
 ///
-/// Entries lie in the order of acquisition. The owner pushes and pops at the end; an entry that
-/// is released out of order is erased in place, and its room comes back when the entries above it
-/// are gone, or when a push finds no room and closes the gaps. Entries beyond the last are null, so
-/// that a guard can see whether its entry is the last without a look at the depth, which has just
-/// been stored: on the way of a load behind such a store lies all that a release costs.
+/// Entries lie in the order of acquisition. The owner pushes and pops at its [`Cursor`]; an entry
+/// that is released out of order is erased in place, and its room comes back when the entries above
+/// it are gone, or when a push finds no room and closes the gaps. Which entries count, they say
+/// themselves: the cursor is the owner's alone. Those beyond the last are null, so that a guard can
+/// see whether its entry is the last without a look at the cursor, which has just been stored: on
+/// the way of a load behind such a store lies all that a release costs.
 ///
 /// The atomics are for the reader's sake: every access is a plain `mov`. Within the task, program
 /// order is what the keeper sees, since it looks only after the freeze.
 #[repr(C, align(64))]
 pub struct Ledger {
-    /// Bytes from the ledger's start to the first free entry.
-    pub(crate) depth: AtomicU64,
+    /// The owner's cursor, as bytes from the ledger's start: while the task does not run, or for as
+    /// long as its context does not keep it elsewhere.
+    cursor: AtomicU64,
     /// The entry that `close_gaps` is moving, as `from << 32 | to`, in entry numbers from 1; and
     /// [`gaps::MOVED`], as long as an entry may not be where it was written.
     moving: AtomicU64,
@@ -60,13 +66,12 @@ const FORBIDDEN: u64 = u64::MAX;
 pub(crate) const HEADER_BYTES: u64 = 32;
 pub(crate) const ENTRY_BYTES: u64 = 24;
 pub(crate) const LEDGER_BYTES: u64 = 512;
-/// The depth of a ledger without room.
+/// The cursor of a ledger without room.
 const FULL: u64 = HEADER_BYTES + ENTRY_BYTES * Ledger::CAPACITY as u64;
 
 const _: () = {
     assert!(size_of::<Entry>() == ENTRY_BYTES as usize);
     assert!(size_of::<Ledger>() == LEDGER_BYTES as usize);
-    assert!(core::mem::offset_of!(Ledger, depth) == 0);
     assert!(core::mem::offset_of!(Ledger, entries) == HEADER_BYTES as usize);
     assert!(FULL + ENTRY_BYTES == LEDGER_BYTES);
 };
@@ -81,7 +86,7 @@ impl Ledger {
     /// An empty ledger.
     pub const fn new() -> Self {
         Self {
-            depth: AtomicU64::new(HEADER_BYTES),
+            cursor: AtomicU64::new(HEADER_BYTES),
             waiting: AtomicPtr::new(ptr::null_mut()),
             moving: AtomicU64::new(0),
             resolution: AtomicU64::new(0),
@@ -95,7 +100,7 @@ impl Ledger {
     pub const fn forbidden() -> Self {
         let mut ledger = Self::new();
         // Full, so that only who finds no room looks further.
-        ledger.depth = AtomicU64::new(FULL);
+        ledger.cursor = AtomicU64::new(FULL);
         ledger.resolution = AtomicU64::new(FORBIDDEN);
         ledger
     }
@@ -108,7 +113,7 @@ impl Ledger {
     /// What is held, innermost (last acquired) first.
     pub fn held(&self) -> impl Iterator<Item = &Entry> {
         let moved = self.moved_entry();
-        self.used()
+        self.entries
             .iter()
             .enumerate()
             .rev()
@@ -147,7 +152,7 @@ impl Ledger {
     /// # Safety
     /// The task is gone for good and has been settled, so that no entry is still needed.
     pub unsafe fn reset(&self) {
-        self.depth.store(HEADER_BYTES, Ordering::Relaxed);
+        self.cursor.store(HEADER_BYTES, Ordering::Relaxed);
         for entry in &self.entries {
             entry.empty_out();
         }
@@ -161,11 +166,11 @@ impl Ledger {
     ///
     /// It may be stopped at any instruction and called again.
     pub(crate) fn go_on_with(&self, len: usize, waiting: *mut ()) {
-        self.set_used_len(len);
-        // What a task was writing there when it stopped, too.
+        // What the task was writing there when it stopped, too.
         for entry in self.entries.iter().skip(len) {
             entry.empty_out();
         }
+        self.cursor.store(HEADER_BYTES + ENTRY_BYTES * len as u64, Ordering::Relaxed);
         self.forget_move();
         self.waiting.store(waiting, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
@@ -185,95 +190,40 @@ impl Ledger {
         self.entries.get(index)
     }
 
-    /// The entries below the depth, as far as the depth makes sense.
-    pub(crate) fn used(&self) -> &[Entry] {
-        &self.entries[..self.used_len()]
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
-    fn used_len(&self) -> usize {
-        let bytes = self.depth.load(Ordering::Relaxed).saturating_sub(HEADER_BYTES);
-        ((bytes / ENTRY_BYTES) as usize).min(Self::CAPACITY)
-    }
-
-    fn set_used_len(&self, len: usize) {
-        self.set_depth(HEADER_BYTES + ENTRY_BYTES * len as u64);
-    }
-
+    /// `offset` bytes from the beginning.
     #[inline(always)]
-    fn set_depth(&self, depth: u64) {
-        compiler_fence(Ordering::SeqCst);
-        self.depth.store(depth, Ordering::Relaxed);
-        compiler_fence(Ordering::SeqCst);
+    fn at(&self, offset: u64) -> Cursor {
+        // SAFETY: who says where a ledger's cursor is keeps it in the ledger.
+        Cursor(unsafe { NonNull::from(self).byte_add(offset as usize).cast() })
     }
 
-    /// The offset of the next free entry: what a window that records takes as `depth`.
-    ///
-    /// # Errors
-    /// If there is no room, even after the gaps have been closed.
+    /// The task's cursor, as it was last [kept](Self::keep) here.
     #[inline(always)]
-    pub(crate) fn room(&self) -> Result<u64, LedgerFull> {
-        let depth = self.depth.load(Ordering::Relaxed);
-        if depth < FULL { Ok(depth) } else { self.make_room() }
+    pub fn cursor(&self) -> Cursor {
+        self.at(self.cursor.load(Ordering::Relaxed))
     }
 
-    #[cold]
-    #[inline(never)]
-    fn make_room(&self) -> Result<u64, LedgerFull> {
-        assert!(
-            !self.is_forbidden(),
-            "a tracked resource was acquired in a trap handler, which has no ledger",
-        );
-        self.close_gaps();
-        let depth = self.depth.load(Ordering::Relaxed);
-        if depth < FULL { Ok(depth) } else { Err(LedgerFull) }
-    }
-
-    /// The entry at `place`, where a guard has written it for `resource`, if it is this ledger's
-    /// last and has not been moved since: as it is if guards are dropped in order.
-    ///
-    /// All that it loads has not been stored for a while, and no load has to wait for another.
+    /// Keeps the cursor of the task: while it does not run, or because its context has no better
+    /// place.
     ///
     /// # Safety
-    /// The ledger of `place` is still there.
+    /// It is what the context says: [`CurrentLedger::cursor`](crate::CurrentLedger::cursor).
     #[inline(always)]
-    pub(crate) unsafe fn last_at(&self, place: Place, resource: *const ()) -> Option<&Entry> {
-        // SAFETY: by the contract; whoever makes a `Place` has written an entry there, and there is
-        // always one more after it.
-        let (entry, next) = unsafe { (place.0.as_ref(), place.0.add(1).as_ref()) };
-        let other = next.resource().addr() as u64 | self.moving.load(Ordering::Relaxed);
-        let last = (other == 0 && self.contains(place)).then_some(entry);
-        debug_assert!(
-            last.is_none_or(|last| ptr::eq(last, self.used().last().unwrap_or(&self.beyond))),
-            "an entry above another that is in use is null",
-        );
-        debug_assert!(
-            last.is_none_or(|last| last.resource().cast_const() == resource),
-            "the entry where a guard was written lists something else",
-        );
-        last
-    }
-
-    /// Takes the last entry's room back, which is empty.
-    #[inline(always)]
-    pub(crate) fn drop_last(&self, last: &Entry) {
-        self.set_depth((ptr::from_ref(last).addr() - ptr::from_ref(self).addr()) as u64);
+    pub unsafe fn keep(&self, cursor: Cursor) {
+        self.cursor.store(self.offset_of(cursor), Ordering::Relaxed);
     }
 
     #[inline(always)]
-    fn contains(&self, place: Place) -> bool {
-        place.0.addr().get().wrapping_sub(ptr::from_ref(self).addr()) < LEDGER_BYTES as usize
+    fn offset_of(&self, cursor: Cursor) -> u64 {
+        cursor.0.addr().get().wrapping_sub(self.address()) as u64
     }
 
-    /// The last entry, if it lists `resource`: what a handle that is dropped in order finds.
-    #[inline(always)]
-    pub(crate) fn top(&self, resource: *const ()) -> Option<&Entry> {
-        let depth = self.depth.load(Ordering::Relaxed);
-        // SAFETY: only this task writes `depth`, so it is `HEADER_BYTES` plus a whole number of
-        // entries. With no entry in use, `moving` stands where the resource would be. In a task
-        // that runs it is 0, or `MOVED` if the last entry has been dropped in order since entries
-        // were moved; neither is where a resource lies, nor the mark of one, so it matches nothing.
-        let last = unsafe { self.at(depth - ENTRY_BYTES) };
-        (last.resource().cast_const() == resource).then_some(last)
+    fn address(&self) -> usize {
+        ptr::from_ref(self).addr()
     }
 
     /// The innermost entry that lists `resource`: for what is dropped out of order.
@@ -281,84 +231,6 @@ impl Ledger {
     #[inline(never)]
     pub(crate) fn find(&self, resource: *const ()) -> Option<&Entry> {
         self.held().find(|entry| entry.resource().cast_const() == resource)
-    }
-
-    /// The entry that lists what the calling handle owns: at the top, if handles are dropped in
-    /// order.
-    ///
-    /// # Panics
-    /// If there is none: the handle is not this task's.
-    #[inline(always)]
-    pub(crate) fn own(&self, resource: *const ()) -> &Entry {
-        self.top(resource)
-            .or_else(|| self.find(resource))
-            .expect("a tracked handle is dropped by the task that has it")
-    }
-
-    /// As [`Ledger::own`], for a guard of a resource that the task may hold several times: the
-    /// entry at `place`, where the guard has written it, unless entries have been moved.
-    ///
-    /// # Panics
-    /// As [`Ledger::own`].
-    pub(crate) fn own_at(&self, place: Place, resource: *const ()) -> &Entry {
-        let unmoved = !self.has_moved();
-        self.index_of(place.0.as_ptr())
-            .and_then(|index| self.entry(index))
-            .filter(|entry| unmoved && entry.resource().cast_const() == resource)
-            .unwrap_or_else(|| self.own(resource))
-    }
-
-    /// Writes an entry down, outside any window: for a resource that nobody else can see yet.
-    ///
-    /// # Errors
-    /// If there is no room.
-    ///
-    /// # Safety
-    /// The caller is the ledger's task, and holds `resource` in the sense of `operations` until it
-    /// erases the entry.
-    #[inline(always)]
-    pub(crate) unsafe fn record(
-        &self,
-        resource: *mut (),
-        operations: &'static Operations,
-        frame: u64,
-    ) -> Result<&Entry, LedgerFull> {
-        let depth = self.room()?;
-        // SAFETY: `room` gives the offset of an entry that is free.
-        let entry = unsafe { self.at(depth) };
-        entry.write(resource, ptr::from_ref(operations).cast_mut(), frame);
-        // The store that counts comes last; its fences keep the compiler to that.
-        self.set_depth(depth + ENTRY_BYTES);
-        Ok(entry)
-    }
-
-    /// Takes this entry away, the last, by one store.
-    #[inline(always)]
-    pub(crate) fn pop(&self, last: &Entry) {
-        last.empty_out();
-        self.drop_last(last);
-    }
-
-    /// # Safety
-    /// `offset` is [`HEADER_BYTES`] plus a whole number of entries, below [`FULL`]; or one
-    /// entry less than that, for the header read as an entry.
-    #[inline(always)]
-    unsafe fn at(&self, offset: u64) -> &Entry {
-        // SAFETY: by the contract, 24 bytes of the ledger lie there, of words that may be shared.
-        unsafe { &*ptr::from_ref(self).byte_add(offset as usize).cast::<Entry>() }
-    }
-
-    /// Completes, from outside, what a window that records had begun: idempotent.
-    pub(crate) fn complete(
-        &self,
-        index: usize,
-        resource: *mut (),
-        operations: *mut Operations,
-        frame: u64,
-    ) {
-        let Some(entry) = self.entries.get(index) else { return };
-        entry.write(resource, operations, frame);
-        self.set_used_len(index + 1);
     }
 }
 

@@ -9,13 +9,12 @@ use core::ops::{Deref, DerefMut};
 use spin::relax::Spin;
 
 use crate::arch;
-use crate::entry::Place;
 use crate::owner_died::sealed::Sealed;
 use crate::owner_word::{FREE, NOT_RECOVERABLE, OWNER_DIED, State};
 use crate::raw_lock::{OnDeath, RawLock};
 use crate::{
-    CurrentLedger, Entry, LockResult, MaybeTorn, Operations, Outcome, ResourceKind, TryLockError,
-    TryLockResult, WaitStrategy,
+    CurrentLedger, Cursor, Entry, LockResult, MaybeTorn, Operations, Outcome, OwnLedger,
+    ResourceKind, TryLockError, TryLockResult, WaitStrategy,
 };
 
 /// A mutual exclusion lock that survives the death of its owner.
@@ -113,8 +112,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
     }
 
     fn own_entry(&self) -> &Entry {
-        // SAFETY: `CurrentLedger`: the ledger is this task's, and lives as long as it.
-        unsafe { L::current().as_ref() }.own(self.raw.word.as_resource())
+        OwnLedger::<L>::current().own(self.raw.word.as_resource())
     }
 
     /// As [`Mutex::lock`], with `D` for what the owner's death means.
@@ -127,8 +125,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
     /// As [`Mutex::try_lock`], with `D` for what the owner's death means.
     #[inline(always)]
     pub(crate) fn try_lock_as<D: OnDeath>(&self) -> TryLockResult<MutexGuard<'_, T, L, R>> {
-        // SAFETY: `CurrentLedger`: the ledger is this task's and lives as long as it.
-        let ledger = unsafe { L::current().as_ref() };
+        let ledger = OwnLedger::<L>::current();
         // SAFETY: as in `lock_as`.
         let taken = unsafe { self.raw.try_take::<D>(ledger, arch::frame_address()) }?;
         let guard = MutexGuard::new(self, self.raw.place_in(ledger));
@@ -180,7 +177,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug for Mutex<T, L,
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct MutexGuard<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L> = Spin> {
     lock: &'a Mutex<T, L, R>,
-    place: Place,
+    place: Cursor,
 }
 
 // SAFETY: a shared guard gives shared access to the value alone.
@@ -191,7 +188,7 @@ unsafe impl<T: ?Sized + Sync, L: CurrentLedger, R: WaitStrategy<L>> Sync
 
 impl<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> MutexGuard<'a, T, L, R> {
     #[inline(always)]
-    fn new(lock: &'a Mutex<T, L, R>, place: Place) -> Self {
+    fn new(lock: &'a Mutex<T, L, R>, place: Cursor) -> Self {
         Self { lock, place }
     }
 
@@ -417,8 +414,9 @@ mod tests {
             // SAFETY: this task's own ledger; the entry claims what the task does not hold, which
             // is what the test is about.
             unsafe {
-                TestTask::current().as_ref().record(lock.raw.word.as_resource(), HELD, 0).unwrap();
+                OwnLedger::<TestTask>::current().record(lock.raw.word.as_resource(), HELD, 0)
             }
+            .unwrap();
         });
         assert_eq!(outcomes, [Outcome::Disowned]);
         assert!(lock.is_locked());

@@ -5,7 +5,8 @@ use core::fmt;
 use core::marker::PhantomData;
 
 use crate::{
-    CurrentLedger, Entry, Extent, Ledger, LedgerFull, Operations, Outcome, ResourceKind, arch,
+    CurrentLedger, Entry, Extent, Ledger, LedgerFull, Operations, Outcome, OwnLedger, ResourceKind,
+    arch,
 };
 
 /// How a task learns that somebody wants it to end.
@@ -34,7 +35,7 @@ pub fn safepoint<L: KillSwitch>() {
 #[cold]
 #[inline(never)]
 fn stop_if_allowed<L: KillSwitch>() {
-    if ledger::<L>().no_kill_depth() == 0 {
+    if OwnLedger::<L>::current().no_kill_depth() == 0 {
         L::stop();
     }
 }
@@ -77,7 +78,7 @@ impl<L: KillSwitch> NoKill<L> {
     #[inline(always)]
     pub fn enter() -> Result<Self, LedgerFull> {
         // SAFETY: the entry stands for nothing that could be let go of.
-        unsafe { ledger::<L>().record(resource(), &SECTION, arch::frame_address()) }?;
+        unsafe { OwnLedger::<L>::current().record(resource(), &SECTION, arch::frame_address()) }?;
         Ok(Self { context: PhantomData, not_send: PhantomData })
     }
 }
@@ -85,7 +86,7 @@ impl<L: KillSwitch> NoKill<L> {
 impl<L: KillSwitch> Drop for NoKill<L> {
     #[inline]
     fn drop(&mut self) {
-        let ledger = ledger::<L>();
+        let ledger = OwnLedger::<L>::current();
         // All of a task's sections look the same, so any of them may be the one that ends.
         ledger.own(resource()).erase();
         ledger.trim();
@@ -112,12 +113,6 @@ static SECTION: Operations = Operations::releasing(ResourceKind::NoKill, Extent:
 /// What all sections are listed as.
 fn resource() -> *mut () {
     core::ptr::from_ref(&SECTION).cast_mut().cast()
-}
-
-#[inline(always)]
-fn ledger<L: CurrentLedger>() -> &'static Ledger {
-    // SAFETY: `CurrentLedger`: the ledger is this task's, and is there for as long as that runs.
-    unsafe { &*L::current().as_ptr() }
 }
 
 fn end(_: &Ledger, entry: &Entry) -> Outcome {

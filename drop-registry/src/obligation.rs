@@ -7,7 +7,9 @@ use core::marker::PhantomData;
 use crate::arch;
 use crate::hand_over::sealed::Sealed;
 use crate::operations::Marked;
-use crate::{CurrentLedger, Entry, Extent, Ledger, LedgerFull, Operations, Outcome, ResourceKind};
+use crate::{
+    CurrentLedger, Entry, Extent, Ledger, LedgerFull, Operations, Outcome, OwnLedger, ResourceKind,
+};
 
 /// Something that a task has changed for a while and must put back: interrupts masked on a
 /// device, a flag raised.
@@ -87,8 +89,7 @@ impl<D: Undo, L: CurrentLedger> Obligation<D, L> {
     /// If the task's ledger is full.
     #[inline(always)]
     pub fn new(data: &'static D) -> Result<Self, LedgerFull> {
-        // SAFETY: `CurrentLedger`: the ledger is this task's.
-        let ledger = unsafe { L::current().as_ref() };
+        let ledger = OwnLedger::<L>::current();
         let resource = Marked::OBLIGATION.mark(core::ptr::from_ref(data).cast_mut());
         let operations = Self::OPERATIONS;
         // SAFETY: `data` lives for ever, and `Undo` lets it be undone at any time from now on.
@@ -107,10 +108,10 @@ impl<D: Undo, L: CurrentLedger> Obligation<D, L> {
 unsafe impl<D: Undo, L: CurrentLedger> Sealed for Obligation<D, L> {
     type Context = L;
 
-    fn listed<'l>(&self, ledger: &'l Ledger) -> (&'l Entry, u64) {
+    fn listed<'l>(&self, ledger: OwnLedger<'l, L>) -> (&'l Entry, u64) {
         let data = core::ptr::from_ref(self.data).cast_mut();
         let entry =
-            self.entry(ledger).expect("an obligation is handed over by the task that has it");
+            self.entry(ledger.get()).expect("an obligation is handed over by the task that has it");
         (entry, data.expose_provenance() as u64)
     }
 
@@ -132,9 +133,8 @@ impl<D: Undo, L: CurrentLedger> Drop for Obligation<D, L> {
     fn drop(&mut self) {
         // Undone first, erased after: a death in between undoes again, which `Undo` allows.
         self.data.undo();
-        // SAFETY: `CurrentLedger`, and the handle is not `Send`.
-        let ledger = unsafe { L::current().as_ref() };
-        if let Some(entry) = self.entry(ledger) {
+        let ledger = OwnLedger::<L>::current();
+        if let Some(entry) = self.entry(ledger.get()) {
             entry.erase();
             ledger.trim();
         }

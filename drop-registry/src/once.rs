@@ -14,7 +14,7 @@ use spin::relax::Spin;
 use crate::arch;
 use crate::owner_word::{DONE, FREE, Refused};
 use crate::raw_lock::{OnDeath, RawLock};
-use crate::{CurrentLedger, Outcome, ResourceKind, WaitError, WaitStrategy};
+use crate::{CurrentLedger, Outcome, OwnLedger, ResourceKind, WaitError, WaitStrategy};
 
 /// A place for a value that is made when it is first asked for.
 ///
@@ -89,8 +89,7 @@ impl<T, L: CurrentLedger, R: WaitStrategy<L>> Once<T, L, R> {
     #[cold]
     #[inline(never)]
     fn make(&self, make: impl FnOnce() -> T, frame: u64) -> Result<&T, WaitError> {
-        // SAFETY: `CurrentLedger`: the ledger is this task's and lives as long as it.
-        let ledger = unsafe { L::current().as_ref() };
+        let ledger = OwnLedger::<L>::current();
         // Who has waited in vain, since it is done, hands the wake-up on: to the end of the queue.
         // SAFETY: the ledger is this task's; until the value is whole, nothing is lost if it dies.
         match unsafe { self.raw.take::<BeginAgain>(ledger, frame) } {
@@ -215,10 +214,7 @@ mod tests {
         let once = TestOnce::new();
         let outcomes = kill(|| {
             // SAFETY: this task's own ledger.
-            let taken = unsafe {
-                let ledger = TestTask::current().as_ref();
-                once.raw.take::<BeginAgain>(ledger, 0)
-            };
+            let taken = unsafe { once.raw.take::<BeginAgain>(OwnLedger::current(), 0) };
             assert!(taken.is_ok());
             // SAFETY: the word is this task's.
             unsafe { (*once.value.get()).write([1, 2]) };
@@ -288,7 +284,7 @@ mod tests {
         let once = TestOnce::<Counts>::new();
         kill(|| {
             // SAFETY: this task's own ledger.
-            let taken = unsafe { once.raw.take::<BeginAgain>(TestTask::current().as_ref(), 0) };
+            let taken = unsafe { once.raw.take::<BeginAgain>(OwnLedger::current(), 0) };
             assert!(taken.is_ok());
         });
         drop(once);

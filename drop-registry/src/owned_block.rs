@@ -7,7 +7,9 @@ use core::alloc::Layout;
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 
-use crate::{Entry, Extent, Heap, Ledger, Operations, Outcome, ResourceKind, TrackedHeap};
+use crate::{
+    Entry, Extent, Heap, Ledger, Operations, Outcome, OwnLedger, ResourceKind, TrackedHeap,
+};
 
 /// What a kind of block is like.
 ///
@@ -74,9 +76,12 @@ impl<B: BlockOf, L: TrackedHeap> OwnedBlock<B, L> {
     /// Drops the value and frees the block, for the owner.
     ///
     /// # Safety
-    /// `ledger` is the calling task's own, and lists `block` as `resource`. The task is the only
-    /// owner, and the value is whole.
-    pub(crate) unsafe fn destroy(block: *mut B::Block, resource: *mut (), ledger: &Ledger) {
+    /// The ledger lists `block` as `resource`. The task is the only owner, and the value is whole.
+    pub(crate) unsafe fn destroy(
+        block: *mut B::Block,
+        resource: *mut (),
+        ledger: OwnLedger<'_, L>,
+    ) {
         let mut entry = ledger.own(resource);
         if core::mem::needs_drop::<B::Value>() {
             // From here on the value is half dropped if the task dies, and nobody's to look at.

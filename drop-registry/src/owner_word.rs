@@ -6,7 +6,8 @@ use core::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
 use crate::arch;
 use crate::{
-    CurrentLedger, Exclusive, Ledger, LedgerFull, LockError, LockResult, Operations, OwnerDied,
+    CurrentLedger, Cursor, Exclusive, Ledger, LedgerFull, LockError, LockResult, Operations,
+    OwnLedger, OwnerDied,
 };
 
 /// Nobody holds it.
@@ -103,47 +104,53 @@ impl OwnerWord {
         Self(AtomicU64::new(FREE))
     }
 
-    /// Takes the word if it says `marks` and nothing else. `depth` is from [`Ledger::room`].
+    /// Takes the word if it says `marks` and nothing else, and records that in `place`. Returns
+    /// whether it did.
     ///
     /// # Safety
-    /// To own the word is what `operations` undo; `ledger` is the calling task's own.
+    /// To own the word is what `operations` undo; `ledger` is the calling task's own, and `place`
+    /// from [`OwnLedger::room`].
     #[inline(always)]
     pub(crate) unsafe fn take_from(
         &self,
         marks: u64,
         operations: &'static Operations,
         ledger: &Ledger,
-        depth: u64,
+        place: Cursor,
     ) -> bool {
         let desired = owner(ledger) | marks;
         // SAFETY: this function's contract.
-        unsafe { arch::acquire(&self.0, marks, desired, operations, ledger, depth) }
+        unsafe { arch::acquire(&self.0, marks, desired, operations, place) }
     }
 
     /// Takes the word if nobody owns it, for the frame at stack pointer `frame`.
     ///
     /// # Safety
     /// As [`OwnerWord::take_from`].
-    pub(crate) unsafe fn take(
+    pub(crate) unsafe fn take<L: CurrentLedger>(
         &self,
         operations: &'static Operations,
-        ledger: &Ledger,
+        ledger: OwnLedger<'_, L>,
         frame: u64,
     ) -> Result<Taken, TryRefused> {
         // Acquire as in `state`.
         let marks = match self.0.load(Ordering::Acquire) {
             NOT_RECOVERABLE => return Err(Refused::Closed.into()),
-            word if word & OWNER == owner(ledger) => return Err(Refused::Recursive.into()),
+            word if word & OWNER == owner(&ledger) => return Err(Refused::Recursive.into()),
             word if word & OWNER != 0 => return Err(TryRefused::WouldBlock),
             marks => marks,
         };
-        let depth = ledger.room().map_err(Refused::from)?;
-        let (taken, word) = (Taken(marks), self.as_resource());
-        let desired = owner(ledger) | marks;
+        let (word, desired) = (self.as_resource(), owner(&ledger) | marks);
         // SAFETY: this function's contract.
-        let done =
-            unsafe { arch::claim(&self.0, marks, desired, word, operations, ledger, depth, frame) };
-        if done { Ok(taken) } else { Err(TryRefused::WouldBlock) }
+        let taken = unsafe {
+            ledger.record_by(|place| {
+                arch::claim(&self.0, marks, desired, word, operations, place, frame)
+            })
+        };
+        match taken.map_err(Refused::from)? {
+            Some(_) => Ok(Taken(marks)),
+            None => Err(TryRefused::WouldBlock),
+        }
     }
 
     /// Takes the mark of a death off, for the owner.
@@ -237,10 +244,9 @@ impl OwnerWord {
     /// Takes a lock whose guard was forgotten out of the ledger that lists it.
     #[cold]
     fn forget_owner<L: CurrentLedger>(&self, word: u64) {
-        // SAFETY: `CurrentLedger`: the ledger is this task's.
-        let ledger = unsafe { L::current().as_ref() };
+        let ledger = OwnLedger::<L>::current();
         match ledger.find(self.as_resource()) {
-            Some(entry) if word & OWNER == owner(ledger) => {
+            Some(entry) if word & OWNER == owner(&ledger) => {
                 entry.erase();
                 ledger.trim();
             }
@@ -256,8 +262,7 @@ impl OwnerWord {
 /// If it does not list it so often; as [`OwnerWord::retire`].
 #[cold]
 pub(crate) fn forget_listed<L: CurrentLedger>(resource: *const (), count: u64) {
-    // SAFETY: `CurrentLedger`: the ledger is this task's.
-    let ledger = unsafe { L::current().as_ref() };
+    let ledger = OwnLedger::<L>::current();
     for _ in 0..count {
         match ledger.find(resource) {
             Some(entry) => entry.erase(),

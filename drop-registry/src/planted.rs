@@ -83,6 +83,8 @@ pub enum Bug {
     TokenInTwoSteps,
     /// What was handed over leaves a null behind, as those entries have that are beyond the last.
     GapIsNull,
+    /// What a window has recorded is written over by the next one.
+    CursorStays,
     /// A dead reader is taken off the count before the mark of its death is set.
     ReaderMarkedLate,
     /// What a dead reader left in a foreign lock is not cleared by the next writer.
@@ -101,7 +103,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 45] = [
         Self::RecordOutsideWindow,
         Self::EraseOutsideWindow,
         Self::ZeroFlagIgnored,
@@ -139,6 +141,7 @@ impl Bug {
         Self::QueuedAfterLook,
         Self::TokenInTwoSteps,
         Self::GapIsNull,
+        Self::CursorStays,
         Self::ReaderMarkedLate,
         Self::LeftoversStay,
         Self::ClearedInFront,

@@ -5,12 +5,11 @@ use core::fmt;
 use core::marker::PhantomData;
 
 use crate::arch;
-use crate::entry::Place;
 use crate::operations::nothing_to_reclaim;
 use crate::owner_word::{FREE, OwnerWord, Refused, Taken, TryRefused};
 use crate::{
-    CurrentLedger, Entry, Exclusive, Extent, Ledger, LockResult, Operations, Outcome, ResourceKind,
-    WaitStrategy,
+    CurrentLedger, Cursor, Entry, Exclusive, Extent, Ledger, LedgerFull, LockResult, Operations,
+    Outcome, OwnLedger, ResourceKind, WaitStrategy,
 };
 
 /// What a settlement does about the word of a dead owner, and so about the value behind it.
@@ -82,19 +81,28 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> RawLock<L, R> {
         Held::<L, R, D>::OWED
     }
 
-    /// Takes the lock if the word says `marks` and nothing else. `depth` is from [`Ledger::room`].
+    /// Takes the lock if the word says `marks` and nothing else. Returns where that is listed.
+    ///
+    /// # Errors
+    /// If the ledger is full.
     ///
     /// # Safety
-    /// `ledger` is the calling task's own, and `D` is right for what the task is going to do.
+    /// `D` is right for what the task is going to do.
     #[inline(always)]
     pub(crate) unsafe fn take_from<D: OnDeath>(
         &self,
         marks: u64,
-        ledger: &Ledger,
-        depth: u64,
-    ) -> bool {
+        ledger: OwnLedger<'_, L>,
+    ) -> Result<Option<Cursor>, LedgerFull> {
+        let place = ledger.room()?;
+        // Not in a closure, which would have a frame of its own.
         // SAFETY: this function's contract; to own the word is what `held` undoes.
-        unsafe { self.word.take_from(marks, Self::held::<D>(), ledger, depth) }
+        if unsafe { self.word.take_from(marks, Self::held::<D>(), &ledger, place) } {
+            ledger.pass_over(place);
+            Ok(Some(place))
+        } else {
+            Ok(None)
+        }
     }
 
     /// Takes the lock if nobody holds it, for the frame at stack pointer `frame`.
@@ -103,7 +111,7 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> RawLock<L, R> {
     /// As [`RawLock::take_from`].
     pub(crate) unsafe fn try_take<D: OnDeath>(
         &self,
-        ledger: &Ledger,
+        ledger: OwnLedger<'_, L>,
         frame: u64,
     ) -> Result<Taken, TryRefused> {
         // SAFETY: as in `take_from`.
@@ -118,7 +126,7 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> RawLock<L, R> {
     #[inline(never)]
     pub(crate) unsafe fn take<D: OnDeath>(
         &self,
-        ledger: &Ledger,
+        ledger: OwnLedger<'_, L>,
         frame: u64,
     ) -> Result<Taken, Refused> {
         let _waiting = ledger.wait_for(self.word.as_resource());
@@ -140,14 +148,12 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> RawLock<L, R> {
     #[inline(always)]
     pub(crate) unsafe fn lock<D: OnDeath, G: Exclusive>(
         &self,
-        guard: impl FnOnce(Place) -> G,
+        guard: impl FnOnce(Cursor) -> G,
     ) -> LockResult<G> {
-        // SAFETY: `CurrentLedger`: the ledger is this task's and lives as long as it.
-        let ledger = unsafe { L::current().as_ref() };
-        let depth = ledger.room()?;
+        let ledger = OwnLedger::<L>::current();
         // SAFETY: this function's contract.
-        if unsafe { self.take_from::<D>(FREE, ledger, depth) } {
-            return Ok(guard(Place::new(ledger, depth)));
+        if let Some(at) = unsafe { self.take_from::<D>(FREE, ledger) }? {
+            return Ok(guard(at));
         }
         // SAFETY: as above.
         let taken = unsafe { self.take::<D>(ledger, arch::frame_address()) }?;
@@ -159,9 +165,8 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> RawLock<L, R> {
     /// # Safety
     /// The calling task holds it, and the entry that lists it was written at `place`.
     #[inline(always)]
-    pub(crate) unsafe fn release(&self, marks: u64, place: Place) {
-        // SAFETY: `CurrentLedger`: the ledger is this task's; it lists what the task holds.
-        let ledger = unsafe { L::current().as_ref() };
+    pub(crate) unsafe fn release(&self, marks: u64, place: Cursor) {
+        let ledger = OwnLedger::current();
         // SAFETY: the task holds the lock, and its ledger lists that.
         unsafe { R::unlock(self.word.get(), marks, &self.waiters, ledger, place) };
     }
@@ -172,14 +177,14 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> RawLock<L, R> {
     /// The calling task holds the lock.
     pub(crate) unsafe fn release_found(&self, marks: u64) {
         // SAFETY: as in `release`; the entry is where it is found.
-        unsafe { self.release(marks, self.place_in(L::current().as_ref())) };
+        unsafe { self.release(marks, self.place_in(OwnLedger::current())) };
     }
 
     /// Where `ledger` lists the lock, which its task holds.
     #[cold]
     #[inline(never)]
-    pub(crate) fn place_in(&self, ledger: &Ledger) -> Place {
-        Place::of(ledger.own(self.word.as_resource()))
+    pub(crate) fn place_in(&self, ledger: OwnLedger<'_, L>) -> Cursor {
+        ledger.place_of_own(self.word.as_resource())
     }
 
     /// Shows a lock of this name by what its word says and who waits.

@@ -29,10 +29,11 @@ use core::sync::atomic::Ordering;
 use spin::relax::Spin;
 
 use crate::arch;
-use crate::entry::Place;
 use crate::owner_word::SECOND;
 use crate::raw_lock::{OnDeath, RawLock};
-use crate::{CurrentLedger, Outcome, ResourceKind, TryWaitError, WaitError, WaitStrategy};
+use crate::{
+    CurrentLedger, Cursor, Outcome, OwnLedger, ResourceKind, TryWaitError, WaitError, WaitStrategy,
+};
 
 /// A mutual exclusion lock whose value its owner's death puts back.
 ///
@@ -108,14 +109,12 @@ impl<T: Copy, L: CurrentLedger, R: WaitStrategy<L>> RollbackMutex<T, L, R> {
     /// [`WaitError`] says each; none of them holds the lock.
     #[inline(always)]
     pub fn lock(&self) -> Result<RollbackGuard<'_, T, L, R>, WaitError> {
-        // SAFETY: `CurrentLedger`: the ledger is this task's and lives as long as it.
-        let ledger = unsafe { L::current().as_ref() };
-        let depth = ledger.room()?;
+        let ledger = OwnLedger::<L>::current();
         // Relaxed: the exchange looks again.
         let marks = self.raw.word.get().load(Ordering::Relaxed) & SECOND;
         // SAFETY: the ledger is this task's, which writes the copy that does not count.
-        if unsafe { self.raw.take_from::<RollBack>(marks, ledger, depth) } {
-            return Ok(RollbackGuard::new(self, marks, Place::new(ledger, depth)));
+        if let Some(at) = unsafe { self.raw.take_from::<RollBack>(marks, ledger) }? {
+            return Ok(RollbackGuard::new(self, marks, at));
         }
         // SAFETY: as above.
         let taken = unsafe { self.raw.take::<RollBack>(ledger, arch::frame_address()) }?;
@@ -128,8 +127,7 @@ impl<T: Copy, L: CurrentLedger, R: WaitStrategy<L>> RollbackMutex<T, L, R> {
     /// [`TryWaitError::WouldBlock`] if somebody does; else as [`RollbackMutex::lock`].
     #[inline(always)]
     pub fn try_lock(&self) -> Result<RollbackGuard<'_, T, L, R>, TryWaitError> {
-        // SAFETY: as in `lock`.
-        let ledger = unsafe { L::current().as_ref() };
+        let ledger = OwnLedger::<L>::current();
         // SAFETY: as in `lock`.
         let taken = unsafe { self.raw.try_take::<RollBack>(ledger, arch::frame_address()) }?;
         Ok(RollbackGuard::new(self, taken.marks(), self.raw.place_in(ledger)))
@@ -181,7 +179,7 @@ pub struct RollbackGuard<'a, T: Copy, L: CurrentLedger, R: WaitStrategy<L> = Spi
     marks: u64,
     /// Whether the other one is a copy of it, which may have been changed.
     changed: bool,
-    place: Place,
+    place: Cursor,
 }
 
 // SAFETY: a shared guard gives shared access to the value alone.
@@ -192,7 +190,7 @@ unsafe impl<T: Copy + Sync, L: CurrentLedger, R: WaitStrategy<L>> Sync
 
 impl<'a, T: Copy, L: CurrentLedger, R: WaitStrategy<L>> RollbackGuard<'a, T, L, R> {
     #[inline(always)]
-    fn new(lock: &'a RollbackMutex<T, L, R>, marks: u64, place: Place) -> Self {
+    fn new(lock: &'a RollbackMutex<T, L, R>, marks: u64, place: Cursor) -> Self {
         Self { lock, marks, changed: false, place }
     }
 

@@ -9,7 +9,8 @@ use crate::arch;
 use crate::owner_word::forget_listed;
 use crate::wait_queue::Wake;
 use crate::{
-    Entry, Extent, Ledger, LedgerFull, Operations, Outcome, Parker, ResourceKind, WaitQueue,
+    Entry, Extent, Ledger, LedgerFull, Operations, Outcome, OwnLedger, Parker, ResourceKind,
+    WaitQueue,
 };
 
 /// A number of permits, each of which is with the semaphore or in some task's ledger.
@@ -196,15 +197,13 @@ impl<L: Parker, const WORDS: usize> Semaphore<L, WORDS> {
         if let Some(result) = attempt() {
             return result;
         }
-        // SAFETY: `CurrentLedger`: the ledger is this task's.
-        let ledger = unsafe { L::current().as_ref() };
+        let ledger = OwnLedger::<L>::current();
         let _waiting = ledger.wait_for(self.permits.as_ptr().cast());
         self.waiters.wait(frame, attempt)
     }
 
     fn attempt(&self, frame: u64) -> Result<Permit<'_, L, WORDS>, TryAcquireError> {
-        // SAFETY: `CurrentLedger`: the ledger is this task's.
-        let ledger = unsafe { L::current().as_ref() };
+        let ledger = OwnLedger::<L>::current();
         loop {
             // Relaxed: the exchange is the Acquire, for what was done with the permit before.
             let there = self.permits.load(Ordering::Relaxed);
@@ -212,12 +211,14 @@ impl<L: Parker, const WORDS: usize> Semaphore<L, WORDS> {
                 return Err(TryAcquireError::WouldBlock);
             }
             let left = there.wrapping_add(ISSUED - 1);
-            let (word, depth) = (self.permits.as_ptr().cast(), ledger.room()?);
+            let word = self.permits.as_ptr().cast();
             // SAFETY: taking one from the count is to have a permit in the sense of `PERMIT`.
             let taken = unsafe {
-                arch::claim(&self.permits, there, left, word, Self::PERMIT, ledger, depth, frame)
-            };
-            if taken {
+                ledger.record_by(|place| {
+                    arch::claim(&self.permits, there, left, word, Self::PERMIT, place, frame)
+                })
+            }?;
+            if taken.is_some() {
                 return Ok(Permit { semaphore: self, not_send: PhantomData });
             }
         }
@@ -296,27 +297,21 @@ impl<L: Parker, const WORDS: usize> Permit<'_, L, WORDS> {
     /// [`Semaphore::add_permits`].
     pub fn forget(self) {
         let permit = core::mem::ManuallyDrop::new(self);
-        let ledger = permit.ledger();
+        let ledger = OwnLedger::current();
         // SAFETY: the entry lists this permit.
         unsafe { permit.semaphore.take_away(permit.entry(ledger)) };
         ledger.trim();
     }
 
-    fn ledger<'l>(&self) -> &'l Ledger {
-        // SAFETY: `CurrentLedger`, and the permit is not `Send`: the ledger is the one that lists
-        // it, and lives as long as its task.
-        unsafe { L::current().as_ref() }
-    }
-
     /// An entry for a permit of this semaphore: if the task has several, one is as good as another.
-    fn entry<'l>(&self, ledger: &'l Ledger) -> &'l Entry {
+    fn entry<'l>(&self, ledger: OwnLedger<'l, L>) -> &'l Entry {
         ledger.own(self.semaphore.permits.as_ptr().cast())
     }
 }
 
 impl<L: Parker, const WORDS: usize> Drop for Permit<'_, L, WORDS> {
     fn drop(&mut self) {
-        let ledger = self.ledger();
+        let ledger = OwnLedger::current();
         // SAFETY: the entry lists this permit.
         unsafe { self.semaphore.give_back(self.entry(ledger)) };
         self.semaphore.waiters.notify_one();

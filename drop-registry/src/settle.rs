@@ -15,7 +15,6 @@ use core::sync::atomic::{Ordering, compiler_fence};
 
 use task_model::{FrozenTask, RegisterFile};
 
-use crate::ledger::{ENTRY_BYTES, HEADER_BYTES};
 use crate::{Domain, Entry, Ledger, Outcome, Pending, ResourceKind};
 
 /// What [`settle`] or [`reclaim`] did about one entry.
@@ -51,9 +50,7 @@ pub struct Settled {
     pub outcome: Outcome,
 }
 
-/// The ledger's `resolution` while the task's last window is open.
-const UNRESOLVED: u64 = 0;
-/// Its value once the ledger is complete. Any other is the index to be recorded or erased, plus 2.
+/// The ledger's `resolution` once the task's last window has been completed.
 const RESOLVED: u64 = 1;
 
 /// Gives up everything that a dead task holds, innermost first, and tells `each` of it.
@@ -113,7 +110,7 @@ pub(crate) unsafe fn settle_from(
     if let Some(copy) = stale.and_then(|index| ledger.entry(index)) {
         copy.erase();
     }
-    for (index, entry) in ledger.used().iter().enumerate().skip(first).rev() {
+    for (index, entry) in ledger.entries().iter().enumerate().skip(first).rev() {
         if entry.is_vacant() {
             continue;
         }
@@ -171,7 +168,7 @@ pub(crate) unsafe fn reclaim_from(
     domain: &Domain<'_>,
     mut each: impl FnMut(Settled),
 ) {
-    for (index, entry) in ledger.used().iter().enumerate().skip(first).rev() {
+    for (index, entry) in ledger.entries().iter().enumerate().skip(first).rev() {
         if entry.is_vacant() {
             continue;
         }
@@ -231,45 +228,31 @@ fn resolve(
     registers: &RegisterFile,
     refuse: impl FnOnce(u64, u64),
 ) {
-    let watermark = ledger.resolution.load(Ordering::Relaxed);
-    let watermark = if planted!(NoWatermark) { UNRESOLVED } else { watermark };
-    match (watermark, domain.windows().pending(registers)) {
-        (RESOLVED, _) | (_, None) => {}
-        (_, Some(Pending::Erase { entry })) => {
+    let resolution = ledger.resolution.load(Ordering::Relaxed);
+    if resolution == RESOLVED && !planted!(NoWatermark) {
+        return;
+    }
+    match domain.windows().pending(registers) {
+        None => {}
+        Some(Pending::Erase { entry }) => {
             if let Some(entry) = own_entry(ledger, entry) {
                 entry.erase();
             }
         }
-        (_, Some(Pending::Convert { entry, operations })) => {
-            convert(ledger, entry, operations);
-        }
-        (progress, Some(Pending::Record { resource, operations, ledger: into, frame })) => {
-            let index = if progress == UNRESOLVED {
-                let used = ledger.depth.load(Ordering::Relaxed).saturating_sub(HEADER_BYTES);
-                used / ENTRY_BYTES
-            } else {
-                progress - 2
-            };
-            if into != address(ledger) || index >= Ledger::CAPACITY as u64 {
-                refuse(resource, frame);
-            } else {
-                // Where the entry goes is written down first: once the depth has grown, it can no
-                // longer be told from it.
-                set_resolution(ledger, index + 2);
-                ledger.complete(index as usize, pointer(resource), pointer(operations), frame);
+        Some(Pending::Convert { entry, operations }) => convert(ledger, entry, operations),
+        Some(Pending::Record { resource, operations, entry, frame }) => {
+            match own_entry(ledger, entry) {
+                Some(entry) if entry.is_vacant() => {
+                    entry.write(pointer(resource), pointer(operations), frame);
+                }
+                // By a settler that died before it could say so.
+                Some(entry) if entry.resource() == pointer(resource) => {}
+                _ => refuse(resource, frame),
             }
         }
     }
-    set_resolution(ledger, RESOLVED);
-}
-
-fn address(ledger: &Ledger) -> u64 {
-    core::ptr::from_ref(ledger).addr() as u64
-}
-
-fn set_resolution(ledger: &Ledger, value: u64) {
     compiler_fence(Ordering::SeqCst);
-    ledger.resolution.store(value, Ordering::Relaxed);
+    ledger.resolution.store(RESOLVED, Ordering::Relaxed);
     compiler_fence(Ordering::SeqCst);
 }
 
@@ -289,7 +272,7 @@ mod tests {
     use crate::mutex::TellNext;
     use crate::raw_lock::RawLock;
     use crate::shared::Counted;
-    use crate::testing::{NOTHING, TestTask, domain, frozen};
+    use crate::testing::{NOTHING, TestTask, domain, frozen, record};
     use crate::{Operations, Shared, WindowTable};
     use core::ptr::NonNull;
     use spin::relax::Spin;
@@ -314,8 +297,7 @@ mod tests {
     #[test]
     fn settling_twice_releases_once() {
         let ledger = Ledger::new();
-        // SAFETY: `NOTHING` may list anything.
-        unsafe { ledger.record(pointer(8), &NOTHING, 0x1800).unwrap() };
+        record(&ledger, pointer(8), &NOTHING, 0x1800).unwrap();
         assert_eq!(settle_at(&ledger, &mut RegisterFile::new()).len(), 1);
         assert!(settle_at(&ledger, &mut RegisterFile::new()).is_empty());
     }
@@ -323,7 +305,7 @@ mod tests {
     /// What the settlement of a ledger with this one entry says of it.
     fn outcome_of(resource: *mut (), operations: *const Operations) -> Settled {
         let ledger = Ledger::new();
-        ledger.complete(0, resource, operations.cast_mut(), 0x1800);
+        ledger.entry(0).unwrap().write(resource, operations.cast_mut(), 0x1800);
         let all = settle_at(&ledger, &mut RegisterFile::new());
         assert!(ledger.is_empty() && all.len() == 1);
         all[0]
@@ -388,28 +370,49 @@ mod tests {
         assert!(ledger.is_empty());
     }
 
+    /// The registers of a task that stopped in a window that records, all of which but RSP hold this.
+    fn recording(value: u64) -> RegisterFile {
+        let mut registers = crate::testing::stopped_in(WindowKind::Record);
+        for register in Gpr::ALL {
+            registers[register] = value;
+        }
+        registers[Gpr::Rsp] = 0x1700;
+        registers
+    }
+
+    fn address<T>(of: &T) -> u64 {
+        core::ptr::from_ref(of).addr() as u64
+    }
+
     #[test]
     fn a_window_that_records_where_there_is_no_place_is_told_of() {
         let ledger = Ledger::new();
-        let mut registers = crate::testing::stopped_in(WindowKind::Record);
-        for register in Gpr::ALL {
-            registers[register] = address(&ledger);
+        record(&ledger, pointer(8), &NOTHING, 0x1800).unwrap();
+        let (listed, beyond) = (ledger.entry(0).unwrap(), ledger.entry(18).unwrap());
+        for nowhere in [address(&ledger), address(listed) + 8, address(beyond) + 24, 0] {
+            let all = settle_at(&ledger, &mut recording(nowhere));
+            assert_eq!((all[0].entry, all[0].outcome), (Ledger::CAPACITY, Outcome::Refused));
+            assert_eq!(all[0].resource, nowhere);
+            assert!(ledger.is_empty());
+            ledger.resolution.store(0, Ordering::Relaxed);
         }
-        ledger.depth.store(u64::MAX, Ordering::Relaxed);
-        let all = settle_at(&ledger, &mut registers);
-        assert_eq!((all[0].entry, all[0].outcome), (Ledger::CAPACITY, Outcome::Refused));
-        assert_eq!(all[0].resource, address(&ledger));
-        assert!(ledger.is_empty());
+    }
+
+    #[test]
+    fn a_window_that_records_where_something_else_is_listed_is_told_of() {
+        let ledger = Ledger::new();
+        record(&ledger, pointer(8), &NOTHING, 0x1800).unwrap();
+        let listed = address(ledger.entry(0).unwrap());
+        let all = settle_at(&ledger, &mut recording(listed));
+        assert_eq!(all.iter().map(|one| one.resource).collect::<Vec<_>>(), [listed, 8]);
+        assert_eq!(all[0].outcome, Outcome::Refused);
     }
 
     #[test]
     fn innermost_comes_first_and_returned_frames_are_escaped() {
         let ledger = Ledger::new();
-        // SAFETY: `NOTHING` may list anything.
-        unsafe {
-            ledger.record(pointer(8), &NOTHING, 0x1800).unwrap();
-            ledger.record(pointer(16), &NOTHING, 0x1400).unwrap();
-        }
+        record(&ledger, pointer(8), &NOTHING, 0x1800).unwrap();
+        record(&ledger, pointer(16), &NOTHING, 0x1400).unwrap();
         let mut registers = RegisterFile::new();
         registers[Gpr::Rsp] = 0x1600;
         let all = settle_at(&ledger, &mut registers);
@@ -418,41 +421,32 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_recorded_nothing_yet_is_completed_and_released_once() {
-        // The registers of a task that stopped right after the locked instruction of a window
-        // that is really there: every register holds the ledger's address but RSP.
+    fn a_window_that_recorded_nothing_yet_is_completed_once() {
         let ledger = Ledger::new();
-        // SAFETY: `NOTHING` may list anything.
-        unsafe { ledger.record(pointer(8), &NOTHING, 0x1800).unwrap() };
-        let mut registers = crate::testing::stopped_in(WindowKind::Record);
-        let address = core::ptr::from_ref(&ledger).addr() as u64;
-        for register in Gpr::ALL {
-            registers[register] = address;
-        }
-        registers[Gpr::Rsp] = 0x1700;
+        record(&ledger, pointer(8), &NOTHING, 0x1800).unwrap();
+        let mut registers = recording(address(ledger.entry(1).unwrap()));
         let task = frozen(&mut registers);
         resolve(&ledger, &domain(), task.registers(), |_, _| panic!("refused"));
         assert_eq!(ledger.len(), 2);
-        let Some(Pending::Record { frame, .. }) = WindowTable::linked().pending(task.registers())
+        let Some(Pending::Record { resource, frame, .. }) =
+            WindowTable::linked().pending(task.registers())
         else {
             panic!("the window records");
         };
-        assert_eq!(ledger.held().next().unwrap().frame(), frame);
+        let entry = ledger.held().next().unwrap();
+        assert_eq!((entry.resource(), entry.frame()), (pointer(resource), frame));
+        entry.erase();
         resolve(&ledger, &domain(), task.registers(), |_, _| panic!("refused"));
-        assert_eq!(ledger.len(), 2);
+        assert_eq!(ledger.len(), 1);
     }
 
     #[test]
     fn a_resolution_that_stopped_half_way_is_finished_in_the_same_place() {
         let ledger = Ledger::new();
-        let mut registers = crate::testing::stopped_in(WindowKind::Record);
-        let address = core::ptr::from_ref(&ledger).addr() as u64;
-        for register in Gpr::ALL {
-            registers[register] = address;
-        }
-        // The settler died after it had counted the entry, before it could say so.
-        set_resolution(&ledger, 2);
-        ledger.complete(0, pointer(address), pointer(address), 0);
+        let place = address(ledger.entry(0).unwrap());
+        let mut registers = recording(place);
+        // The settler died after it had written the entry, before it could say so.
+        ledger.entry(0).unwrap().write(pointer(place), pointer(place), 0);
         resolve(&ledger, &domain(), frozen(&mut registers).registers(), |_, _| panic!("refused"));
         assert_eq!(ledger.len(), 1);
     }

@@ -16,8 +16,8 @@ use crate::hand_over::sealed::Sealed;
 use crate::operations::Marked;
 use crate::owned_block::{BlockOf, OwnedBlock};
 use crate::{
-    AllocError, DropAfterTear, Entry, Extent, Ledger, LedgerFull, Operations, Outcome,
-    ResourceKind, TrackedHeap,
+    AllocError, CurrentLedger, DropAfterTear, Entry, Extent, Ledger, LedgerFull, Operations,
+    Outcome, OwnLedger, ResourceKind, TrackedHeap,
 };
 
 /// The heap block: the count first, for the windows.
@@ -112,8 +112,7 @@ impl<T: Send + Sync, L: TrackedHeap> Shared<T, L> {
     }
 
     fn allocate(value: T, droppable: bool, frame: u64) -> Result<Self, AllocError> {
-        // SAFETY: `CurrentLedger`: the ledger is this task's.
-        let ledger = unsafe { L::current().as_ref() };
+        let ledger = OwnLedger::<L>::current();
         let layout = Layout::new::<Counted<T>>();
         // SAFETY: until the value is there, the block needs nothing but to be freed.
         let (block, entry) =
@@ -145,8 +144,7 @@ impl<T, L: TrackedHeap> Shared<T, L> {
     /// If the task's ledger is full.
     #[inline(always)]
     pub fn try_clone(&self) -> Result<Self, LedgerFull> {
-        // SAFETY: `CurrentLedger`: the ledger is this task's.
-        let ledger = unsafe { L::current().as_ref() };
+        let ledger = OwnLedger::<L>::current();
         let resource = self.block.as_ptr().cast();
         // SAFETY: to hold a share that is not counted takes no more than its entry, as long as a
         // counted one is below it: the handle is not `Send`, so it has one in this ledger.
@@ -166,15 +164,14 @@ impl<T, L: TrackedHeap> Shared<T, L> {
     /// The block is alive for the length of the call.
     #[inline(always)]
     pub(crate) unsafe fn share_of(block: NonNull<Counted<T>>) -> Result<Self, LedgerFull> {
-        // SAFETY: `CurrentLedger`: the ledger is this task's.
-        let ledger = unsafe { L::current().as_ref() };
-        let depth = ledger.room()?;
+        let ledger = OwnLedger::<L>::current();
+        let frame = arch::frame_address();
         // SAFETY: the block is alive, and one more count is one more share.
         let counted = unsafe {
-            let frame = arch::frame_address();
-            arch::increment(&block.as_ref().count, Self::SHARE, ledger, depth, frame)
-        };
-        assert!(counted, "more than 2^63 shares of one value");
+            let count = &block.as_ref().count;
+            ledger.record_by(|at| arch::increment(count, Self::SHARE, at, frame))
+        }?;
+        assert!(counted.is_some(), "more than 2^63 shares of one value");
         Ok(Self { block, context: PhantomData })
     }
 
@@ -183,7 +180,7 @@ impl<T, L: TrackedHeap> Shared<T, L> {
     ///
     /// # Panics
     /// If the count is 2^63.
-    fn counted_entry<'l>(&self, ledger: &'l Ledger) -> &'l Entry {
+    fn counted_entry<'l>(&self, ledger: OwnLedger<'l, L>) -> &'l Entry {
         let entry = ledger.own(self.block.as_ptr().cast());
         if entry.has(&ALSO) && !planted!(UncountedHandedOver) {
             // SAFETY: this handle is a share, so the block is alive; the entry is this task's.
@@ -206,8 +203,7 @@ impl<T, L: TrackedHeap> Shared<T, L> {
     pub fn get_mut(this: &mut Self) -> Option<&mut T> {
         // SAFETY: this handle is a share, so the block is alive.
         let Counted { count, holder_died, .. } = unsafe { this.block.as_ref() };
-        // SAFETY: `CurrentLedger`, and the handle is not `Send`.
-        let ledger = unsafe { L::current().as_ref() };
+        let ledger = OwnLedger::<L>::current();
         let listed = ledger.held().filter(|entry| entry.resource() == this.block.as_ptr().cast());
         let sole = count.load(Ordering::Acquire) == 1
             && !holder_died.load(Ordering::Relaxed)
@@ -219,7 +215,7 @@ impl<T, L: TrackedHeap> Shared<T, L> {
 
     #[cold]
     #[inline(never)]
-    fn destroy(&self, ledger: &Ledger) {
+    fn destroy(&self, ledger: OwnLedger<'_, L>) {
         let resource = self.block.as_ptr().cast();
         // SAFETY: the block is there until its entry is released.
         let Counted { droppable, holder_died, .. } = unsafe { self.block.as_ref() };
@@ -242,7 +238,7 @@ impl<T, L: TrackedHeap> Shared<T, L> {
 unsafe impl<T: Send + Sync, L: TrackedHeap> Sealed for Shared<T, L> {
     type Context = L;
 
-    fn listed<'l>(&self, ledger: &'l Ledger) -> (&'l Entry, u64) {
+    fn listed<'l>(&self, ledger: OwnLedger<'l, L>) -> (&'l Entry, u64) {
         (self.counted_entry(ledger), self.block.as_ptr().expose_provenance() as u64)
     }
 
@@ -262,18 +258,18 @@ unsafe impl<T: Send + Sync, L: TrackedHeap> Sealed for Shared<T, L> {
 impl<T, L: TrackedHeap> Drop for Shared<T, L> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: `CurrentLedger`, and the handle is not `Send`.
-        let ledger = unsafe { L::current().as_ref() };
+        let ledger = OwnLedger::<L>::current();
         // SAFETY: this handle is a share, so the block is alive until the decrement.
         let Counted { count, destroy, .. } = unsafe { self.block.as_ref() };
         let resource = self.block.as_ptr().cast();
         let last = match ledger.top(resource) {
-            Some(entry) if entry.has(&ALSO) => return ledger.pop(entry),
-            Some(entry) => {
+            // SAFETY: it is in this ledger.
+            Some(at) if unsafe { at.entry() }.has(&ALSO) => return ledger.pop(at),
+            Some(at) => {
                 // SAFETY: the last entry lists this share.
-                let last = unsafe { arch::decrement_last(count, entry, destroy) };
+                let last = unsafe { arch::decrement_last(count, at.entry(), destroy) };
                 if !last {
-                    ledger.drop_last(entry);
+                    ledger.drop_last(at);
                 }
                 last
             }
@@ -288,7 +284,11 @@ impl<T, L: TrackedHeap> Drop for Shared<T, L> {
 /// Takes a share away whose entry is not the last. Returns whether it was the last share.
 #[cold]
 #[inline(never)]
-fn drop_out_of_order(count: &AtomicU64, destroy: &'static Operations, ledger: &Ledger) -> bool {
+fn drop_out_of_order<L: CurrentLedger>(
+    count: &AtomicU64,
+    destroy: &'static Operations,
+    ledger: OwnLedger<'_, L>,
+) -> bool {
     let entry = ledger.find(count.as_ptr().cast()).expect("a share is dropped by its own task");
     let last = if entry.has(&ALSO) {
         entry.erase();

@@ -84,8 +84,8 @@ impl<H: HandOver> Slot<H> {
         // SAFETY: `&mut self` is the only way to the slot, which owns the item of this word; after
         // the window the task does, and its ledger says so.
         unsafe {
-            hand_over::take(word, |resource, operations, ledger, depth| {
-                arch::adopt(place, resource, operations, ledger, depth, frame);
+            hand_over::take(word, |resource, operations, at| {
+                arch::adopt(place, resource, operations, at, frame);
                 true
             })
         }

@@ -12,21 +12,22 @@ use task_model::{FrozenTask, Gpr, RegisterFile, StackBounds, TaskId};
 use crate::arch::WindowKind;
 pub(crate) use crate::hosted::domain;
 use crate::{
-    CurrentLedger, Entry, Extent, Heap, HeapMemory, Ledger, Operations, Outcome, Parker,
-    ResourceKind, TrackedHeap, WindowTable, reclaim, settle,
+    CurrentLedger, Entry, Extent, Heap, HeapMemory, Ledger, LedgerFull, Operations, Outcome,
+    OwnLedger, Parker, ResourceKind, TrackedHeap, WindowTable, reclaim, settle,
 };
 
 thread_local! {
-    static CURRENT: Cell<Option<&'static Ledger>> = const { Cell::new(None) };
+    static CURRENT: Cell<Option<NonNull<Ledger>>> = const { Cell::new(None) };
 }
 
 /// Whoever runs inside [`on_fresh_ledger`].
 pub(crate) struct TestTask;
 
-// SAFETY: each call of `on_fresh_ledger` makes a ledger of its own, which lives for ever.
+// SAFETY: each call of `on_ledger` is a task with a ledger of its own, which is there until it
+// returns, and for as long as anybody settles it.
 unsafe impl CurrentLedger for TestTask {
     fn current() -> NonNull<Ledger> {
-        NonNull::from(CURRENT.get().expect("runs inside `on_fresh_ledger`"))
+        CURRENT.get().expect("runs inside `on_ledger`")
     }
 }
 
@@ -63,10 +64,29 @@ pub(crate) fn on_ledger(
     ledger: &'static Ledger,
     body: impl FnOnce(&'static Ledger),
 ) -> &'static Ledger {
-    let outer = CURRENT.replace(Some(ledger));
-    body(ledger);
-    CURRENT.set(outer);
+    as_task_of(ledger, || body(ledger));
     ledger
+}
+
+/// Runs `body` as a task with this ledger.
+pub(crate) fn as_task_of<T>(ledger: &Ledger, body: impl FnOnce() -> T) -> T {
+    let outer = CURRENT.replace(Some(NonNull::from(ledger)));
+    let done = body();
+    CURRENT.set(outer);
+    done
+}
+
+/// Records something, of no matter to anybody, as the task of this ledger.
+pub(crate) fn record<'l>(
+    ledger: &'l Ledger,
+    resource: *mut (),
+    operations: &'static Operations,
+    frame: u64,
+) -> Result<&'l Entry, LedgerFull> {
+    as_task_of(ledger, || {
+        // SAFETY: whoever settles this does so under operations that may list anything.
+        unsafe { OwnLedger::<TestTask>::current().record(resource, operations, frame) }
+    })
 }
 
 /// Runs `body` as a task, kills it where it ends, and returns what became of what it held.

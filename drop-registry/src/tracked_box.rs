@@ -11,7 +11,7 @@ use crate::arch;
 use crate::hand_over::sealed::Sealed;
 use crate::operations::Marked;
 use crate::owned_block::{BlockOf, OwnedBlock};
-use crate::{AllocError, DropAfterTear, Entry, Ledger, Operations, ResourceKind, TrackedHeap};
+use crate::{AllocError, DropAfterTear, Entry, Operations, OwnLedger, ResourceKind, TrackedHeap};
 
 /// A value on the heap that stands in its task's ledger.
 ///
@@ -75,8 +75,7 @@ impl<T, L: TrackedHeap> TrackedBox<T, L> {
 
     #[inline(always)]
     fn allocate(value: T, droppable: bool, frame: u64) -> Result<Self, AllocError> {
-        // SAFETY: `CurrentLedger`: the ledger is this task's.
-        let ledger = unsafe { L::current().as_ref() };
+        let ledger = OwnLedger::<L>::current();
         // SAFETY: until the value is there, the block needs nothing but to be freed.
         let (block, entry) = unsafe {
             L::heap().claim(Layout::new::<T>(), Block::<T, L>::FREE, Marked::BOX, ledger, frame)
@@ -91,8 +90,7 @@ impl<T, L: TrackedHeap> TrackedBox<T, L> {
     /// Says that the value may be torn if the task dies, before it can be.
     #[cold]
     fn forbid_drop(&mut self) {
-        // SAFETY: `CurrentLedger`, and the box is not `Send`.
-        let ledger = unsafe { L::current().as_ref() };
+        let ledger = OwnLedger::<L>::current();
         let entry = ledger.own(Marked::BOX.mark(self.value.as_ptr()));
         if !planted!(DroppedThoughLent) {
             entry.convert(Block::<T, L>::whole(false));
@@ -106,7 +104,7 @@ impl<T, L: TrackedHeap> TrackedBox<T, L> {
 unsafe impl<T: Send, L: TrackedHeap> Sealed for TrackedBox<T, L> {
     type Context = L;
 
-    fn listed<'l>(&self, ledger: &'l Ledger) -> (&'l Entry, u64) {
+    fn listed<'l>(&self, ledger: OwnLedger<'l, L>) -> (&'l Entry, u64) {
         let address = self.value.as_ptr().expose_provenance() as u64;
         (ledger.own(Marked::BOX.mark(self.value.as_ptr())), address | u64::from(self.droppable))
     }
@@ -128,8 +126,7 @@ unsafe impl<T: Send, L: TrackedHeap> Sealed for TrackedBox<T, L> {
 
 impl<T, L: TrackedHeap> Drop for TrackedBox<T, L> {
     fn drop(&mut self) {
-        // SAFETY: `CurrentLedger`, and the box is not `Send`.
-        let ledger = unsafe { L::current().as_ref() };
+        let ledger = OwnLedger::<L>::current();
         let resource = Marked::BOX.mark(self.value.as_ptr());
         // SAFETY: the box owns the value, and its task's ledger lists it so.
         unsafe { Block::<T, L>::destroy(self.value.as_ptr(), resource, ledger) };
@@ -164,6 +161,7 @@ impl<T: fmt::Debug, L: TrackedHeap> fmt::Debug for TrackedBox<T, L> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Ledger;
     use crate::testing::{TestTask, kill, on_fresh_ledger};
     use crate::{Mutex, Outcome};
     use core::sync::atomic::{AtomicUsize, Ordering};

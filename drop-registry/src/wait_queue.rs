@@ -36,7 +36,9 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
 use crate::arch;
 use crate::ledger::Waiting;
-use crate::{Entry, Extent, Ledger, LedgerFull, Operations, Outcome, Parker, ResourceKind};
+use crate::{
+    Entry, Extent, Ledger, LedgerFull, Operations, Outcome, OwnLedger, Parker, ResourceKind,
+};
 
 /// How many tasks have their bits in one word: waiting in the low half, woken in the high half.
 const TASKS_PER_WORD: usize = 32;
@@ -140,8 +142,7 @@ impl<L: Parker, const WORDS: usize> WaitQueue<L, WORDS> {
         frame: u64,
         attempt: impl FnMut() -> Option<Result<T, E>>,
     ) -> Result<T, E> {
-        // SAFETY: `CurrentLedger`: the ledger is this task's and lives as long as it.
-        let ledger = unsafe { L::current().as_ref() };
+        let ledger = OwnLedger::<L>::current();
         let _waiting = ledger.wait_for(self.as_resource());
         self.wait(frame, attempt)
     }
@@ -170,9 +171,8 @@ impl<L: Parker, const WORDS: usize> WaitQueue<L, WORDS> {
 
     /// Enters the calling task.
     pub(crate) fn enrol(&self, frame: u64) -> Result<Place<'_, L, WORDS>, LedgerFull> {
-        // SAFETY: `CurrentLedger`: the ledger is this task's and lives as long as it.
-        let ledger = unsafe { L::current().as_ref() };
-        let task = L::index(ledger);
+        let ledger = OwnLedger::<L>::current();
+        let task = L::index(ledger.get());
         assert!(task < L::TASKS, "whoever waits has a number");
         let (word, waiting) = self.bits(task);
         assert!(word.load(Ordering::Relaxed) & waiting == 0, "a task waits once in one queue");
@@ -228,8 +228,7 @@ impl<L: Parker, const WORDS: usize> WaitQueue<L, WORDS> {
 
     /// Writes down that wake-ups are owed to this queue, by the frame at stack pointer `frame`.
     pub(crate) fn owe(&self, wake: Wake, frame: u64) -> Result<Debt<'_, L, WORDS>, LedgerFull> {
-        // SAFETY: as in `enrol`.
-        let ledger = unsafe { L::current().as_ref() };
+        let ledger = OwnLedger::<L>::current();
         let operations = match wake {
             Wake::One => Self::OWES_ONE,
             Wake::All => Self::OWES_ALL,
@@ -356,7 +355,7 @@ impl<L, const WORDS: usize> fmt::Debug for WaitQueue<L, WORDS> {
 /// The calling task's place in a queue; dropping it leaves.
 pub(crate) struct Place<'q, L: Parker, const WORDS: usize> {
     queue: &'q WaitQueue<L, WORDS>,
-    ledger: &'q Ledger,
+    ledger: OwnLedger<'q, L>,
     word: &'q AtomicU64,
     waiting: u64,
     /// Whether the task has done what it was woken for. If not, another one is to.
@@ -403,7 +402,7 @@ pub(crate) enum Wake {
 /// Wake-ups that the calling task owes to a queue; dropping it gives them.
 pub(crate) struct Debt<'q, L: Parker, const WORDS: usize> {
     queue: &'q WaitQueue<L, WORDS>,
-    ledger: &'q Ledger,
+    ledger: OwnLedger<'q, L>,
     /// `None` once they have been given.
     pub(crate) wake: Option<Wake>,
 }

@@ -11,11 +11,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use spin::relax::RelaxStrategy;
 
 use crate::arch;
-use crate::entry::Place;
 use crate::owner_word::{OWNER, owner};
 use crate::raw_lock::{OnDeath, RawLock};
 use crate::wait_queue::Wake;
-use crate::{CurrentLedger, Entry, Ledger, LedgerFull, Outcome, Parker, WaitQueue};
+use crate::{
+    CurrentLedger, Cursor, Entry, Ledger, LedgerFull, Outcome, OwnLedger, Parker, WaitQueue,
+};
 
 /// How waiters for a [`Mutex`](crate::Mutex), a [`RwLock`](crate::RwLock) or a
 /// [`Channel`](crate::Channel) wait: by one of spin's relax strategies ([`Spin`](spin::Spin), the
@@ -57,14 +58,14 @@ pub trait WaitStrategy<L: CurrentLedger>: sealed::Sealed {
     /// Stores `value` into the word of a lock, which gives it up, and erases its entry.
     ///
     /// # Safety
-    /// `ledger` is the calling task's own; the task holds the lock of `word` and `waiters`, and the
-    /// ledger lists it: at `place`, unless the entry has been moved.
+    /// The task holds the lock of `word` and `waiters`, and its ledger lists it: at `place`, unless
+    /// the entry has been moved.
     unsafe fn unlock(
         word: &AtomicU64,
         value: u64,
         waiters: &Self::Waiters,
-        ledger: &Ledger,
-        place: Place,
+        ledger: OwnLedger<'_, L>,
+        place: Cursor,
     );
 
     /// Gives up a dead task's lock, and erases its entry, unless there is something to reclaim:
@@ -111,14 +112,20 @@ impl<L: CurrentLedger, R: RelaxStrategy> WaitStrategy<L> for R {
     fn wake_all((): &()) {}
 
     #[inline(always)]
-    unsafe fn unlock(word: &AtomicU64, value: u64, (): &(), ledger: &Ledger, place: Place) {
+    unsafe fn unlock(
+        word: &AtomicU64,
+        value: u64,
+        (): &(),
+        ledger: OwnLedger<'_, L>,
+        place: Cursor,
+    ) {
         // SAFETY: this function's contract: the place is in the ledger of the task that locked.
         let Some(entry) = (unsafe { ledger.last_at(place, word.as_ptr().cast()) }) else {
             return unlock_out_of_order(word, value, ledger);
         };
         // SAFETY: the task holds the lock, and the last entry lists it.
         unsafe { arch::release_last(word, value, entry) };
-        ledger.drop_last(entry);
+        ledger.drop_last(place);
     }
 
     unsafe fn release<D: OnDeath>(ledger: &Ledger, entry: &Entry) -> Outcome {
@@ -151,7 +158,7 @@ impl<L: CurrentLedger, R: RelaxStrategy> WaitStrategy<L> for R {
 
 #[cold]
 #[inline(never)]
-fn unlock_out_of_order(word: &AtomicU64, value: u64, ledger: &Ledger) {
+fn unlock_out_of_order<L: CurrentLedger>(word: &AtomicU64, value: u64, ledger: OwnLedger<'_, L>) {
     let entry =
         ledger.find(word.as_ptr().cast()).expect("a guard is dropped by the task that locked it");
     let held = word.load(Ordering::Relaxed);
@@ -205,8 +212,8 @@ impl<L: Parker, const WORDS: usize> WaitStrategy<L> for Park<WORDS> {
         word: &AtomicU64,
         value: u64,
         waiters: &Self::Waiters,
-        ledger: &Ledger,
-        _: Place,
+        ledger: OwnLedger<'_, L>,
+        _: Cursor,
     ) {
         // Who is not the owner is told so before it has done any harm.
         ledger.own(word.as_ptr().cast());

@@ -7,13 +7,13 @@
 //! ```text
 //!            lock cmpxchg [word], new     RIP here: nothing has happened
 //!  commit:   jne  contended               RIP here: it has happened if ZF says so
-//!  decided:  mov  [entry], …              RIP here: it has happened; the entry is incomplete
-//!            …
-//!            mov  [ledger.depth], …
+//!  decided:  mov  [entry.operations], …   RIP here: it has happened; the entry is incomplete
+//!            mov  [entry.frame], …
+//!            mov  [entry.resource], …
 //!  end:                                   RIP here: the ledger is right by itself
 //! ```
 //!
-//! The record also says in which registers the resource, the operations and the ledger are, so
+//! The record also says in which registers the resource, the operations and the entry are, so
 //! that a task frozen between `commit` and `end` needs nothing but its saved registers to be
 //! understood. The windows themselves are in `arch`.
 #![expect(unsafe_code, reason = "reads a table between linker symbols")]
@@ -88,7 +88,7 @@ impl WindowRecord {
             WindowKind::Record => Some(Pending::Record {
                 resource: first,
                 operations: self.value(1, registers)?,
-                ledger: self.value(2, registers)?,
+                entry: self.value(2, registers)?,
                 frame: self.value(3, registers)?,
             }),
             WindowKind::Erase if undecided && !zero => None,
@@ -110,14 +110,14 @@ fn relative(field: &i32) -> u64 {
 /// them: not yet checked against anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pending {
-    /// The resource is held, and its entry not written, or not counted yet.
+    /// The resource is held, and its entry not written yet.
     Record {
         /// The resource.
         resource: u64,
         /// Its operations.
         operations: u64,
-        /// The ledger that the entry belongs in.
-        ledger: u64,
+        /// Where the entry belongs.
+        entry: u64,
         /// The stack pointer to be recorded.
         frame: u64,
     },
@@ -210,8 +210,7 @@ mod tests {
         let (ledger, word) = (Ledger::new(), AtomicU64::new(0));
         // SAFETY: the ledger and the word are this test's own.
         unsafe {
-            let depth = ledger.room().unwrap();
-            assert!(arch::acquire(&word, 0, 1, &NOTHING, &ledger, depth));
+            assert!(arch::acquire(&word, 0, 1, &NOTHING, ledger.cursor()));
             arch::release_last(&word, 0, ledger.entry(0).unwrap());
         }
         assert!(ledger.is_empty());
@@ -247,16 +246,16 @@ mod tests {
     fn a_record_names_the_registers_that_the_compiler_chose() {
         for record in records(WindowKind::Record) {
             let registers = stopped_at(record.decided(), true);
-            let Some(Pending::Record { resource, operations, ledger, frame }) =
+            let Some(Pending::Record { resource, operations, entry, frame }) =
                 WindowTable::linked().pending(&registers)
             else {
                 panic!("an acquire window records");
             };
             assert!((1000..1016).contains(&frame));
-            for value in [resource, operations, ledger] {
+            for value in [resource, operations, entry] {
                 assert!((1000..1016).contains(&value) && value != registers.rsp());
             }
-            assert!(resource != operations && operations != ledger && ledger != resource);
+            assert!(resource != operations && operations != entry && entry != resource);
         }
     }
 

@@ -164,8 +164,8 @@ impl Task {
         unsafe { (&raw const (*self.registers.get()).rip).read_volatile() }
     }
 
-    pub(crate) fn ledger(&self) -> NonNull<Ledger> {
-        NonNull::from(&self.ledger)
+    pub(crate) const fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     pub(super) fn id_and_ledger(&self) -> (TaskId, &Ledger) {

@@ -5,16 +5,18 @@ use core::cell::Cell;
 use core::ptr::NonNull;
 
 use drop_registry::hosted::Hosted;
-use drop_registry::{CurrentLedger, Heap, Ledger, TrackedHeap};
+use drop_registry::{CurrentLedger, Cursor, Heap, Ledger, TrackedHeap};
 
-/// One `fs:`-relative load, which is here what a `gs:`-relative one is in a kernel: a plain load
-/// from an address that the linker knows. [`Hosted`] also looks whether it runs in a task.
+/// A ledger and a cursor that one `fs:`-relative instruction each reads or writes, which is here what
+/// a `gs:`-relative one is in a kernel: a plain access to an address that the linker knows.
+/// [`Hosted`] also looks whether it runs in a task, and leaves the cursor to the ledger.
 pub(crate) struct Kernel;
 
 static LEDGER: Ledger = Ledger::new();
 
 thread_local! {
     static CURRENT: Cell<*const Ledger> = const { Cell::new(&raw const LEDGER) };
+    static CURSOR: Cell<Cursor> = const { Cell::new(Cursor::first(&LEDGER)) };
 }
 
 // SAFETY: one thread uses it, which is the one task; the ledger is there for ever.
@@ -23,6 +25,16 @@ unsafe impl CurrentLedger for Kernel {
     fn current() -> NonNull<Ledger> {
         // SAFETY: never set to anything but the address of `LEDGER`.
         unsafe { NonNull::new_unchecked(CURRENT.get().cast_mut()) }
+    }
+
+    #[inline(always)]
+    fn cursor() -> Cursor {
+        CURSOR.get()
+    }
+
+    #[inline(always)]
+    unsafe fn set_cursor(cursor: Cursor) {
+        CURSOR.set(cursor);
     }
 }
 

@@ -69,8 +69,8 @@ fn state(run: &mut Run) -> u64 {
     hasher.finish()
 }
 
-/// The words of the ledger that a settlement goes by: which entry is being moved, and those that are
-/// in use, each in its place; also the copy of one that does not count.
+/// The words of the ledger that a settlement goes by: which entry is being moved, and what is listed,
+/// each in its place; also the copy of one that does not count.
 fn written(ledger: &Ledger) -> Vec<u64> {
     /// Words of the header, and of an entry; and what the resource of a vacant one is at most.
     const HEADER: usize = 4;
@@ -79,9 +79,8 @@ fn written(ledger: &Ledger) -> Vec<u64> {
     let words: *const u64 = std::ptr::from_ref(ledger).cast();
     // SAFETY: a ledger is `repr(C)` and has nothing but words in it; its task is frozen.
     let word = |index: usize| unsafe { words.add(index).read_volatile() };
-    let used = word(0) as usize / size_of::<u64>();
-    assert!(used <= size_of::<Ledger>() / size_of::<u64>(), "a depth within the ledger");
-    let entries = (HEADER..used).step_by(ENTRY).map(|at| (word(at), word(at + 1)));
+    let end = HEADER + Ledger::CAPACITY * ENTRY;
+    let entries = (HEADER..end).step_by(ENTRY).map(|at| (word(at), word(at + 1)));
     let read = entries.flat_map(|(resource, operations)| {
         [resource, if resource > VACANT { operations } else { 0 }]
     });

@@ -109,8 +109,8 @@ impl<H: HandOver, const CAPACITY: usize> Ring<H, CAPACITY> {
             // SAFETY: if it is still the cell's turn, the cell owns the item of this word, which is
             // that of `head`; after the window the task does.
             let received = unsafe {
-                hand_over::take(word, |resource, under, ledger, depth| {
-                    arch::receive(cell, resource, head, next, word, under, ledger, depth, frame)
+                hand_over::take(word, |resource, under, at| {
+                    arch::receive(cell, resource, head, next, word, under, at, frame)
                 })
             }?;
             if let Some(item) = received {

@@ -11,11 +11,13 @@ use std::thread_local;
 use task_model::FaultInfo;
 
 use super::signals;
-use crate::{CurrentLedger, Heap, HeapMemory, KillSwitch, Ledger, TrackedHeap};
+use crate::{CurrentLedger, Cursor, Heap, HeapMemory, KillSwitch, Ledger, TrackedHeap};
 
 thread_local! {
     /// The ledger of whoever runs on this thread.
     pub(super) static LEDGER: Cell<*const Ledger> = const { Cell::new(core::ptr::null()) };
+    /// Its cursor; none as long as the driver has not set its own.
+    pub(super) static CURSOR: Cell<Option<Cursor>> = const { Cell::new(None) };
     /// What the driver's own code holds, outside of all tasks.
     static BOOT_LEDGER: &'static Ledger = Box::leak(Box::default());
     /// Why the running task is about to stop by itself, if not to yield.
@@ -26,17 +28,30 @@ thread_local! {
 
 /// The current task of this thread's [`Machine`](super::Machine), for the `L` of locks and handles.
 /// Outside of tasks, the thread itself.
+///
+/// A context that is made from this one, to park in another way, say, passes on all three functions
+/// of [`CurrentLedger`]: it has the same cursor.
 #[derive(Debug)]
 pub struct Hosted;
 
-// SAFETY: each task has a ledger of its own for ever, and `Machine::run` sets `LEDGER` to it before
-// it runs and back afterwards. The driver has one for the thread. There is no trap handler that takes
-// anything. That nobody leaks a guard and lets another use what it gave, or frees its lock, is the
+// SAFETY: each task has a ledger of its own for ever, and `Machine::run` sets `LEDGER` and `CURSOR`
+// to it before it runs and back afterwards. The driver has one for the thread. There is no trap
+// handler that takes anything. That nobody leaks a guard and lets another use what it gave, or frees its lock, is the
 // test's to see to: see the module.
 unsafe impl CurrentLedger for Hosted {
     #[inline(always)]
     fn current() -> NonNull<Ledger> {
         NonNull::new(LEDGER.get().cast_mut()).unwrap_or_else(boot_ledger)
+    }
+
+    #[inline(always)]
+    fn cursor() -> Cursor {
+        CURSOR.get().unwrap_or_else(boot_cursor)
+    }
+
+    #[inline(always)]
+    unsafe fn set_cursor(cursor: Cursor) {
+        CURSOR.set(Some(cursor));
     }
 }
 
@@ -64,6 +79,11 @@ impl TrackedHeap for Hosted {
 #[cold]
 fn boot_ledger() -> NonNull<Ledger> {
     BOOT_LEDGER.with(|ledger| NonNull::from(*ledger))
+}
+
+#[cold]
+fn boot_cursor() -> Cursor {
+    BOOT_LEDGER.with(|ledger| Cursor::first(ledger))
 }
 
 /// Why a task gave the thread back.

@@ -11,7 +11,7 @@ use std::vec::Vec;
 
 use task_model::{FaultInfo, FrozenTask, RegisterFile, TaskId};
 
-use super::current::{END, LEDGER, Stop, WANTED_DEAD};
+use super::current::{CURSOR, END, LEDGER, Stop, WANTED_DEAD};
 use super::domain::domain;
 use super::panic_note::{PANIC_NOTE, note_panics};
 use super::parking;
@@ -169,7 +169,7 @@ impl Machine {
         }
         task.parked.set(false);
         let context = task.context.get();
-        let outer = LEDGER.replace(task.ledger);
+        let outer = (LEDGER.replace(task.ledger), CURSOR.replace(Some(task.ledger.cursor())));
         END.set(task.end.take());
         PANIC_NOTE.set(task.panic_note.get());
         WANTED_DEAD.set(task.wanted_dead.get() == Some(id.generation));
@@ -179,7 +179,11 @@ impl Machine {
         let trap = unsafe { Cpu::run(self.cpu.get(), context, budget) };
         self.running.set(None);
         WANTED_DEAD.set(false);
-        LEDGER.set(outer);
+        LEDGER.set(outer.0);
+        if let Some(cursor) = CURSOR.replace(outer.1) {
+            // SAFETY: this is where the task left it.
+            unsafe { task.ledger.keep(cursor) };
+        }
         let end = END.take();
         task.panic_note.set(PANIC_NOTE.take());
         let stop = match trap {

@@ -8,7 +8,7 @@ use std::thread_local;
 
 use super::current::{Hosted, Stop, stop_running};
 use super::signals;
-use crate::{CurrentLedger, Ledger, Parker};
+use crate::{Ledger, OwnLedger, Parker};
 
 /// What is to be known of a task that can sleep.
 struct Sleeper {
@@ -64,8 +64,7 @@ unsafe impl Parker for Hosted {
 
     fn park() {
         assert!(signals::in_task(), "the machine's owner cannot sleep");
-        // SAFETY: the ledger of the task that runs here.
-        let me = Self::index(unsafe { Self::current().as_ref() });
+        let me = Self::index(OwnLedger::<Self>::current().get());
         SLEEPERS.with(|all| {
             assert!(me < Self::TASKS, "only the first 32 tasks of a machine can sleep");
             while !take(&all[me].token) {

@@ -4,35 +4,18 @@ use core::sync::atomic::{Ordering, compiler_fence};
 
 use super::Ledger;
 
-/// Set in `moving` when an entry has been moved, until [`Ledger::cut`] finds that the ledger is
+/// Set in `moving` when an entry has been moved, until [`OwnLedger::trim`] finds that the ledger is
 /// empty.
 pub(super) const MOVED: u64 = 1 << 63;
 
 impl Ledger {
-    /// Gives back the room of erased entries at the end.
-    pub(crate) fn trim(&self) {
-        let used = self.used();
-        let len = used.iter().rposition(|entry| !entry.is_vacant()).map_or(0, |n| n + 1);
-        debug_assert!(
-            used[..len].iter().all(|entry| !entry.resource().is_null()),
-            "an entry below another that is held is null, and not a gap",
-        );
-        self.cut(len);
-    }
-
-    /// Takes the room of all entries from the one of number `len` on, which are vacant.
-    fn cut(&self, len: usize) {
-        let beyond = &self.used()[len..];
-        self.set_used_len(len);
-        for entry in beyond {
-            entry.empty_out();
-        }
-        if len == 0 {
-            self.moving.store(0, Ordering::Relaxed);
-        }
+    /// Says that all entries are where they were written: there are none.
+    pub(super) fn forget_that_any_moved(&self) {
+        self.moving.store(0, Ordering::Relaxed);
     }
 
     /// Whether an entry may not be where it was written.
+    #[inline(always)]
     pub(super) fn has_moved(&self) -> bool {
         self.moving.load(Ordering::Relaxed) & MOVED != 0
     }
@@ -43,7 +26,7 @@ impl Ledger {
     /// does not count: the lower one until its resource is written, the upper one after.
     pub(super) fn close_gaps(&self) {
         let mut to = 0;
-        for from in 0..self.used_len() {
+        for from in 0..Self::CAPACITY {
             let (source, target) = (&self.entries[from], &self.entries[to]);
             if source.is_vacant() {
                 continue;
@@ -64,7 +47,6 @@ impl Ledger {
             }
             to += 1;
         }
-        self.cut(to);
     }
 
     /// Says that no entry is being moved, for a task that stopped inside `close_gaps` and comes

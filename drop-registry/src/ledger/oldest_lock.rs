@@ -12,7 +12,7 @@ impl Ledger {
     pub fn look_at_oldest_lock(&self, domain: &Domain<'_>) -> Option<(*mut (), bool)> {
         use ResourceKind::{Mutex, ReadLock, WriteLock};
         let moved = self.moved_entry();
-        let entries = self.used().iter().enumerate();
+        let entries = self.entries.iter().enumerate();
         let mut held = entries.filter(|(index, it)| !it.is_vacant() && Some(*index) != moved);
         held.find_map(|(_, entry)| {
             let kind = domain.operations(entry)?.kind;

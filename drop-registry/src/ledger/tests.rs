@@ -1,11 +1,20 @@
 use super::gaps::MOVED;
 use super::*;
-use crate::testing::NOTHING;
+use crate::CurrentLedger;
+use crate::testing::{self, NOTHING, TestTask, as_task_of};
 use std::vec::Vec;
 
 fn record(ledger: &Ledger, resource: usize) -> Result<&Entry, LedgerFull> {
-    // SAFETY: the ledger is never settled, so the resource is never looked at.
-    unsafe { ledger.record(ptr::without_provenance_mut(resource), &NOTHING, 7) }
+    testing::record(ledger, ptr::without_provenance_mut(resource), &NOTHING, 7)
+}
+
+/// As the ledger's own task.
+fn own<T>(ledger: &Ledger, body: impl FnOnce(OwnLedger<'_, TestTask>) -> T) -> T {
+    as_task_of(ledger, || body(OwnLedger::current()))
+}
+
+fn entries_in_use(ledger: &Ledger) -> usize {
+    ((ledger.offset_of(ledger.cursor()) - HEADER_BYTES) / ENTRY_BYTES) as usize
 }
 
 fn resources(ledger: &Ledger) -> Vec<usize> {
@@ -68,11 +77,11 @@ fn trimming_gives_back_what_was_erased_at_the_end() {
     let second = record(&ledger, 16).unwrap();
     let third = record(&ledger, 24).unwrap();
     second.erase();
-    ledger.trim();
-    assert_eq!(ledger.used_len(), 3);
+    own(&ledger, |own| own.trim());
+    assert_eq!(entries_in_use(&ledger), 3);
     third.erase();
-    ledger.trim();
-    assert_eq!(ledger.used_len(), 1);
+    own(&ledger, |own| own.trim());
+    assert_eq!(entries_in_use(&ledger), 1);
 }
 
 #[test]
@@ -84,25 +93,85 @@ fn nothing_is_acquired_with_a_forbidden_ledger() {
 #[test]
 fn the_top_of_an_empty_ledger_matches_nothing() {
     let ledger = Ledger::new();
-    assert!(ledger.top(ptr::without_provenance(8)).is_none());
+    assert!(own(&ledger, |own| own.top(ptr::without_provenance(8)).is_none()));
 }
 
 #[test]
 fn a_ledger_that_was_emptied_in_order_after_its_gaps_were_closed_is_as_good_as_new() {
     let ledger = Ledger::new();
-    record(&ledger, 8).unwrap().erase();
-    record(&ledger, 16).unwrap();
-    ledger.close_gaps();
-    ledger.pop(ledger.top(ptr::without_provenance(16)).unwrap());
-    // Nobody has looked whether it is empty, so it still says that entries were moved.
-    assert_eq!(ledger.moving.load(Ordering::Relaxed), MOVED);
-    for nothing in [0, 8, 16] {
-        assert!(ledger.top(ptr::without_provenance(nothing)).is_none());
+    for n in 1..=Ledger::CAPACITY {
+        record(&ledger, n * 8).unwrap();
     }
-    let place = Place::of(record(&ledger, 24).unwrap());
-    // SAFETY: the ledger is there.
-    assert!(unsafe { ledger.last_at(place, ptr::without_provenance(24)) }.is_none());
-    ledger.own_at(place, ptr::without_provenance(24)).erase();
-    ledger.trim();
+    for entry in &ledger.entries[1..] {
+        entry.erase();
+    }
+    ledger.entries[0].erase();
+    let second = &ledger.entries[1];
+    second.write(ptr::without_provenance_mut(16), ptr::null_mut(), 7);
+    own(&ledger, |own| {
+        assert!(
+            own.room().unwrap() == ledger.at(HEADER_BYTES + ENTRY_BYTES),
+            "one entry has been moved down"
+        );
+        own.pop(own.top(ptr::without_provenance(16)).unwrap());
+        // Nobody has looked whether it is empty, so it still says that entries were moved.
+        assert_eq!(ledger.moving.load(Ordering::Relaxed), MOVED);
+        for nothing in [0, 8, 16] {
+            assert!(own.top(ptr::without_provenance(nothing)).is_none());
+        }
+    });
+    record(&ledger, 24).unwrap();
+    own(&ledger, |own| {
+        let (place, resource) = (ledger.at(HEADER_BYTES), ptr::without_provenance(24));
+        // SAFETY: the ledger is there.
+        assert!(unsafe { own.last_at(place, resource) }.is_none());
+        own.own_at(place, resource).erase();
+        own.trim();
+    });
     assert_eq!((ledger.len(), ledger.moving.load(Ordering::Relaxed)), (0, 0));
+}
+
+#[test]
+fn a_cursor_can_be_kept_elsewhere() {
+    static LEDGER: Ledger = Ledger::new();
+    let first = Cursor::first(&LEDGER);
+    assert_eq!(first, LEDGER.cursor());
+    // SAFETY: from `as_ptr`.
+    let same = unsafe { Cursor::from_ptr(first.as_ptr()) };
+    assert_eq!(same, first);
+    // SAFETY: no task has the ledger.
+    unsafe { LEDGER.keep(same.next()) };
+    assert_eq!(LEDGER.cursor(), first.next());
+    assert_eq!(LEDGER.cursor().previous(), first);
+}
+
+/// Keeps its cursor elsewhere, and forgets to set it there.
+#[cfg(debug_assertions)]
+struct Forgetful;
+
+#[cfg(debug_assertions)]
+// SAFETY: none: this is the mistake, and the ledger is never settled.
+unsafe impl CurrentLedger for Forgetful {
+    fn current() -> NonNull<Ledger> {
+        TestTask::current()
+    }
+
+    fn cursor() -> Cursor {
+        // SAFETY: the ledger of the task that runs.
+        unsafe { Self::current().as_ref() }.at(HEADER_BYTES)
+    }
+}
+
+#[cfg(debug_assertions)]
+#[test]
+#[should_panic(expected = "the cursor is not where the context had it set")]
+fn a_context_that_does_not_keep_the_cursor_is_told_so() {
+    let ledger = Ledger::new();
+    as_task_of(&ledger, || {
+        for _ in 0..2 {
+            let own = OwnLedger::<Forgetful>::current();
+            // SAFETY: the ledger is never settled.
+            unsafe { own.record(ptr::without_provenance_mut(8), &NOTHING, 7) }.unwrap();
+        }
+    });
 }

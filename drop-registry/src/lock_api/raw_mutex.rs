@@ -14,7 +14,7 @@ use crate::no_unwind::{refuse, without_unwinding};
 use crate::owner_died::sealed::Sealed;
 use crate::owner_word::{FREE, NOT_RECOVERABLE, OWNER_DIED, State, TryRefused};
 use crate::raw_lock::RawLock;
-use crate::{CurrentLedger, LockError, LockResult, WaitStrategy};
+use crate::{CurrentLedger, LockError, LockResult, OwnLedger, WaitStrategy};
 
 /// What [`Mutex`](crate::Mutex) is made of, as a [`lock_api::RawMutex`](::lock_api::RawMutex):
 /// exact at every instruction.
@@ -33,8 +33,7 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> RawMutex<L, R> {
     /// Takes the lock if it is free, and no death has left a mark on it.
     #[inline(always)]
     fn try_take_whole(&self) -> bool {
-        // SAFETY: `CurrentLedger`: the ledger is this task's and lives as long as it.
-        let ledger = unsafe { L::current().as_ref() };
+        let ledger = OwnLedger::<L>::current();
         if self.0.word.state() != State::Free {
             return false;
         }

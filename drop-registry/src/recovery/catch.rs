@@ -9,7 +9,7 @@ use task_model::FaultInfo;
 use super::POINT;
 use super::point::Point;
 use crate::arch::{self, SavedWords};
-use crate::{CurrentLedger, Ledger, LedgerFull};
+use crate::{CurrentLedger, LedgerFull, OwnLedger};
 
 /// Why [`catch_fault`] has no value to return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,8 +122,7 @@ fn catch<L: CurrentLedger, F: FnOnce() -> T, T>(body: F) -> Result<T, Fault> {
         // SAFETY: `run` has returned, and writes it before.
         return unsafe { call.outcome.assume_init() }.map_err(Fault::LedgerFull);
     }
-    // SAFETY: `CurrentLedger`: the ledger is this task's.
-    forget(unsafe { L::current().as_ref() }, &raw mut call.point);
+    forget(OwnLedger::<L>::current(), &raw mut call.point);
     // SAFETY: the keeper has written it before it let the task come here.
     Err(Fault::Stopped(unsafe { call.point.fault() }))
 }
@@ -136,8 +135,7 @@ unsafe extern "C-unwind" fn run<L: CurrentLedger, F: FnOnce() -> T, T>(saved: *m
     // SAFETY: by the contract. The caller does not touch it until this returns; and the keeper,
     // which may do so before, makes it return nowhere but there.
     let call = unsafe { &mut *saved.cast::<Call<L, F, T>>() };
-    // SAFETY: `CurrentLedger`: the ledger is this task's.
-    let ledger = unsafe { L::current().as_ref() };
+    let ledger = OwnLedger::<L>::current();
     // SAFETY: once.
     let body = unsafe { ManuallyDrop::take(&mut call.body) };
     call.point.seal(ledger.waiting());
@@ -154,19 +152,19 @@ unsafe extern "C-unwind" fn run<L: CurrentLedger, F: FnOnce() -> T, T>(saved: *m
 }
 
 /// Takes the entry away when the body returns or unwinds.
-struct Listed<'l> {
-    ledger: &'l Ledger,
+struct Listed<'l, L: CurrentLedger> {
+    ledger: OwnLedger<'l, L>,
     point: *mut Point,
 }
 
-impl Drop for Listed<'_> {
+impl<L: CurrentLedger> Drop for Listed<'_, L> {
     fn drop(&mut self) {
         forget(self.ledger, self.point);
     }
 }
 
 /// Takes the point's entry away, if there is one.
-fn forget(ledger: &Ledger, point: *mut Point) {
+fn forget<L: CurrentLedger>(ledger: OwnLedger<'_, L>, point: *mut Point) {
     let point = point.cast_const().cast();
     match ledger.top(point) {
         Some(entry) => ledger.pop(entry),

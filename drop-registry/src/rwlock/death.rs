@@ -5,10 +5,10 @@ use core::sync::atomic::Ordering;
 
 use super::RwLock;
 use crate::arch;
-use crate::entry::Place;
 use crate::owner_word::{OWNER, OWNER_DIED, owner};
 use crate::{
-    CurrentLedger, Entry, Extent, Ledger, Operations, Outcome, ResourceKind, WaitStrategy,
+    CurrentLedger, Cursor, Entry, Extent, Ledger, Operations, Outcome, OwnLedger, ResourceKind,
+    WaitStrategy,
 };
 
 /// What the settlement sees of a lock: its value is of another type, but `repr(C)` puts what comes
@@ -55,7 +55,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     );
 
     /// Takes the calling task off the count, for waiters that sleep.
-    pub(super) fn stop_reading(&self, ledger: &Ledger) {
+    pub(super) fn stop_reading(&self, ledger: OwnLedger<'_, L>) {
         let entry = ledger.own(self.as_read_resource());
         // SAFETY: the entry lists one reader, and is the calling task's. The decrement is the
         // waker's barrier.
@@ -72,7 +72,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     /// Takes the calling task off the count, if its entry is not the last one of its ledger.
     #[cold]
     #[inline(never)]
-    pub(super) fn stop_reading_out_of_order(&self, ledger: &Ledger, place: Place) {
+    pub(super) fn stop_reading_out_of_order(&self, ledger: OwnLedger<'_, L>, place: Cursor) {
         let entry = ledger.own_at(place, self.as_read_resource());
         // SAFETY: the entry lists one reader, and is the calling task's.
         unsafe { arch::decrement_erasing(self.readers.get(), entry) };

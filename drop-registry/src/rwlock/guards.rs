@@ -6,10 +6,9 @@ use core::ops::{Deref, DerefMut};
 
 use super::RwLock;
 use crate::arch;
-use crate::entry::Place;
 use crate::owner_died::sealed::Sealed;
 use crate::owner_word::{FREE, NOT_RECOVERABLE};
-use crate::{CurrentLedger, WaitStrategy};
+use crate::{CurrentLedger, Cursor, OwnLedger, WaitStrategy};
 
 #[cfg(feature = "lock_api")]
 impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
@@ -29,9 +28,8 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     /// # Safety
     /// The calling task reads.
     pub(crate) unsafe fn unlock_read_found(&self) {
-        // SAFETY: `CurrentLedger`: the ledger is this task's.
-        let ledger = unsafe { L::current().as_ref() };
-        drop(ReadGuard::new(self, Place::of(ledger.own(self.as_read_resource()))));
+        let ledger = OwnLedger::<L>::current();
+        drop(ReadGuard::new(self, ledger.place_of_own(self.as_read_resource())));
     }
 
     /// As [`RwLock::unlock_read_found`]. The marks of a death stay, if there are any.
@@ -57,9 +55,8 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     /// # Safety
     /// The calling task writes.
     unsafe fn write_guard_found(&self) -> ManuallyDrop<WriteGuard<'_, T, L, R>> {
-        // SAFETY: as in `unlock_read_found`.
-        let ledger = unsafe { L::current().as_ref() };
-        let place = Place::of(ledger.own(self.word.as_resource()));
+        let ledger = OwnLedger::<L>::current();
+        let place = ledger.place_of_own(self.word.as_resource());
         ManuallyDrop::new(WriteGuard::new(self, place))
     }
 }
@@ -70,7 +67,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct ReadGuard<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> {
     lock: &'a RwLock<T, L, R>,
-    place: Place,
+    place: Cursor,
 }
 
 // SAFETY: a shared guard gives shared access to the value alone.
@@ -81,7 +78,7 @@ unsafe impl<T: ?Sized + Sync, L: CurrentLedger, R: WaitStrategy<L>> Sync
 
 impl<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> ReadGuard<'a, T, L, R> {
     #[inline(always)]
-    pub(super) fn new(lock: &'a RwLock<T, L, R>, place: Place) -> Self {
+    pub(super) fn new(lock: &'a RwLock<T, L, R>, place: Cursor) -> Self {
         Self { lock, place }
     }
 }
@@ -89,9 +86,7 @@ impl<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> ReadGuard<'a, T, L, R>
 impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Drop for ReadGuard<'_, T, L, R> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: `CurrentLedger`: the ledger is there as long as the task, and the guard is not
-        // `Send`, so this is the task.
-        let ledger = unsafe { L::current().as_ref() };
+        let ledger = OwnLedger::<L>::current();
         if R::SLEEPS {
             return self.lock.stop_reading(ledger);
         }
@@ -102,7 +97,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Drop for ReadGuard<'_, T, 
         };
         // SAFETY: this guard is a reader, which the last entry lists.
         unsafe { arch::leave_last(self.lock.readers.get(), entry) };
-        ledger.drop_last(entry);
+        ledger.drop_last(self.place);
     }
 }
 
@@ -131,7 +126,7 @@ impl<T: ?Sized + fmt::Debug, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct WriteGuard<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> {
     lock: &'a RwLock<T, L, R>,
-    place: Place,
+    place: Cursor,
 }
 
 // SAFETY: a shared guard gives shared access to the value alone.
@@ -141,14 +136,13 @@ unsafe impl<T: ?Sized + Sync, L: CurrentLedger, R: WaitStrategy<L>> Sync
 }
 
 impl<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> WriteGuard<'a, T, L, R> {
-    pub(super) fn new(lock: &'a RwLock<T, L, R>, place: Place) -> Self {
+    pub(super) fn new(lock: &'a RwLock<T, L, R>, place: Cursor) -> Self {
         Self { lock, place }
     }
 
     #[inline(always)]
     fn unlock(&self, word: u64) {
-        // SAFETY: `CurrentLedger`, and the guard is not `Send`: the lock is recorded there.
-        let ledger = unsafe { L::current().as_ref() };
+        let ledger = OwnLedger::<L>::current();
         // SAFETY: this guard holds the word.
         unsafe { self.lock.unlock_write(word, ledger, self.place) };
     }

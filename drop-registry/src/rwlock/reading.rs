@@ -3,9 +3,8 @@
 
 use super::{ReadError, ReadGuard, RwLock, TryReadError};
 use crate::arch;
-use crate::entry::Place;
 use crate::owner_word::{self, State};
-use crate::{CurrentLedger, Ledger, LedgerFull, WaitStrategy};
+use crate::{CurrentLedger, Ledger, LedgerFull, OwnLedger, WaitStrategy};
 
 impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     /// Takes the lock for reading, waiting for a writer if need be.
@@ -58,15 +57,14 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     /// Counts the calling task as a reader; whether it may read is to be seen.
     #[inline(always)]
     fn come_in(&self, frame: u64) -> Result<ReadGuard<'_, T, L, R>, LedgerFull> {
-        // SAFETY: `CurrentLedger`: the ledger is this task's and lives as long as it.
-        let ledger = unsafe { L::current().as_ref() };
-        let depth = ledger.room()?;
+        let ledger = OwnLedger::<L>::current();
         // SAFETY: one more in the count is to be a reader in the sense of `READS`. The locked
         // increment is the reader's barrier, and Acquire for what the last writer wrote.
-        let counted =
-            unsafe { arch::increment(self.readers.get(), Self::READS, ledger, depth, frame) };
-        assert!(counted, "more than 2^63 readers of one lock");
-        Ok(ReadGuard::new(self, Place::new(ledger, depth)))
+        let counted = unsafe {
+            ledger.record_by(|at| arch::increment(self.readers.get(), Self::READS, at, frame))
+        }?;
+        let Some(place) = counted else { panic!("more than 2^63 readers of one lock") };
+        Ok(ReadGuard::new(self, place))
     }
 
     /// Why a task that has come in may not read.
@@ -74,8 +72,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     fn why_not_read(&self, _: &ReadGuard<'_, T, L, R>) -> Option<TryReadError> {
         match self.word.state() {
             State::Free => None,
-            // SAFETY: as in `come_in`.
-            state => self.why_not_read_now(state, unsafe { L::current().as_ref() }),
+            state => self.why_not_read_now(state, OwnLedger::<L>::current().get()),
         }
     }
 
@@ -108,8 +105,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
             Some(TryReadError::Read(error)) => return Err(error),
             Some(TryReadError::WouldBlock) => drop(guard),
         }
-        // SAFETY: as in `come_in`.
-        let ledger = unsafe { L::current().as_ref() };
+        let ledger = OwnLedger::<L>::current();
         let waiting = ledger.wait_for(self.word.as_resource());
         let result = R::wait_until(&self.waiters, frame, || {
             (!self.word.is_owned()).then_some(Ok::<_, LedgerFull>(()))

@@ -4,7 +4,7 @@ use super::*;
 use crate::Outcome;
 use crate::owner_word::FREE;
 use crate::testing::{TestTask, kill, on_fresh_ledger};
-use crate::{LockError, TryLockError};
+use crate::{LockError, OwnLedger, TryLockError};
 use std::boxed::Box;
 
 type TestLock<T> = RwLock<T, TestTask>;
@@ -182,17 +182,24 @@ fn a_value_that_nobody_put_right_is_given_up_for_readers_too() {
     });
 }
 
+/// As a writer that waits for the readers to leave.
+fn drain(lock: &TestLock<u32>) {
+    let ledger = OwnLedger::<TestTask>::current();
+    // SAFETY: to own the word is what `DRAINS` means.
+    let taken = unsafe {
+        ledger
+            .record_by(|at| lock.word.take_from(FREE, TestLock::<u32>::DRAINS, &ledger, at))
+            .unwrap()
+    };
+    assert!(taken.is_some(), "the word is free");
+}
+
 #[test]
 fn a_writer_that_dies_before_the_readers_have_left_has_torn_nothing() {
     let lock = forever(5);
     let readers = on_fresh_ledger(|_| core::mem::forget(lock.read().unwrap()));
     let outcomes = kill(|| {
-        let ledger = TestTask::current();
-        // SAFETY: this task's own ledger, and the word is free.
-        assert!(unsafe {
-            let ledger = ledger.as_ref();
-            lock.word.take_from(FREE, TestLock::<u32>::DRAINS, ledger, ledger.room().unwrap())
-        });
+        drain(lock);
     });
     assert_eq!((outcomes, readers.len()), (std::vec![Outcome::Released], 1));
     on_fresh_ledger(|_| assert_eq!(*lock.read().unwrap(), 5));
@@ -203,13 +210,7 @@ fn a_task_that_reads_may_read_again_while_a_writer_waits_but_not_write() {
     let lock = forever(1);
     on_fresh_ledger(|ledger| {
         let first = lock.read().unwrap();
-        // A writer that waits for the readers to leave.
-        on_fresh_ledger(|ledger| {
-            // SAFETY: this task's own ledger, and the word is free.
-            unsafe {
-                lock.word.take_from(FREE, TestLock::<u32>::DRAINS, ledger, ledger.room().unwrap());
-            }
-        });
+        on_fresh_ledger(|_| drain(lock));
         let second = lock.read().unwrap();
         assert_eq!(*first + *second, 2);
         assert!(matches!(lock.write(), Err(LockError::Recursive)));

@@ -5,11 +5,10 @@ use core::sync::atomic::Ordering;
 
 use super::{RwLock, WriteGuard};
 use crate::arch;
-use crate::entry::Place;
 use crate::owner_word::{FREE, Taken, TryRefused};
 use crate::{
-    CurrentLedger, Ledger, LedgerFull, LockError, LockResult, TryLockError, TryLockResult,
-    WaitStrategy,
+    CurrentLedger, Cursor, LedgerFull, LockError, LockResult, OwnLedger, TryLockError,
+    TryLockResult, WaitStrategy,
 };
 
 impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
@@ -20,11 +19,11 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     /// [`LockError::Recursive`] is also for a task that reads: it would wait for itself.
     #[inline(always)]
     pub fn write(&self) -> LockResult<WriteGuard<'_, T, L, R>> {
-        // SAFETY: as in `come_in`.
-        let ledger = unsafe { L::current().as_ref() };
-        let depth = ledger.room()?;
+        let ledger = OwnLedger::<L>::current();
+        let place = ledger.room()?;
         // SAFETY: to own the word is what `DRAINS` means; the ledger is this task's.
-        if unsafe { self.word.take_from(FREE, Self::DRAINS, ledger, depth) } {
+        if unsafe { self.word.take_from(FREE, Self::DRAINS, &ledger, place) } {
+            ledger.pass_over(place);
             return self.drain(Taken::WHOLE, ledger, arch::frame_address());
         }
         self.write_contended(ledger, arch::frame_address())
@@ -36,8 +35,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     /// [`TryLockError::WouldBlock`] if somebody does; else as [`RwLock::write`].
     #[inline(always)]
     pub fn try_write(&self) -> TryLockResult<WriteGuard<'_, T, L, R>> {
-        // SAFETY: as in `come_in`.
-        let ledger = unsafe { L::current().as_ref() };
+        let ledger = OwnLedger::<L>::current();
         let frame = arch::frame_address();
         // SAFETY: as in `write`.
         let taken = unsafe { self.word.take(Self::DRAINS, ledger, frame) }?;
@@ -45,7 +43,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
             return self.begin_writing(taken.or_died(died), ledger).map_err(TryLockError::Lock);
         }
         self.step_back(taken, ledger);
-        Err(if self.is_read_by(ledger) {
+        Err(if self.is_read_by(&ledger) {
             TryLockError::Lock(LockError::Recursive)
         } else {
             TryLockError::WouldBlock
@@ -54,8 +52,12 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
 
     #[cold]
     #[inline(never)]
-    fn write_contended(&self, ledger: &Ledger, frame: u64) -> LockResult<WriteGuard<'_, T, L, R>> {
-        if self.is_read_by(ledger) {
+    fn write_contended(
+        &self,
+        ledger: OwnLedger<'_, L>,
+        frame: u64,
+    ) -> LockResult<WriteGuard<'_, T, L, R>> {
+        if self.is_read_by(&ledger) {
             return Err(LockError::Recursive);
         }
         let waiting = ledger.wait_for(self.word.as_resource());
@@ -79,7 +81,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     fn drain(
         &self,
         taken: Taken,
-        ledger: &Ledger,
+        ledger: OwnLedger<'_, L>,
         frame: u64,
     ) -> LockResult<WriteGuard<'_, T, L, R>> {
         if self.readers.are_none() {
@@ -93,13 +95,13 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     fn drain_readers(
         &self,
         taken: Taken,
-        ledger: &Ledger,
+        ledger: OwnLedger<'_, L>,
         frame: u64,
     ) -> LockResult<WriteGuard<'_, T, L, R>> {
         if let Some(died) = self.readers.have_left() {
             return self.begin_writing(taken.or_died(died), ledger);
         }
-        if self.is_read_by(ledger) {
+        if self.is_read_by(&ledger) {
             self.step_back(taken, ledger);
             return Err(LockError::Recursive);
         }
@@ -119,19 +121,24 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
 
     /// From here on the value may be torn if the task dies.
     #[inline(always)]
-    fn begin_writing(&self, taken: Taken, ledger: &Ledger) -> LockResult<WriteGuard<'_, T, L, R>> {
-        let entry = ledger.own(self.word.as_resource());
-        entry.convert(Self::WRITES);
-        taken.tell(WriteGuard::new(self, Place::of(entry)))
+    fn begin_writing(
+        &self,
+        taken: Taken,
+        ledger: OwnLedger<'_, L>,
+    ) -> LockResult<WriteGuard<'_, T, L, R>> {
+        let place = ledger.place_of_own(self.word.as_resource());
+        // SAFETY: it is in this ledger.
+        unsafe { place.entry() }.convert(Self::WRITES);
+        taken.tell(WriteGuard::new(self, place))
     }
 
     /// Gives the word back as it was, before anything has been written.
     #[cold]
-    fn step_back(&self, taken: Taken, ledger: &Ledger) {
+    fn step_back(&self, taken: Taken, ledger: OwnLedger<'_, L>) {
         // SAFETY: the word is this task's.
         unsafe {
-            let entry = ledger.own(self.word.as_resource());
-            self.unlock_write(taken.marks(), ledger, Place::of(entry));
+            let place = ledger.place_of_own(self.word.as_resource());
+            self.unlock_write(taken.marks(), ledger, place);
         }
     }
 
@@ -139,7 +146,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     /// The word is the calling task's, whose ledger this is and lists that at `place`, unless the
     /// entry has been moved; and `value` gives it up.
     #[inline(always)]
-    pub(super) unsafe fn unlock_write(&self, value: u64, ledger: &Ledger, place: Place) {
+    pub(super) unsafe fn unlock_write(&self, value: u64, ledger: OwnLedger<'_, L>, place: Cursor) {
         if R::SLEEPS {
             // Who is not the owner is told so before it has done any harm.
             ledger.own(self.word.as_resource());

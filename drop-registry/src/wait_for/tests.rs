@@ -1,5 +1,4 @@
 //! The search, against a reference that asks who can reach whom.
-#![expect(unsafe_code, reason = "writes ledgers by hand")]
 
 use core::ptr;
 use std::format;
@@ -12,7 +11,7 @@ use proptest::prelude::*;
 use task_model::TaskId;
 
 use super::{TooManyTasks, Wait, WaitForGraph};
-use crate::testing::{domain, nothing};
+use crate::testing::{domain, nothing, record};
 use crate::{Ledger, Operations, ResourceKind};
 
 const MOST: usize = 9;
@@ -54,8 +53,7 @@ impl Tasks {
     }
 
     fn hold(&self, task: usize, resource: usize, kind: ResourceKind) {
-        // SAFETY: nobody settles these ledgers.
-        unsafe { self.0[task].record(place(resource), operations(kind), 0).unwrap() };
+        record(&self.0[task], place(resource), operations(kind), 0).unwrap();
     }
 
     fn wait(&self, task: usize, resource: usize) {
@@ -300,7 +298,8 @@ fn an_entry_that_somebody_has_written_over_is_neither_followed_nor_shown_as_one(
     let tasks = Tasks::new(2);
     tasks.wait(0, 0);
     // What was a held lock, and whose operations are anything now.
-    tasks.0[1].complete(0, place(0), ptr::without_provenance_mut(0x1234_5678), 0);
+    let wild = ptr::without_provenance_mut(0x1234_5678);
+    tasks.0[1].entry(0).unwrap().write(place(0), wild, 0);
     assert_eq!(tasks.graph().waits().count(), 0);
     assert!(!tasks.graph().is_stuck(id(0)));
     assert!(format!("{:?}", tasks.0[1]).contains("0x12345678"));

@@ -4,7 +4,7 @@
 use std::ptr::NonNull;
 
 use drop_registry::hosted::{Hosted, Machine, Stop, yield_now};
-use drop_registry::{CurrentLedger, Ledger, Mutex, Park, Parker, RwLock, Semaphore};
+use drop_registry::{CurrentLedger, Cursor, Ledger, Mutex, Park, Parker, RwLock, Semaphore};
 
 /// The hosted machine; but its `unpark` takes a lock.
 struct Locking;
@@ -13,6 +13,15 @@ struct Locking;
 unsafe impl CurrentLedger for Locking {
     fn current() -> NonNull<Ledger> {
         Hosted::current()
+    }
+
+    fn cursor() -> Cursor {
+        Hosted::cursor()
+    }
+
+    unsafe fn set_cursor(cursor: Cursor) {
+        // SAFETY: this function's contract.
+        unsafe { Hosted::set_cursor(cursor) };
     }
 }
 

@@ -4,7 +4,7 @@
 use std::ptr::NonNull;
 
 use drop_registry::hosted::Hosted;
-use drop_registry::{CurrentLedger, Ledger, Parker};
+use drop_registry::{CurrentLedger, Cursor, Ledger, Parker};
 
 /// The hosted machine; but its tasks have the numbers 33, 62, 27, 56, and so on.
 #[derive(Debug)]
@@ -21,6 +21,15 @@ const _: () = assert!(STEP * UNDOES_STEP % Scattered::TASKS == 1);
 unsafe impl CurrentLedger for Scattered {
     fn current() -> NonNull<Ledger> {
         Hosted::current()
+    }
+
+    fn cursor() -> Cursor {
+        Hosted::cursor()
+    }
+
+    unsafe fn set_cursor(cursor: Cursor) {
+        // SAFETY: this function's contract.
+        unsafe { Hosted::set_cursor(cursor) };
     }
 }
 

@@ -4,12 +4,12 @@
 
 use core::arch::global_asm;
 
-use crate::ledger::{ENTRY_BYTES, LEDGER_BYTES};
+use crate::ledger::ENTRY_BYTES;
 
 // The section exists even in an image that uses no window, so that its bounds always link.
 global_asm!(".pushsection drop_windows,\"aR\",@progbits", ".balign 4", ".popsection");
 
-const _: () = assert!(ENTRY_BYTES == 24 && LEDGER_BYTES == 512);
+const _: () = assert!(ENTRY_BYTES == 24);
 
 /// A byte with the encoding number of the register that the compiler chose for operand `$name`:
 /// the assembler compares its printed name with all sixteen.
@@ -68,25 +68,15 @@ macro_rules! record {
     };
 }
 
-/// Writes the entry at `{depth}` bytes into `{ledger}`, for the frame at `$frame`, and counts it:
-/// the tail of every window that records.
+/// Writes the entry at `{place}`, for the frame at `$frame`: the tail of every window that records.
+/// It lists nothing before the last store.
 macro_rules! push_entry {
     ($frame:literal) => {
-        concat!(write_entry!($frame), "\nadd qword ptr [{ledger}], 24")
-    };
-    // With the depth to be in `{above}`, for windows that have the register to spare.
-    ($frame:literal, above) => {
-        concat!(write_entry!($frame), "\nmov qword ptr [{ledger}], {above}")
-    };
-}
-
-macro_rules! write_entry {
-    ($frame:literal) => {
         concat!(
-            "mov qword ptr [{ledger} + {depth}], {resource}\n",
-            "mov qword ptr [{ledger} + {depth} + 8], {operations}\n",
-            "mov qword ptr [{ledger} + {depth} + 16], ",
-            $frame
+            "mov qword ptr [{place} + 8], {operations}\n",
+            "mov qword ptr [{place} + 16], ",
+            $frame,
+            "\nmov qword ptr [{place}], {resource}"
         )
     };
 }
@@ -98,4 +88,4 @@ macro_rules! gap {
     };
 }
 
-pub(super) use {gap, push_entry, record, register_number, window_record, write_entry};
+pub(super) use {gap, push_entry, record, register_number, window_record};

@@ -9,7 +9,7 @@ use core::arch::naked_asm;
 use core::sync::atomic::AtomicU64;
 
 use super::record::{gap, window_record};
-use crate::{Entry, Ledger, Operations};
+use crate::{Cursor, Entry, Operations};
 
 /// A word, and the number of its turn: they change together.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ pub(crate) unsafe extern "C" fn give(
 ///
 /// # Safety
 /// `turn` is live. To have cleared the word is to hold `resource` in the sense of `operations`;
-/// `ledger` is the caller's own, with `depth` from [`Ledger::room`].
+/// `place` is from the caller's own [`OwnLedger::room`](crate::OwnLedger::room).
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn receive(
     turn: *const Turn,
@@ -71,8 +71,7 @@ pub(crate) unsafe extern "C" fn receive(
     next: u64,
     word: u64,
     operations: &'static Operations,
-    ledger: *const Ledger,
-    depth: u64,
+    place: Cursor,
     frame: u64,
 ) -> bool {
     naked_asm!(
@@ -83,17 +82,13 @@ pub(crate) unsafe extern "C" fn receive(
         // From rdx:rax, the number and the word, to rcx:rbx, the next number and nothing.
         "mov rax, r8",
         "mov r8, qword ptr [rsp + 16]",
-        "mov r10, qword ptr [rsp + 24]",
-        "mov r11, qword ptr [rsp + 32]",
+        "mov r11, qword ptr [rsp + 24]",
         "xor ebx, ebx",
         "lock cmpxchg16b xmmword ptr [rdi]",
         "2: jne 5f",
-        "3: mov qword ptr [r8 + r10], rsi",
-        "mov qword ptr [r8 + r10 + 8], r9",
-        "mov qword ptr [r8 + r10 + 16], r11",
-        // An addition that leaves the flags.
-        "lea r10, [r10 + 24]",
-        "mov qword ptr [r8], r10",
+        "3: mov qword ptr [r8 + 8], r9",
+        "mov qword ptr [r8 + 16], r11",
+        "mov qword ptr [r8], rsi",
         "4:",
         window_record!("0", ".byte 6, 9, 8, 11"),
         "5: sete al",

@@ -16,9 +16,8 @@
 use core::arch::asm;
 use core::sync::atomic::AtomicU64;
 
-use super::record::{gap, push_entry, record, register_number, window_record, write_entry};
-use crate::ledger::ENTRY_BYTES;
-use crate::{Entry, Ledger, Operations};
+use super::record::{gap, push_entry, record, register_number, window_record};
+use crate::{Cursor, Entry, Operations};
 
 /// The stack pointer of the function that this is inlined into: what says whose frame acquired a
 /// resource, where the window itself is in a function below.
@@ -36,32 +35,29 @@ pub(crate) fn frame_address() -> u64 {
 ///
 /// # Safety
 /// `word` is live, and taking it from `expected` to `desired` means to hold it in the sense of
-/// `operations`; `ledger` is the caller's own, with `depth` from [`Ledger::room`].
+/// `operations`; `place` is from the caller's own [`OwnLedger::room`](crate::OwnLedger::room).
 #[inline(always)]
 pub(crate) unsafe fn acquire(
     word: &AtomicU64,
     expected: u64,
     desired: u64,
     operations: &'static Operations,
-    ledger: &Ledger,
-    depth: u64,
+    place: Cursor,
 ) -> bool {
-    // SAFETY: the block writes the word and the entry at `depth`, which the contract hands to it,
+    // SAFETY: the block writes the word and the entry at `place`, which the contract hands to it,
     // and keeps the module's three rules.
     unsafe {
         asm!(
             "lock cmpxchg qword ptr [{resource}], {desired}",
             "2: jne {contended}",
             "3:",
-            push_entry!("rsp", above),
+            push_entry!("rsp"),
             "4:",
-            record!("0", "resource", "operations", "ledger", rsp),
+            record!("0", "resource", "operations", "place", rsp),
             resource = in(reg) word,
             desired = in(reg) desired,
             operations = in(reg) operations,
-            ledger = in(reg) ledger,
-            depth = in(reg) depth,
-            above = in(reg) depth + ENTRY_BYTES,
+            place = in(reg) place.as_ptr(),
             inout("rax") expected => _,
             contended = label { return false },
         );
@@ -74,16 +70,14 @@ pub(crate) unsafe fn acquire(
 ///
 /// # Safety
 /// `word` is live, and changing it so means to hold `resource` in the sense of `operations`;
-/// `ledger` is the caller's own, with `depth` from [`Ledger::room`].
-#[expect(clippy::too_many_arguments, reason = "one for each operand of the window")]
+/// `place` is from the caller's own [`OwnLedger::room`](crate::OwnLedger::room).
 pub(crate) unsafe fn claim(
     word: &AtomicU64,
     expected: u64,
     desired: u64,
     resource: *mut (),
     operations: &'static Operations,
-    ledger: &Ledger,
-    depth: u64,
+    place: Cursor,
     frame: u64,
 ) -> bool {
     // SAFETY: as in `acquire`.
@@ -94,13 +88,12 @@ pub(crate) unsafe fn claim(
             "3:",
             push_entry!("{frame}"),
             "4:",
-            record!("0", "resource", "operations", "ledger", "frame"),
+            record!("0", "resource", "operations", "place", "frame"),
             word = in(reg) word,
             desired = in(reg) desired,
             resource = in(reg) resource,
             operations = in(reg) operations,
-            ledger = in(reg) ledger,
-            depth = in(reg) depth,
+            place = in(reg) place.as_ptr(),
             frame = in(reg) frame,
             inout("rax") expected => _,
             refused = label { return false },
@@ -114,13 +107,12 @@ pub(crate) unsafe fn claim(
 ///
 /// # Safety
 /// `count` is live and above 0, and one more of it is a share in the sense of `operations`;
-/// `ledger` is the caller's own, with `depth` from [`Ledger::room`].
+/// `place` is from the caller's own [`OwnLedger::room`](crate::OwnLedger::room).
 #[inline(always)]
 pub(crate) unsafe fn increment(
     count: &AtomicU64,
     operations: &'static Operations,
-    ledger: &Ledger,
-    depth: u64,
+    place: Cursor,
     frame: u64,
 ) -> bool {
     // SAFETY: as in `acquire`.
@@ -128,15 +120,13 @@ pub(crate) unsafe fn increment(
         asm!(
             "lock inc qword ptr [{resource}]",
             "2: 3: js {overflow}",
-            push_entry!("{frame}", above),
+            push_entry!("{frame}"),
             "4:",
-            record!("0", "resource", "operations", "ledger", "frame"),
+            record!("0", "resource", "operations", "place", "frame"),
             resource = in(reg) count,
             operations = in(reg) operations,
-            ledger = in(reg) ledger,
-            depth = in(reg) depth,
+            place = in(reg) place.as_ptr(),
             frame = in(reg) frame,
-            above = in(reg) depth + ENTRY_BYTES,
             overflow = label { return false },
         );
     }
@@ -172,40 +162,38 @@ pub(crate) unsafe fn increment_listed(
     true
 }
 
-/// Takes `pointer` out of `place`, which nobody else can reach, and records it.
+/// Takes `pointer` out of `slot`, which nobody else can reach, and records it.
 ///
 /// # Safety
-/// The caller has `place` to itself, it holds `pointer`, and having taken that means to hold it in
-/// the sense of `operations`; `ledger` is the caller's own, with `depth` from [`Ledger::room`].
+/// The caller has `slot` to itself, it holds `pointer`, and having taken that means to hold it in
+/// the sense of `operations`; `place` is from the caller's own [`OwnLedger::room`](crate::OwnLedger::room).
 #[inline(always)]
 pub(crate) unsafe fn adopt(
-    place: *mut *mut (),
+    slot: *mut *mut (),
     pointer: *mut (),
     operations: &'static Operations,
-    ledger: &Ledger,
-    depth: u64,
+    place: Cursor,
     frame: u64,
 ) {
     // SAFETY: as in `acquire`.
     unsafe {
         asm!(
-            "mov qword ptr [{place}], 0",
+            "mov qword ptr [{slot}], 0",
             "2: 3:",
             push_entry!("{frame}"),
             "4:",
-            record!("0", "resource", "operations", "ledger", "frame"),
-            place = in(reg) place,
+            record!("0", "resource", "operations", "place", "frame"),
+            slot = in(reg) slot,
             resource = in(reg) pointer,
             operations = in(reg) operations,
-            ledger = in(reg) ledger,
-            depth = in(reg) depth,
+            place = in(reg) place.as_ptr(),
             frame = in(reg) frame,
         );
     }
 }
 
 /// Stores `value` into a lock word that the caller owns, and empties its entry, which is the last:
-/// see [`Ledger::drop_last`].
+/// see [`OwnLedger::drop_last`](crate::OwnLedger::drop_last).
 ///
 /// # Safety
 /// The caller holds `word`, and storing `value` gives it up; `entry` lists it, and is the last of
@@ -289,7 +277,7 @@ pub(crate) unsafe fn exchange_owing(
 }
 
 /// Takes one from a count, and empties its entry, which is the ledger's last: see
-/// [`Ledger::drop_last`]. Or, if that was the last of the count, leaves the entry with `last` for
+/// [`OwnLedger::drop_last`](crate::OwnLedger::drop_last). Or, if that was the last of the count, leaves the entry with `last` for
 /// its operations and returns true.
 ///
 /// # Safety
@@ -390,7 +378,7 @@ pub(crate) unsafe fn decrement_owing(
 }
 
 /// As [`decrement_erasing`], for the ledger's last entry, which is emptied: see
-/// [`Ledger::drop_last`].
+/// [`OwnLedger::drop_last`](crate::OwnLedger::drop_last).
 ///
 /// # Safety
 /// `entry` lists one of `count`, and is the last of the caller's own ledger.
