@@ -19,7 +19,8 @@ pub enum Bug {
     WindowEarly,
     /// Windows end at the last instruction, instead of after it.
     WindowShort,
-    /// Windows end one instruction late.
+    /// Windows end late, by so much that something else has happened by then: one instruction would
+    /// change nothing, since what is complete may be completed again.
     WindowLong,
     /// The record names the wrong register for the resource or the entry.
     WrongRegister,

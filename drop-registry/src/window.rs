@@ -60,7 +60,7 @@ impl WindowRecord {
         if planted!(WindowShort) && rip + 8 >= self.end() {
             return false;
         }
-        if planted!(WindowLong) && rip == self.end() {
+        if planted!(WindowLong) && (self.end()..self.end() + 64).contains(&rip) {
             return true;
         }
         (self.commit()..self.end()).contains(&rip)

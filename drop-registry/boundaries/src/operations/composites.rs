@@ -327,6 +327,7 @@ impl Places {
 /// and the upper one is still the task's.
 struct FromBetween {
     lock: &'static Lock<u64>,
+    later: &'static [Lock<u64>; 3],
     places: &'static Places,
     hand_over: fn(&Places, Boxed),
     drops: [&'static Drops; 2],
@@ -338,6 +339,7 @@ fn from_between(hand_over: fn(&Places, Boxed)) -> Box<dyn World> {
     let heap_before = Hosted::heap().bytes_taken();
     Box::new(FromBetween {
         lock: leak(Lock::new(0)),
+        later: leak([const { Lock::new(0) }; 3]),
         places: leak(Places { channel: Channel::new(), slot: Place::new() }),
         hand_over,
         drops: [leak(Drops::default()), leak(Drops::default())],
@@ -348,7 +350,8 @@ fn from_between(hand_over: fn(&Places, Boxed)) -> Box<dyn World> {
 
 impl World for FromBetween {
     fn victim(&self) -> Box<dyn FnOnce()> {
-        let (lock, places, hand_over, drops) = (self.lock, self.places, self.hand_over, self.drops);
+        let (lock, later, places) = (self.lock, self.later, self.places);
+        let (hand_over, drops) = (self.hand_over, self.drops);
         Box::new(move || {
             let guard = lock.lock();
             let [given, kept] =
@@ -356,6 +359,9 @@ impl World for FromBetween {
             begin();
             hand_over(places, given);
             drop(guard);
+            // Behind what is kept, whatever there is before it.
+            let later = later.each_ref().map(Lock::lock);
+            drop(later);
             drop(kept);
             end();
         })
@@ -375,9 +381,11 @@ impl World for FromBetween {
 
     fn audit(&mut self, audit: &mut Audit<'_>) {
         let (lock, places) = (self.lock, self.places);
-        audit.require(!lock.is_locked(), Findings::LEAKED);
-        let answer = audit.run(move || next_answer(lock));
-        audit.require(answer.is_some_and(|answer| answer != Answer::Refused), Findings::STUCK);
+        for lock in self.later.iter().chain([lock]) {
+            audit.require(!lock.is_locked(), Findings::LEAKED);
+            let answer = audit.run(move || next_answer(lock));
+            audit.require(answer.is_some_and(|answer| answer != Answer::Refused), Findings::STUCK);
+        }
         audit.require(places.len() == self.len_at_death, Findings::STOLEN);
         audit.run(move || places.clear());
         // Each box has gone, once: its own way, with the place, or with the task.

@@ -164,17 +164,15 @@ fn snatches(site: &Site) {
 }
 
 /// Has a permit every now and then, so that the exchanges of others fail a few times; and rests for
-/// so long that they come through.
+/// so long that they come through. Irregularly, so that it is not in step with any of them.
 fn comes_and_goes(site: &Site) {
     let turns = |count| (0..count).for_each(|_| yield_now());
+    let mut pauses = [3, 8, 4, 11, 5, 7, 30].into_iter().cycle();
     while !site.over.get() {
-        for _ in 0..4 {
-            turns(5);
-            if let Ok(_permit) = site.semaphore.try_acquire() {
-                site.has_permit(5);
-            }
+        turns(pauses.next().unwrap_or(0));
+        if let Ok(_permit) = site.semaphore.try_acquire() {
+            site.has_permit(pauses.next().unwrap_or(0));
         }
-        turns(30);
     }
 }
 
