@@ -18,7 +18,8 @@ use crate::{
 /// How a value is mended after its owner's death: see [`RepairMutex`].
 ///
 /// Returns the guard that [`OwnerDied::replace`] or another of its methods gives; `None`, with the
-/// other one dropped, gives the value up for good.
+/// other one dropped, gives the value up for good. The guard of another lock mends nothing: it is
+/// dropped, and the value counts as given up.
 pub type Repair<T, L, R = Spin> =
     fn(OwnerDied<MutexGuard<'static, T, L, R>>) -> Option<MutexGuard<'static, T, L, R>>;
 
@@ -127,6 +128,9 @@ impl<T: 'static, L: CurrentLedger + 'static, R: WaitStrategy<L> + 'static> Repai
     /// # Errors
     /// As [`Mutex::lock`], but for [`LockError::OwnerDied`]; [`LockError::NotRecoverable`] if the
     /// routine gives up.
+    ///
+    /// # Panics
+    /// If the routine returns the guard of another lock.
     pub fn lock_repaired(&'static self) -> LockResult<MutexGuard<'static, T, L, R>> {
         let died = match self.lock() {
             Err(LockError::OwnerDied(died)) => died,
@@ -134,11 +138,14 @@ impl<T: 'static, L: CurrentLedger + 'static, R: WaitStrategy<L> + 'static> Repai
         };
         // As in `repair_in_place_of`: should this task die in the routine, the next owner is told.
         self.mutex.list_as(RawLock::<L, R>::held::<TellNext>());
-        let mended = (self.repair)(died);
-        if mended.is_some() {
-            self.mutex.list_as(RawLock::<L, R>::held::<TellOrRepair<T, L, R>>());
-        }
-        mended.ok_or(LockError::NotRecoverable)
+        let Some(mended) = (self.repair)(died) else { return Err(LockError::NotRecoverable) };
+        assert!(self.is_guarded_by(&mended), "a repair routine returned the guard of another lock");
+        self.mutex.list_as(RawLock::<L, R>::held::<TellOrRepair<T, L, R>>());
+        Ok(mended)
+    }
+
+    fn is_guarded_by(&self, guard: &MutexGuard<'static, T, L, R>) -> bool {
+        core::ptr::eq(guard.lock_of(), &raw const self.mutex)
     }
 
     /// Whether somebody holds it: of use to a check or a report, and stale at once.
@@ -175,8 +182,8 @@ unsafe fn repair_in_place_of<
                 entry.convert(&BEGUN);
             }
             match (lock.repair)(died) {
-                Some(_guard) => Outcome::Repaired,
-                None => Outcome::GivenUp,
+                Some(guard) if lock.is_guarded_by(&guard) => Outcome::Repaired,
+                _ => Outcome::GivenUp,
             }
         }
         // Somebody was told before, and has put it right.
@@ -294,6 +301,33 @@ mod tests {
         settle_all(dead);
         assert_eq!(reclaim_all(dead), [Outcome::GivenUp]);
         on_fresh_ledger(|_| assert!(matches!(lock.lock(), Err(LockError::NotRecoverable))));
+    }
+
+    /// Not the lock that any test is about.
+    static OTHER: Mutex<[u32; 2], TestTask> = Mutex::new([0, 0]);
+
+    fn return_another_guard(
+        _: OwnerDied<MutexGuard<'static, [u32; 2], TestTask>>,
+    ) -> Option<MutexGuard<'static, [u32; 2], TestTask>> {
+        OTHER.lock().ok()
+    }
+
+    #[test]
+    fn a_routine_that_returns_another_lock_s_guard_has_mended_nothing() {
+        let lock = forever(return_another_guard);
+        let dead = torn_by(lock);
+        settle_all(dead);
+        assert_eq!(reclaim_all(dead), [Outcome::GivenUp]);
+        assert!(!OTHER.is_locked());
+        on_fresh_ledger(|_| assert!(matches!(lock.lock(), Err(LockError::NotRecoverable))));
+    }
+
+    #[test]
+    #[should_panic(expected = "a repair routine returned the guard of another lock")]
+    fn who_runs_such_a_routine_itself_is_told_so() {
+        let lock = forever(return_another_guard);
+        settle_all(torn_by(lock));
+        on_fresh_ledger(|_| drop(lock.lock_repaired()));
     }
 
     #[test]
