@@ -8,11 +8,10 @@ use ::lock_api::{GuardNoSend, Mutex, MutexGuard};
 use spin::relax::Spin;
 
 use super::destroyed_while_torn;
-use crate::arch;
 use crate::mutex::TellNext;
 use crate::no_unwind::{refuse, without_unwinding};
 use crate::owner_died::sealed::Sealed;
-use crate::owner_word::{FREE, NOT_RECOVERABLE, OWNER_DIED, State, TryRefused};
+use crate::owner_word::{FREE, NOT_RECOVERABLE, OWNER_DIED, State};
 use crate::raw_lock::RawLock;
 use crate::{CurrentLedger, LockError, LockResult, OwnLedger, WaitStrategy};
 
@@ -33,20 +32,12 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> RawMutex<L, R> {
     /// Takes the lock if it is free, and no death has left a mark on it.
     #[inline(always)]
     fn try_take_whole(&self) -> bool {
-        let ledger = OwnLedger::<L>::current();
         if self.0.word.state() != State::Free {
             return false;
         }
-        // SAFETY: the ledger is this task's, and whoever comes next is told if it dies.
-        match unsafe { self.0.try_take::<TellNext>(ledger, arch::frame_address()) } {
-            Ok(taken) if taken.owner_died() => {
-                // SAFETY: this task has just taken it.
-                unsafe { self.0.release_found(OWNER_DIED) };
-                false
-            }
-            Ok(_) => true,
-            Err(TryRefused::WouldBlock | TryRefused::Refused(_)) => false,
-        }
+        // SAFETY: whoever comes next is told if this task dies.
+        let taken = unsafe { self.0.take_from::<TellNext>(FREE, OwnLedger::current()) };
+        taken.is_ok_and(|place| place.is_some())
     }
 }
 
