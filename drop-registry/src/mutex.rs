@@ -165,6 +165,12 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Drop for Mutex<T, L, R> {
     }
 }
 
+impl<T: Default, L: CurrentLedger, R: WaitStrategy<L>> Default for Mutex<T, L, R> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
 impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug for Mutex<T, L, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.raw.describe("Mutex", f)

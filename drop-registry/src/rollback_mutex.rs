@@ -162,6 +162,12 @@ impl<T: Copy, L: CurrentLedger, R: WaitStrategy<L>> Drop for RollbackMutex<T, L,
     }
 }
 
+impl<T: Copy + Default, L: CurrentLedger, R: WaitStrategy<L>> Default for RollbackMutex<T, L, R> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
 impl<T: Copy, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug for RollbackMutex<T, L, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.raw.describe("RollbackMutex", f)

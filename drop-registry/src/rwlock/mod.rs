@@ -198,6 +198,12 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Drop for RwLock<T, L, R> {
     }
 }
 
+impl<T: Default, L: CurrentLedger, R: WaitStrategy<L>> Default for RwLock<T, L, R> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
 impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug for RwLock<T, L, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut lock = f.debug_struct("RwLock");
