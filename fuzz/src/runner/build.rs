@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 use console::style;
 
-use crate::places::{Places, cargo};
+use crate::places::cargo;
 
 /// Coverage for libFuzzer: what `cargo fuzz` passes too, and stable takes as it is, but for
 /// `-sanitizer-coverage-trace-compares`. What compares is then told to libFuzzer, which tries the
@@ -32,18 +32,21 @@ const SANITIZER: &str =
 /// Naming the host's own target keeps these flags from build scripts.
 const HOST: &str = "x86_64-unknown-linux-gnu";
 
-/// Builds the fuzzer from a workspace and returns its path.
+/// Builds the fuzzer from a workspace, which has that target directory to itself, and returns its path.
+///
+/// To itself: of sources that lie inside of a target directory, cargo remembers where they lie there,
+/// and in another workspace would take what was built from them for what is built from its own.
 ///
 /// # Errors
 /// If it does not build.
-pub(crate) fn build(places: &Places, workspace: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn build(workspace: &Path, target_directory: &Path) -> anyhow::Result<PathBuf> {
     eprintln!("{} the fuzzer", style("Building").for_stderr().green().bold());
     let cargo = cargo();
     let status = Command::new(&cargo)
         .current_dir(workspace)
         .args(["build", "--quiet", "--release", "--package", "fuzz-targets", "--bin", "fuzzer"])
         .args(["--no-default-features", "--features", "fuzzer", "--target", HOST, "--target-dir"])
-        .arg(&places.target_directory)
+        .arg(target_directory)
         .env("RUSTFLAGS", format!("{COVERAGE} {SANITIZER}"))
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         // libFuzzer itself is not what is looked at. (The C++ compiler is told of rustc's sanitizer
@@ -59,5 +62,5 @@ pub(crate) fn build(places: &Places, workspace: &Path) -> anyhow::Result<PathBuf
         "the fuzzer does not build ({status}); if it is libFuzzer that does not, it needs a C++ \
          compiler (`apt install g++`)"
     );
-    Ok(places.target_directory.join(HOST).join("release").join("fuzzer"))
+    Ok(target_directory.join(HOST).join("release").join("fuzzer"))
 }

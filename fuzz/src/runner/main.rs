@@ -62,7 +62,7 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
     if cli.planted {
         return find_planted(&places, &targets);
     }
-    let fuzzer = build::build(&places, Places::workspace())?;
+    let fuzzer = build::build(Places::workspace(), &places.target_directory)?;
     if let Some(file) = &cli.replay {
         let [target] = targets[..] else { bail!("--replay takes the name of one target") };
         return job::replay(&fuzzer, target, file);
@@ -94,7 +94,7 @@ fn find_planted(places: &Places, targets: &[&'static Target]) -> anyhow::Result<
         for fault in FAULTS.iter().filter(|fault| fault.target == target.name) {
             let copy = places.planted();
             fault.plant(&copy)?;
-            let fuzzer = build::build(places, &copy)?;
+            let fuzzer = build::build(&copy, &places.planted_build())?;
             let started = Instant::now();
             let found = job::finds_something(&fuzzer, target, &places.scratch())?;
             all_found &= found;

@@ -47,6 +47,11 @@ impl Places {
         self.target_directory.join("planted")
     }
 
+    /// And built.
+    pub(crate) fn planted_build(&self) -> PathBuf {
+        self.target_directory.join("planted-build")
+    }
+
     /// For inputs that are not kept.
     pub(crate) fn scratch(&self) -> PathBuf {
         self.target_directory.join("scratch")
