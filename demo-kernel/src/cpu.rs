@@ -79,7 +79,7 @@ pub(crate) fn install() {
     cpu.save_area.store(cpu.boot.get(), Ordering::Relaxed);
     cpu.trap_area.store(cpu.nested.get(), Ordering::Relaxed);
     cpu.this.store(ptr::from_ref(cpu).cast_mut(), Ordering::Relaxed);
-    cpu.set_ledger(&BOOT_LEDGER);
+    cpu.set_ledger(&BOOT_LEDGER, Cursor::first(&BOOT_LEDGER).as_ptr());
     GsBase::write(VirtAddr::from_ptr(cpu));
 }
 
@@ -127,14 +127,14 @@ pub(crate) fn cursor() -> *mut Entry {
 /// Sets that, by one store.
 ///
 /// # Safety
-/// The cursor is one in the current ledger.
+/// [`CurrentLedger::set_cursor`](drop_registry::CurrentLedger::set_cursor).
 #[inline(always)]
-pub(crate) unsafe fn set_cursor(cursor: *mut Entry) {
+pub(crate) unsafe fn set_cursor(cursor: Cursor) {
     // SAFETY: GS points at a `Cpu`, and this is its field.
     unsafe {
         asm!(
             "mov gs:[{offset}], {}",
-            in(reg) cursor,
+            in(reg) cursor.as_ptr(),
             offset = const CURSOR,
             options(nostack, preserves_flags),
         );
@@ -174,15 +174,14 @@ impl Cpu {
         unsafe { self.task.load(Ordering::Relaxed).as_ref() }
     }
 
-    /// From here to the end of the trap, nothing tracked is acquired.
-    pub(crate) fn forbid_tracking(&self) {
-        // SAFETY: the ledger is a static's, or a task record's, which are statics; and the cursor
-        // is from `set_ledger`, or from whoever runs with that ledger.
-        unsafe {
-            let cursor = Cursor::from_ptr(self.cursor.load(Ordering::Relaxed));
-            (*self.ledger.load(Ordering::Relaxed)).keep(cursor);
+    /// From here to the end of the trap, nothing tracked is acquired. In a trap in a trap, which is
+    /// the end of everything, that is so already.
+    pub(crate) fn forbid_tracking(&self, in_trap: bool) {
+        // Boot code is never returned to.
+        if let (Some(task), false) = (self.task(), in_trap) {
+            task.keep_cursor(self.cursor.load(Ordering::Relaxed));
         }
-        self.set_ledger(&TRAP_LEDGER);
+        self.set_ledger(&TRAP_LEDGER, Cursor::nowhere(&TRAP_LEDGER).as_ptr());
     }
 
     /// Makes `task` the one that the next return from a trap goes to.
@@ -191,7 +190,7 @@ impl Cpu {
     pub(crate) fn set_task(&self, task: &'static Task) {
         self.task.store(ptr::from_ref(task).cast_mut(), Ordering::Relaxed);
         self.note_kill_switch(task);
-        self.set_ledger(task.ledger());
+        self.set_ledger(task.ledger(), task.cursor());
     }
 
     /// Puts the task's switch to where its code looks for it.
@@ -206,8 +205,8 @@ impl Cpu {
         }
     }
 
-    fn set_ledger(&self, ledger: &'static Ledger) {
+    fn set_ledger(&self, ledger: &'static Ledger, cursor: *mut Entry) {
         self.ledger.store(ptr::from_ref(ledger).cast_mut(), Ordering::Relaxed);
-        self.cursor.store(ledger.cursor().as_ptr(), Ordering::Relaxed);
+        self.cursor.store(cursor, Ordering::Relaxed);
     }
 }

@@ -14,9 +14,8 @@ pub(crate) struct Kernel;
 
 // SAFETY: each task's record has a ledger, and the scheduler puts the address of the running
 // task's, and its cursor, into the per-CPU block; at boot they are the boot ledger's. Records and
-// ledgers are statics. In a trap it is a ledger that refuses. A trap leaves the cursor with the
-// ledger, and the task goes on with what the ledger says then. No task lends a guard's borrow to
-// another one.
+// ledgers are statics. In a trap it is a ledger that refuses; the trap keeps the cursor in the task's
+// record, from where it comes back with the task. No task lends a guard's borrow to another one.
 unsafe impl CurrentLedger for Kernel {
     #[inline(always)]
     fn current() -> NonNull<Ledger> {
@@ -26,14 +25,14 @@ unsafe impl CurrentLedger for Kernel {
 
     #[inline(always)]
     fn cursor() -> Cursor {
-        // SAFETY: as in `current`.
-        unsafe { Cursor::from_ptr(cpu::cursor()) }
+        // SAFETY: as in `current`: never null once `cpu::install` has run.
+        unsafe { Cursor::from_ptr(cpu::cursor()).unwrap_unchecked() }
     }
 
     #[inline(always)]
     unsafe fn set_cursor(cursor: Cursor) {
         // SAFETY: this function's contract.
-        unsafe { cpu::set_cursor(cursor.as_ptr()) };
+        unsafe { cpu::set_cursor(cursor) };
     }
 }
 

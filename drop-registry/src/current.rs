@@ -36,15 +36,17 @@ use crate::{Cursor, Heap, Ledger};
 /// [`set_cursor`](Self::set_cursor), which a kernel does better to do. With the cursor of the task
 /// that runs in the block of its CPU, a lock knows where its entry goes after one load; else it
 /// follows a pointer to the ledger first, and that is most of what tracking costs. The scheduler
-/// then switches cursors with the tasks: what stops running leaves its own with [`Ledger::keep`],
-/// and what goes on takes it from [`Ledger::cursor`], where a recovery may have changed it.
+/// then switches cursors with the tasks, as it does ledgers; a life begins with
+/// [`Cursor::first`]. The keeper does not look at it.
 ///
 /// # Safety
 /// - `current` returns the same ledger for as long as the calling task lives, and no other task
 ///   gets that ledger meanwhile. A task that is preempted inside any of these functions and goes
-///   on on another CPU still gets its own.
-/// - `cursor` returns what the calling task has set last; or, if it has not since it began, or since
-///   it went on at a recovery point, what [`Ledger::cursor`] says.
+///   on on another CPU still gets its own, and sets its own.
+/// - `cursor` returns what the calling task has set last, or [`Cursor::first`] of its ledger if it
+///   has set none since that was new, or [reset](Ledger::reset). All contexts that return one
+///   ledger have one cursor between them: a context that is made from another one passes on all
+///   three functions.
 /// - The ledger stays valid until nothing it lists can be reached any more: until the task's death
 ///   has been settled, or for ever.
 /// - Before there are tasks, `current` returns a boot ledger. Contexts that are no task and may
@@ -70,11 +72,11 @@ pub unsafe trait CurrentLedger {
     /// Sets that. Whoever overrides one of the two overrides both.
     ///
     /// # Safety
-    /// For this crate to call: the cursor is in that ledger, and everything behind it is null.
+    /// For this crate to call: the cursor is in that ledger, and everything from it on is null.
     #[inline(always)]
     unsafe fn set_cursor(cursor: Cursor) {
-        // SAFETY: as in `cursor`; and this is the one that it will return.
-        unsafe { Self::current().as_ref().keep(cursor) };
+        // SAFETY: as in `cursor`.
+        unsafe { Self::current().as_ref() }.set_cursor(cursor);
     }
 }
 

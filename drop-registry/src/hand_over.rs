@@ -13,7 +13,7 @@
 //! it, so a death of whoever put it there, or looks for it, changes nothing.
 #![expect(unsafe_code, reason = "takes what a place owns, and records it")]
 
-use crate::{CurrentLedger, Cursor, Entry, LedgerFull, Operations, OwnLedger};
+use crate::{CurrentLedger, Entry, LedgerFull, Operations, OwnLedger, Place};
 
 /// What can be handed over to an owner that is no task, and taken from it by any task:
 /// [`Shared`](crate::Shared), [`TrackedBox`](crate::TrackedBox) and
@@ -86,7 +86,7 @@ pub(crate) fn give<H: HandOver>(
 #[inline(always)]
 pub(crate) unsafe fn take<H: HandOver>(
     word: u64,
-    window: impl FnOnce(*mut (), &'static Operations, Cursor) -> bool,
+    window: impl FnOnce(*mut (), &'static Operations, Place) -> bool,
 ) -> Result<Option<H>, LedgerFull> {
     let ledger = OwnLedger::<H::Context>::current();
     let (resource, operations) = H::under(word);

@@ -163,8 +163,8 @@ impl Heap {
         ledger: OwnLedger<'l, L>,
         frame: u64,
     ) -> Result<(NonNull<u8>, &'l Entry), AllocError> {
-        // Before it looks for a block: of the two it is this that it may say.
-        ledger.room()?;
+        // Whether there is room, of the two, is what it says first.
+        let mut listed = ledger.room()?;
         let block = self.take(layout, |place, taken| {
             let word = place.word;
             let resource = mark.mark(place.block.as_ptr());
@@ -175,9 +175,14 @@ impl Heap {
                     arch::claim(word, taken, desired, resource, operations, at, frame)
                 })
             };
-            recorded.is_ok_and(|at| at.is_some())
+            match recorded {
+                Ok(Some(at)) => listed = at,
+                Ok(None) | Err(LedgerFull) => return false,
+            }
+            true
         })?;
-        Ok((block, ledger.own(mark.mark(block.as_ptr()))))
+        // SAFETY: it is in that ledger.
+        Ok((block, unsafe { listed.entry() }))
     }
 
     /// Gives back a block, and erases its entry in the same window. Takes no lock, and may be

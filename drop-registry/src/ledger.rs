@@ -5,6 +5,7 @@ mod cursor;
 mod gaps;
 mod oldest_lock;
 mod own;
+mod place;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use crate::Entry;
 
 pub use cursor::Cursor;
 pub(crate) use own::OwnLedger;
+pub(crate) use place::Place;
 
 /// There is no room in the task's ledger for another entry: [`Ledger::CAPACITY`] things are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +46,8 @@ impl core::error::Error for LedgerFull {}
 /// order is what the keeper sees, since it looks only after the freeze.
 #[repr(C, align(64))]
 pub struct Ledger {
-    /// The owner's cursor, as bytes from the ledger's start: while the task does not run, or for as
-    /// long as its context does not keep it elsewhere.
+    /// The owner's cursor, as bytes from the ledger's start, if its context leaves that to the
+    /// ledger.
     cursor: AtomicU64,
     /// The entry that `close_gaps` is moving, as `from << 32 | to`, in entry numbers from 1; and
     /// [`gaps::MOVED`], as long as an entry may not be where it was written.
@@ -162,7 +164,8 @@ impl Ledger {
     }
 
     /// Makes the ledger that of a running task again, from outside: with `len` entries, of which
-    /// the last is held, and nothing above it; waiting for `waiting`, and in no window.
+    /// the last is held, and nothing above it; waiting for `waiting`, and in no window. Where its
+    /// cursor belongs, the task sees for itself.
     ///
     /// It may be stopped at any instruction and called again.
     pub(crate) fn go_on_with(&self, len: usize, waiting: *mut ()) {
@@ -170,7 +173,6 @@ impl Ledger {
         for entry in self.entries.iter().skip(len) {
             entry.empty_out();
         }
-        self.cursor.store(HEADER_BYTES + ENTRY_BYTES * len as u64, Ordering::Relaxed);
         self.forget_move();
         self.waiting.store(waiting, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
@@ -194,36 +196,22 @@ impl Ledger {
         &self.entries
     }
 
-    /// `offset` bytes from the beginning.
+    /// The task's cursor, if its context leaves that to the ledger.
     #[inline(always)]
-    fn at(&self, offset: u64) -> Cursor {
-        // SAFETY: who says where a ledger's cursor is keeps it in the ledger.
-        Cursor(unsafe { NonNull::from(self).byte_add(offset as usize).cast() })
+    pub(crate) fn cursor(&self) -> Cursor {
+        Cursor(Place::at(NonNull::from(self), self.cursor.load(Ordering::Relaxed)))
     }
 
-    /// The task's cursor, as it was last [kept](Self::keep) here.
+    /// Sets that.
     #[inline(always)]
-    pub fn cursor(&self) -> Cursor {
-        self.at(self.cursor.load(Ordering::Relaxed))
+    pub(crate) fn set_cursor(&self, cursor: Cursor) {
+        self.cursor.store(self.offset_of(cursor.0), Ordering::Relaxed);
     }
 
-    /// Keeps the cursor of the task: while it does not run, or because its context has no better
-    /// place.
-    ///
-    /// # Safety
-    /// It is what the context says: [`CurrentLedger::cursor`](crate::CurrentLedger::cursor).
+    /// How far from the beginning a place is that is in this ledger.
     #[inline(always)]
-    pub unsafe fn keep(&self, cursor: Cursor) {
-        self.cursor.store(self.offset_of(cursor), Ordering::Relaxed);
-    }
-
-    #[inline(always)]
-    fn offset_of(&self, cursor: Cursor) -> u64 {
-        cursor.0.addr().get().wrapping_sub(self.address()) as u64
-    }
-
-    fn address(&self) -> usize {
-        ptr::from_ref(self).addr()
+    fn offset_of(&self, place: Place) -> u64 {
+        place.0.addr().get().wrapping_sub(ptr::from_ref(self).addr()) as u64
     }
 
     /// The innermost entry that lists `resource`: for what is dropped out of order.

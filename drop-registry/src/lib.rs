@@ -132,8 +132,8 @@ pub use extent::Extent;
 pub use hand_over::HandOver;
 pub use heap::{AllocError, Heap, HeapMemory};
 pub use lazy::Lazy;
-pub(crate) use ledger::OwnLedger;
 pub use ledger::{Cursor, Ledger, LedgerFull};
+pub(crate) use ledger::{OwnLedger, Place};
 pub use lock_error::{
     LockError, LockResult, MaybeTorn, TryLockError, TryLockResult, TryWaitError, WaitError,
 };

@@ -13,7 +13,7 @@ use crate::owner_died::sealed::Sealed;
 use crate::owner_word::{FREE, NOT_RECOVERABLE, OWNER_DIED, State};
 use crate::raw_lock::{OnDeath, RawLock};
 use crate::{
-    CurrentLedger, Cursor, Entry, LockResult, MaybeTorn, Operations, Outcome, OwnLedger,
+    CurrentLedger, Entry, LockResult, MaybeTorn, Operations, Outcome, OwnLedger, Place,
     ResourceKind, TryLockError, TryLockResult, WaitStrategy,
 };
 
@@ -127,9 +127,8 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Mutex<T, L, R> {
     pub(crate) fn try_lock_as<D: OnDeath>(&self) -> TryLockResult<MutexGuard<'_, T, L, R>> {
         let ledger = OwnLedger::<L>::current();
         // SAFETY: as in `lock_as`.
-        let taken = unsafe { self.raw.try_take::<D>(ledger, arch::frame_address()) }?;
-        let guard = MutexGuard::new(self, self.raw.place_in(ledger));
-        taken.tell(guard).map_err(TryLockError::Lock)
+        let (taken, place) = unsafe { self.raw.try_take::<D>(ledger, arch::frame_address()) }?;
+        taken.tell(MutexGuard::new(self, place)).map_err(TryLockError::Lock)
     }
 
     /// Whether somebody holds it: of use to a check or a report, and stale at once.
@@ -183,7 +182,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug for Mutex<T, L,
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct MutexGuard<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L> = Spin> {
     lock: &'a Mutex<T, L, R>,
-    place: Cursor,
+    place: Place,
 }
 
 // SAFETY: a shared guard gives shared access to the value alone.
@@ -194,7 +193,7 @@ unsafe impl<T: ?Sized + Sync, L: CurrentLedger, R: WaitStrategy<L>> Sync
 
 impl<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> MutexGuard<'a, T, L, R> {
     #[inline(always)]
-    fn new(lock: &'a Mutex<T, L, R>, place: Cursor) -> Self {
+    fn new(lock: &'a Mutex<T, L, R>, place: Place) -> Self {
         Self { lock, place }
     }
 

@@ -110,8 +110,9 @@ unsafe impl<D: Undo, L: CurrentLedger> Sealed for Obligation<D, L> {
 
     fn listed<'l>(&self, ledger: OwnLedger<'l, L>) -> (&'l Entry, u64) {
         let data = core::ptr::from_ref(self.data).cast_mut();
-        let entry =
-            self.entry(ledger.get()).expect("an obligation is handed over by the task that has it");
+        let entry = self
+            .entry(ledger.as_ledger())
+            .expect("an obligation is handed over by the task that has it");
         (entry, data.expose_provenance() as u64)
     }
 
@@ -134,7 +135,7 @@ impl<D: Undo, L: CurrentLedger> Drop for Obligation<D, L> {
         // Undone first, erased after: a death in between undoes again, which `Undo` allows.
         self.data.undo();
         let ledger = OwnLedger::<L>::current();
-        if let Some(entry) = self.entry(ledger.get()) {
+        if let Some(entry) = self.entry(ledger.as_ledger()) {
             entry.erase();
             ledger.trim();
         }

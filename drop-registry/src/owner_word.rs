@@ -6,8 +6,8 @@ use core::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
 use crate::arch;
 use crate::{
-    CurrentLedger, Cursor, Exclusive, Ledger, LedgerFull, LockError, LockResult, Operations,
-    OwnLedger, OwnerDied,
+    CurrentLedger, Exclusive, Ledger, LedgerFull, LockError, LockResult, Operations, OwnLedger,
+    OwnerDied, Place,
 };
 
 /// Nobody holds it.
@@ -104,26 +104,35 @@ impl OwnerWord {
         Self(AtomicU64::new(FREE))
     }
 
-    /// Takes the word if it says `marks` and nothing else, and records that in `place`. Returns
-    /// whether it did.
+    /// Takes the word if it says `marks` and nothing else. Returns where that is listed.
+    ///
+    /// # Errors
+    /// If the ledger is full.
     ///
     /// # Safety
-    /// To own the word is what `operations` undo; `ledger` is the calling task's own, and `place`
-    /// from [`OwnLedger::room`].
+    /// To own the word is what `operations` undo.
     #[inline(always)]
-    pub(crate) unsafe fn take_from(
+    pub(crate) unsafe fn take_from<L: CurrentLedger>(
         &self,
         marks: u64,
         operations: &'static Operations,
-        ledger: &Ledger,
-        place: Cursor,
-    ) -> bool {
-        let desired = owner(ledger) | marks;
-        // SAFETY: this function's contract.
-        unsafe { arch::acquire(&self.0, marks, desired, operations, place) }
+        ledger: OwnLedger<'_, L>,
+    ) -> Result<Option<Place>, LedgerFull> {
+        let (place, desired) = (ledger.room()?, owner(&ledger) | marks);
+        // Not in a closure, which would have a frame of its own.
+        // SAFETY: this function's contract; and the place is the ledger's.
+        unsafe {
+            if arch::acquire(&self.0, marks, desired, operations, place) {
+                ledger.pass_over(place);
+                Ok(Some(place))
+            } else {
+                Ok(None)
+            }
+        }
     }
 
-    /// Takes the word if nobody owns it, for the frame at stack pointer `frame`.
+    /// Takes the word if nobody owns it, for the frame at stack pointer `frame`. Returns what it
+    /// said, and where that is listed.
     ///
     /// # Safety
     /// As [`OwnerWord::take_from`].
@@ -132,7 +141,7 @@ impl OwnerWord {
         operations: &'static Operations,
         ledger: OwnLedger<'_, L>,
         frame: u64,
-    ) -> Result<Taken, TryRefused> {
+    ) -> Result<(Taken, Place), TryRefused> {
         // Acquire as in `state`.
         let marks = match self.0.load(Ordering::Acquire) {
             NOT_RECOVERABLE => return Err(Refused::Closed.into()),
@@ -148,7 +157,7 @@ impl OwnerWord {
             })
         };
         match taken.map_err(Refused::from)? {
-            Some(_) => Ok(Taken(marks)),
+            Some(place) => Ok((Taken(marks), place)),
             None => Err(TryRefused::WouldBlock),
         }
     }

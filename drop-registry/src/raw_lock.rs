@@ -8,8 +8,8 @@ use crate::arch;
 use crate::operations::nothing_to_reclaim;
 use crate::owner_word::{FREE, OwnerWord, Refused, Taken, TryRefused};
 use crate::{
-    CurrentLedger, Cursor, Entry, Exclusive, Extent, Ledger, LedgerFull, LockResult, Operations,
-    Outcome, OwnLedger, ResourceKind, WaitStrategy,
+    CurrentLedger, Entry, Exclusive, Extent, Ledger, LedgerFull, LockResult, Operations, Outcome,
+    OwnLedger, Place, ResourceKind, WaitStrategy,
 };
 
 /// What a settlement does about the word of a dead owner, and so about the value behind it.
@@ -93,16 +93,9 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> RawLock<L, R> {
         &self,
         marks: u64,
         ledger: OwnLedger<'_, L>,
-    ) -> Result<Option<Cursor>, LedgerFull> {
-        let place = ledger.room()?;
-        // Not in a closure, which would have a frame of its own.
+    ) -> Result<Option<Place>, LedgerFull> {
         // SAFETY: this function's contract; to own the word is what `held` undoes.
-        if unsafe { self.word.take_from(marks, Self::held::<D>(), &ledger, place) } {
-            ledger.pass_over(place);
-            Ok(Some(place))
-        } else {
-            Ok(None)
-        }
+        unsafe { self.word.take_from(marks, Self::held::<D>(), ledger) }
     }
 
     /// Takes the lock if nobody holds it, for the frame at stack pointer `frame`.
@@ -113,7 +106,7 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> RawLock<L, R> {
         &self,
         ledger: OwnLedger<'_, L>,
         frame: u64,
-    ) -> Result<Taken, TryRefused> {
+    ) -> Result<(Taken, Place), TryRefused> {
         // SAFETY: as in `take_from`.
         unsafe { self.word.take(Self::held::<D>(), ledger, frame) }
     }
@@ -128,7 +121,7 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> RawLock<L, R> {
         &self,
         ledger: OwnLedger<'_, L>,
         frame: u64,
-    ) -> Result<Taken, Refused> {
+    ) -> Result<(Taken, Place), Refused> {
         let _waiting = ledger.wait_for(self.word.as_resource());
         // SAFETY: this function's contract.
         R::wait_until(&self.waiters, frame, || unsafe {
@@ -148,7 +141,7 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> RawLock<L, R> {
     #[inline(always)]
     pub(crate) unsafe fn lock<D: OnDeath, G: Exclusive>(
         &self,
-        guard: impl FnOnce(Cursor) -> G,
+        guard: impl FnOnce(Place) -> G,
     ) -> LockResult<G> {
         let ledger = OwnLedger::<L>::current();
         // SAFETY: this function's contract.
@@ -156,8 +149,8 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> RawLock<L, R> {
             return Ok(guard(at));
         }
         // SAFETY: as above.
-        let taken = unsafe { self.take::<D>(ledger, arch::frame_address()) }?;
-        taken.tell(guard(self.place_in(ledger)))
+        let (taken, at) = unsafe { self.take::<D>(ledger, arch::frame_address()) }?;
+        taken.tell(guard(at))
     }
 
     /// Gives the lock up: the word says `marks` from then on.
@@ -165,7 +158,7 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> RawLock<L, R> {
     /// # Safety
     /// The calling task holds it, and the entry that lists it was written at `place`.
     #[inline(always)]
-    pub(crate) unsafe fn release(&self, marks: u64, place: Cursor) {
+    pub(crate) unsafe fn release(&self, marks: u64, place: Place) {
         let ledger = OwnLedger::current();
         // SAFETY: the task holds the lock, and its ledger lists that.
         unsafe { R::unlock(self.word.get(), marks, &self.waiters, ledger, place) };
@@ -183,7 +176,7 @@ impl<L: CurrentLedger, R: WaitStrategy<L>> RawLock<L, R> {
     /// Where `ledger` lists the lock, which its task holds.
     #[cold]
     #[inline(never)]
-    pub(crate) fn place_in(&self, ledger: OwnLedger<'_, L>) -> Cursor {
+    pub(crate) fn place_in(&self, ledger: OwnLedger<'_, L>) -> Place {
         ledger.place_of_own(self.word.as_resource())
     }
 

@@ -32,7 +32,7 @@ use crate::arch;
 use crate::owner_word::SECOND;
 use crate::raw_lock::{OnDeath, RawLock};
 use crate::{
-    CurrentLedger, Cursor, Outcome, OwnLedger, ResourceKind, TryWaitError, WaitError, WaitStrategy,
+    CurrentLedger, Outcome, OwnLedger, Place, ResourceKind, TryWaitError, WaitError, WaitStrategy,
 };
 
 /// A mutual exclusion lock whose value its owner's death puts back.
@@ -117,8 +117,8 @@ impl<T: Copy, L: CurrentLedger, R: WaitStrategy<L>> RollbackMutex<T, L, R> {
             return Ok(RollbackGuard::new(self, marks, at));
         }
         // SAFETY: as above.
-        let taken = unsafe { self.raw.take::<RollBack>(ledger, arch::frame_address()) }?;
-        Ok(RollbackGuard::new(self, taken.marks(), self.raw.place_in(ledger)))
+        let (taken, at) = unsafe { self.raw.take::<RollBack>(ledger, arch::frame_address()) }?;
+        Ok(RollbackGuard::new(self, taken.marks(), at))
     }
 
     /// Takes the lock if nobody holds it.
@@ -129,8 +129,8 @@ impl<T: Copy, L: CurrentLedger, R: WaitStrategy<L>> RollbackMutex<T, L, R> {
     pub fn try_lock(&self) -> Result<RollbackGuard<'_, T, L, R>, TryWaitError> {
         let ledger = OwnLedger::<L>::current();
         // SAFETY: as in `lock`.
-        let taken = unsafe { self.raw.try_take::<RollBack>(ledger, arch::frame_address()) }?;
-        Ok(RollbackGuard::new(self, taken.marks(), self.raw.place_in(ledger)))
+        let (taken, at) = unsafe { self.raw.try_take::<RollBack>(ledger, arch::frame_address()) }?;
+        Ok(RollbackGuard::new(self, taken.marks(), at))
     }
 
     /// Whether somebody holds it: of use to a check or a report, and stale at once.
@@ -185,7 +185,7 @@ pub struct RollbackGuard<'a, T: Copy, L: CurrentLedger, R: WaitStrategy<L> = Spi
     marks: u64,
     /// Whether the other one is a copy of it, which may have been changed.
     changed: bool,
-    place: Cursor,
+    place: Place,
 }
 
 // SAFETY: a shared guard gives shared access to the value alone.
@@ -196,7 +196,7 @@ unsafe impl<T: Copy + Sync, L: CurrentLedger, R: WaitStrategy<L>> Sync
 
 impl<'a, T: Copy, L: CurrentLedger, R: WaitStrategy<L>> RollbackGuard<'a, T, L, R> {
     #[inline(always)]
-    fn new(lock: &'a RollbackMutex<T, L, R>, marks: u64, place: Cursor) -> Self {
+    fn new(lock: &'a RollbackMutex<T, L, R>, marks: u64, place: Place) -> Self {
         Self { lock, marks, changed: false, place }
     }
 

@@ -96,7 +96,7 @@ pub(crate) unsafe fn settle_from(
     mut each: impl FnMut(Settled),
 ) {
     let stack_pointer = task.registers().rsp();
-    resolve(ledger, domain, task.registers(), |resource, frame| {
+    resolve(first, ledger, domain, task.registers(), |resource, frame| {
         each(Settled {
             entry: Ledger::CAPACITY,
             kind: ResourceKind::Unknown,
@@ -219,10 +219,12 @@ fn convert(ledger: &Ledger, entry: u64, operations: u64) {
 }
 
 /// Completes the ledger of a task that stopped inside a window: once, however often it is called.
+/// What the window was about to list comes after the first entries, which stay.
 ///
 /// Nothing is released before it is done, so that doing it again cannot bring an entry back. What
 /// was acquired and has no place in the ledger is given to `refuse`, with its frame.
 fn resolve(
+    first: usize,
     ledger: &Ledger,
     domain: &Domain<'_>,
     registers: &RegisterFile,
@@ -241,9 +243,14 @@ fn resolve(
         }
         Some(Pending::Convert { entry, operations }) => convert(ledger, entry, operations),
         Some(Pending::Record { resource, operations, entry, frame }) => {
-            match own_entry(ledger, entry) {
+            let index = ledger.index_of(pointer(entry)).filter(|index| *index >= first);
+            match index.and_then(|index| ledger.entry(index)) {
                 Some(entry) if entry.is_vacant() => {
                     entry.write(pointer(resource), pointer(operations), frame);
+                    if entry.is_vacant() {
+                        // Damaged registers: no resource lies there.
+                        refuse(resource, frame);
+                    }
                 }
                 // By a settler that died before it could say so.
                 Some(entry) if entry.resource() == pointer(resource) => {}
@@ -426,7 +433,7 @@ mod tests {
         record(&ledger, pointer(8), &NOTHING, 0x1800).unwrap();
         let mut registers = recording(address(ledger.entry(1).unwrap()));
         let task = frozen(&mut registers);
-        resolve(&ledger, &domain(), task.registers(), |_, _| panic!("refused"));
+        resolve(0, &ledger, &domain(), task.registers(), |_, _| panic!("refused"));
         assert_eq!(ledger.len(), 2);
         let Some(Pending::Record { resource, frame, .. }) =
             WindowTable::linked().pending(task.registers())
@@ -436,7 +443,7 @@ mod tests {
         let entry = ledger.held().next().unwrap();
         assert_eq!((entry.resource(), entry.frame()), (pointer(resource), frame));
         entry.erase();
-        resolve(&ledger, &domain(), task.registers(), |_, _| panic!("refused"));
+        resolve(0, &ledger, &domain(), task.registers(), |_, _| panic!("refused"));
         assert_eq!(ledger.len(), 1);
     }
 
@@ -447,7 +454,9 @@ mod tests {
         let mut registers = recording(place);
         // The settler died after it had written the entry, before it could say so.
         ledger.entry(0).unwrap().write(pointer(place), pointer(place), 0);
-        resolve(&ledger, &domain(), frozen(&mut registers).registers(), |_, _| panic!("refused"));
+        resolve(0, &ledger, &domain(), frozen(&mut registers).registers(), |_, _| {
+            panic!("refused")
+        });
         assert_eq!(ledger.len(), 1);
     }
 }

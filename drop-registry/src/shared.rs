@@ -263,16 +263,16 @@ impl<T, L: TrackedHeap> Drop for Shared<T, L> {
         let Counted { count, destroy, .. } = unsafe { self.block.as_ref() };
         let resource = self.block.as_ptr().cast();
         let last = match ledger.top(resource) {
-            // SAFETY: it is in this ledger.
-            Some(at) if unsafe { at.entry() }.has(&ALSO) => return ledger.pop(at),
-            Some(at) => {
-                // SAFETY: the last entry lists this share.
-                let last = unsafe { arch::decrement_last(count, at.entry(), destroy) };
+            // SAFETY: it is in this ledger, its last; for one that is not counted nothing is owed.
+            Some(at) if unsafe { at.entry() }.has(&ALSO) => return unsafe { ledger.pop(at) },
+            // SAFETY: the last entry lists this share, and is null if that was not the last one.
+            Some(at) => unsafe {
+                let last = arch::decrement_last(count, at.entry(), destroy);
                 if !last {
                     ledger.drop_last(at);
                 }
                 last
-            }
+            },
             None => drop_out_of_order(count, destroy, ledger),
         };
         if last {

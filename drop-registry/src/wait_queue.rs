@@ -172,7 +172,7 @@ impl<L: Parker, const WORDS: usize> WaitQueue<L, WORDS> {
     /// Enters the calling task.
     pub(crate) fn enrol(&self, frame: u64) -> Result<Place<'_, L, WORDS>, LedgerFull> {
         let ledger = OwnLedger::<L>::current();
-        let task = L::index(ledger.get());
+        let task = L::index(ledger.as_ledger());
         assert!(task < L::TASKS, "whoever waits has a number");
         let (word, waiting) = self.bits(task);
         assert!(word.load(Ordering::Relaxed) & waiting == 0, "a task waits once in one queue");

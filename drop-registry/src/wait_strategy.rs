@@ -15,7 +15,7 @@ use crate::owner_word::{OWNER, owner};
 use crate::raw_lock::{OnDeath, RawLock};
 use crate::wait_queue::Wake;
 use crate::{
-    CurrentLedger, Cursor, Entry, Ledger, LedgerFull, Outcome, OwnLedger, Parker, WaitQueue,
+    CurrentLedger, Entry, Ledger, LedgerFull, Outcome, OwnLedger, Parker, Place, WaitQueue,
 };
 
 /// How waiters for a [`Mutex`](crate::Mutex), a [`RwLock`](crate::RwLock) or a
@@ -65,7 +65,7 @@ pub trait WaitStrategy<L: CurrentLedger>: sealed::Sealed {
         value: u64,
         waiters: &Self::Waiters,
         ledger: OwnLedger<'_, L>,
-        place: Cursor,
+        place: Place,
     );
 
     /// Gives up a dead task's lock, and erases its entry, unless there is something to reclaim:
@@ -117,15 +117,17 @@ impl<L: CurrentLedger, R: RelaxStrategy> WaitStrategy<L> for R {
         value: u64,
         (): &(),
         ledger: OwnLedger<'_, L>,
-        place: Cursor,
+        place: Place,
     ) {
         // SAFETY: this function's contract: the place is in the ledger of the task that locked.
         let Some(entry) = (unsafe { ledger.last_at(place, word.as_ptr().cast()) }) else {
             return unlock_out_of_order(word, value, ledger);
         };
-        // SAFETY: the task holds the lock, and the last entry lists it.
-        unsafe { arch::release_last(word, value, entry) };
-        ledger.drop_last(place);
+        // SAFETY: the task holds the lock, and the last entry lists it; and that is null then.
+        unsafe {
+            arch::release_last(word, value, entry);
+            ledger.drop_last(place);
+        }
     }
 
     unsafe fn release<D: OnDeath>(ledger: &Ledger, entry: &Entry) -> Outcome {
@@ -213,7 +215,7 @@ impl<L: Parker, const WORDS: usize> WaitStrategy<L> for Park<WORDS> {
         value: u64,
         waiters: &Self::Waiters,
         ledger: OwnLedger<'_, L>,
-        _: Cursor,
+        _: Place,
     ) {
         // Who is not the owner is told so before it has done any harm.
         ledger.own(word.as_ptr().cast());

@@ -200,8 +200,9 @@ impl fmt::Debug for WindowTable {
 mod tests {
     use super::*;
     use crate::Ledger;
+    use crate::OwnLedger;
     use crate::arch;
-    use crate::testing::NOTHING;
+    use crate::testing::{NOTHING, TestTask, as_task_of};
     use core::sync::atomic::AtomicU64;
     use std::vec::Vec;
 
@@ -210,7 +211,8 @@ mod tests {
         let (ledger, word) = (Ledger::new(), AtomicU64::new(0));
         // SAFETY: the ledger and the word are this test's own.
         unsafe {
-            assert!(arch::acquire(&word, 0, 1, &NOTHING, ledger.cursor()));
+            let place = as_task_of(&ledger, || OwnLedger::<TestTask>::current().room().unwrap());
+            assert!(arch::acquire(&word, 0, 1, &NOTHING, place));
             arch::release_last(&word, 0, ledger.entry(0).unwrap());
         }
         assert!(ledger.is_empty());

@@ -4,10 +4,10 @@
 use core::cell::UnsafeCell;
 use core::fmt;
 use core::panic::PanicInfo;
-use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
-use drop_registry::Ledger;
+use drop_registry::{Cursor, Entry, Ledger};
 use keeper::{Policy, Stopped};
 use task_model::{
     AtomicTaskState, FaultInfo, FrozenTask, RegisterFile, StackBounds, TaskId, TaskState,
@@ -71,6 +71,8 @@ pub(crate) struct Task {
     panic_noted: AtomicBool,
     panic_note: UnsafeCell<PanicNote>,
     ledger: Ledger,
+    /// Its cursor while it does not run; null before its first life.
+    cursor: AtomicPtr<Entry>,
 }
 
 // SAFETY: the cells. `registers`: the trap stubs write a running task's, and a keeper those of a
@@ -94,6 +96,7 @@ impl Task {
             panic_noted: AtomicBool::new(false),
             panic_note: UnsafeCell::new(PanicNote::new()),
             ledger: Ledger::new(),
+            cursor: AtomicPtr::new(ptr::null_mut()),
         }
     }
 
@@ -168,6 +171,16 @@ impl Task {
         &self.ledger
     }
 
+    /// Where its next entry goes: for the CPU on which it is to run.
+    pub(crate) fn cursor(&self) -> *mut Entry {
+        // Relaxed: written on this CPU, when a life begins, and by traps.
+        self.cursor.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn keep_cursor(&self, cursor: *mut Entry) {
+        self.cursor.store(cursor, Ordering::Relaxed);
+    }
+
     pub(super) fn id_and_ledger(&self) -> (TaskId, &Ledger) {
         (self.id(), &self.ledger)
     }
@@ -193,7 +206,8 @@ impl Task {
     }
 
     /// Begins a life in a dead slot: ready to run with `registers`.
-    pub(super) fn begin(&self, life: Life, registers: RegisterFile) {
+    pub(super) fn begin(&'static self, life: Life, registers: RegisterFile) {
+        self.keep_cursor(Cursor::first(&self.ledger).as_ptr());
         // SAFETY: a dead slot has no task and no keeper, and interrupts are off.
         unsafe {
             *self.registers.get() = registers;

@@ -39,7 +39,7 @@ pub(super) extern "C" fn dispatch(
         // Nobody sends either on purpose yet; the interrupted code, a stub perhaps, goes on.
         return interrupted;
     }
-    cpu.forbid_tracking();
+    cpu.forbid_tracking(in_trap);
     match cpu.task() {
         Some(task) if !in_trap => {
             handle(task, vector, error_code, registers, at);

@@ -9,7 +9,7 @@ use drop_registry::{CurrentLedger, Cursor, Heap, Ledger, TrackedHeap};
 
 /// A ledger and a cursor that one `fs:`-relative instruction each reads or writes, which is here what
 /// a `gs:`-relative one is in a kernel: a plain access to an address that the linker knows.
-/// [`Hosted`] also looks whether it runs in a task, and leaves the cursor to the ledger.
+/// [`Hosted`] also looks whether it runs in a task.
 pub(crate) struct Kernel;
 
 static LEDGER: Ledger = Ledger::new();

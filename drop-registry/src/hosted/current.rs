@@ -16,7 +16,7 @@ use crate::{CurrentLedger, Cursor, Heap, HeapMemory, KillSwitch, Ledger, Tracked
 thread_local! {
     /// The ledger of whoever runs on this thread.
     pub(super) static LEDGER: Cell<*const Ledger> = const { Cell::new(core::ptr::null()) };
-    /// Its cursor; none as long as the driver has not set its own.
+    /// Its cursor; none as long as the driver has used none.
     pub(super) static CURSOR: Cell<Option<Cursor>> = const { Cell::new(None) };
     /// What the driver's own code holds, outside of all tasks.
     static BOOT_LEDGER: &'static Ledger = Box::leak(Box::default());
@@ -34,8 +34,8 @@ thread_local! {
 #[derive(Debug)]
 pub struct Hosted;
 
-// SAFETY: each task has a ledger of its own for ever, and `Machine::run` sets `LEDGER` and `CURSOR`
-// to it before it runs and back afterwards. The driver has one for the thread. There is no trap
+// SAFETY: each task has a ledger of its own for ever, and `Machine::run` sets `LEDGER` to it and
+// `CURSOR` to what that was when the task stopped, before it runs, and back afterwards. The driver has one for the thread. There is no trap
 // handler that takes anything. That nobody leaks a guard and lets another use what it gave, or frees its lock, is the
 // test's to see to: see the module.
 unsafe impl CurrentLedger for Hosted {

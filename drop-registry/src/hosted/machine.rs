@@ -18,7 +18,7 @@ use super::parking;
 use super::signals::{self, Cpu, Trap};
 use super::task::{Entry, Task};
 use super::timer::Timer;
-use crate::{Ledger, NoRecoveryPoint, RecoveryPoint, Settled, reclaim, settle};
+use crate::{Cursor, Ledger, NoRecoveryPoint, RecoveryPoint, Settled, reclaim, settle};
 
 /// A machine of one CPU, which is the thread that made it; and its tasks, of which one runs when
 /// its owner says so.
@@ -121,6 +121,7 @@ impl Machine {
         }
         // SAFETY: this life of the task ends here, and by the contract is settled.
         unsafe { task.ledger.reset() };
+        task.cursor.set(Some(Cursor::first(task.ledger)));
         task.stacks.renew();
         // SAFETY: this function's contract.
         unsafe { task.stand_at_entry() };
@@ -169,7 +170,7 @@ impl Machine {
         }
         task.parked.set(false);
         let context = task.context.get();
-        let outer = (LEDGER.replace(task.ledger), CURSOR.replace(Some(task.ledger.cursor())));
+        let outer = (LEDGER.replace(task.ledger), CURSOR.replace(task.cursor.get()));
         END.set(task.end.take());
         PANIC_NOTE.set(task.panic_note.get());
         WANTED_DEAD.set(task.wanted_dead.get() == Some(id.generation));
@@ -180,10 +181,7 @@ impl Machine {
         self.running.set(None);
         WANTED_DEAD.set(false);
         LEDGER.set(outer.0);
-        if let Some(cursor) = CURSOR.replace(outer.1) {
-            // SAFETY: this is where the task left it.
-            unsafe { task.ledger.keep(cursor) };
-        }
+        task.cursor.set(CURSOR.replace(outer.1));
         let end = END.take();
         task.panic_note.set(PANIC_NOTE.take());
         let stop = match trap {

@@ -64,7 +64,7 @@ unsafe impl Parker for Hosted {
 
     fn park() {
         assert!(signals::in_task(), "the machine's owner cannot sleep");
-        let me = Self::index(OwnLedger::<Self>::current().get());
+        let me = Self::index(OwnLedger::<Self>::current().as_ledger());
         SLEEPERS.with(|all| {
             assert!(me < Self::TASKS, "only the first 32 tasks of a machine can sleep");
             while !take(&all[me].token) {

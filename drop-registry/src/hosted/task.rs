@@ -13,7 +13,7 @@ use task_model::{Gpr, TaskId};
 use super::current::{Stop, stop_running};
 use super::stack::Stacks;
 use super::switch::Context;
-use crate::Ledger;
+use crate::{Cursor, Ledger};
 
 /// Enough for a test's own frames and the standard library's.
 const STACK_BYTES: usize = 256 * 1024;
@@ -33,6 +33,8 @@ pub(super) struct Task {
     pub(super) restartable: bool,
     /// Not freed with the machine: the word of a static lock may name it for ever.
     pub(super) ledger: &'static Ledger,
+    /// What `CURSOR` is while it runs.
+    pub(super) cursor: Cell<Option<Cursor>>,
     pub(super) context: Box<UnsafeCell<Context>>,
     /// What `END` is while it runs.
     pub(super) end: Cell<Option<Stop>>,
@@ -59,6 +61,7 @@ impl Task {
             entry: Box::new(UnsafeCell::new(entry)),
             restartable,
             ledger,
+            cursor: Cell::new(Some(Cursor::first(ledger))),
             context: Box::new(UnsafeCell::new(Context::new())),
             end: Cell::new(None),
             parked: Cell::new(false),

@@ -4,13 +4,14 @@
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::Deref;
+use core::ptr::NonNull;
 use core::sync::atomic::{Ordering, compiler_fence};
 
-use super::{Cursor, FULL, HEADER_BYTES, LEDGER_BYTES, Ledger, LedgerFull};
+use super::{Cursor, FULL, HEADER_BYTES, LEDGER_BYTES, Ledger, LedgerFull, Place};
 use crate::{CurrentLedger, Entry, Operations};
 
-/// The ledger of the task that runs. What a task does to the ledger of another one, which does not
-/// run, is in [`Ledger`] itself.
+/// The ledger of the task that runs, with all that moves its cursor. What can be done to the ledger
+/// of any task is in [`Ledger`].
 ///
 /// Not `Send`.
 pub struct OwnLedger<'l, L> {
@@ -51,16 +52,26 @@ impl<'l, L: CurrentLedger> OwnLedger<'l, L> {
         Self { ledger: unsafe { L::current().as_ref() }, context: PhantomData }
     }
 
-    /// As an ordinary one.
-    pub(crate) fn get(self) -> &'l Ledger {
+    /// As that of any task.
+    pub(crate) fn as_ledger(self) -> &'l Ledger {
         self.ledger
     }
 
+    /// The place at the cursor.
     #[inline(always)]
-    fn set_cursor(self, cursor: Cursor) {
+    fn end(self) -> Place {
+        L::cursor().0
+    }
+
+    /// Puts the cursor to this place.
+    ///
+    /// # Safety
+    /// It is in this ledger, and every place from it on is null.
+    #[inline(always)]
+    unsafe fn end_at(self, place: Place) {
         compiler_fence(Ordering::SeqCst);
-        // SAFETY: `CurrentLedger`: this is the task's own, and everything behind it lists nothing.
-        unsafe { L::set_cursor(cursor) };
+        // SAFETY: this function's contract.
+        unsafe { L::set_cursor(Cursor(place)) };
         compiler_fence(Ordering::SeqCst);
     }
 
@@ -69,30 +80,30 @@ impl<'l, L: CurrentLedger> OwnLedger<'l, L> {
     /// # Errors
     /// If there is no room, even after the gaps have been closed.
     #[inline(always)]
-    pub(crate) fn room(self) -> Result<Cursor, LedgerFull> {
-        let cursor = L::cursor();
-        if self.offset_of(cursor) >= FULL {
+    pub(crate) fn room(self) -> Result<Place, LedgerFull> {
+        let end = self.end();
+        if self.offset_of(end) >= FULL {
             return self.make_room();
         }
         debug_assert!(
             // SAFETY: it is in this ledger.
-            unsafe { cursor.entry() }.resource().is_null(),
+            unsafe { end.entry() }.resource().is_null(),
             "the cursor is not where the context had it set",
         );
-        Ok(cursor)
+        Ok(end)
     }
 
     #[cold]
     #[inline(never)]
-    fn make_room(self) -> Result<Cursor, LedgerFull> {
+    fn make_room(self) -> Result<Place, LedgerFull> {
         assert!(
             !self.is_forbidden(),
             "a tracked resource was acquired in a trap handler, which has no ledger",
         );
         self.close_gaps();
         self.trim();
-        let cursor = L::cursor();
-        if self.offset_of(cursor) < FULL { Ok(cursor) } else { Err(LedgerFull) }
+        let end = self.end();
+        if self.offset_of(end) < FULL { Ok(end) } else { Err(LedgerFull) }
     }
 
     /// Has an entry written by `window`, which does so in the place that it is given, or does
@@ -102,27 +113,33 @@ impl<'l, L: CurrentLedger> OwnLedger<'l, L> {
     /// If there is no room; nothing has happened then.
     ///
     /// # Safety
-    /// `window` returns whether it has written the entry.
+    /// `window` returns whether it has written the entry, and changes nothing else of the ledger.
     #[inline(always)]
     pub(crate) unsafe fn record_by(
         self,
-        window: impl FnOnce(Cursor) -> bool,
-    ) -> Result<Option<Cursor>, LedgerFull> {
+        window: impl FnOnce(Place) -> bool,
+    ) -> Result<Option<Place>, LedgerFull> {
         let place = self.room()?;
         let recorded = window(place);
         if recorded {
-            self.pass_over(place);
+            // SAFETY: by the contract.
+            unsafe { self.pass_over(place) };
         }
         Ok(recorded.then_some(place))
     }
 
-    /// Goes on behind the entry that a window has written at the cursor.
+    /// Goes on behind the entry that has been written at the cursor.
     ///
     /// The entry counts from its own last store on; this is for the next one's sake alone.
+    ///
+    /// # Safety
+    /// It has been written at `place`, which is from [`OwnLedger::room`], and nothing else of the
+    /// ledger has changed since.
     #[inline(always)]
-    pub(crate) fn pass_over(self, place: Cursor) {
+    pub(crate) unsafe fn pass_over(self, place: Place) {
         if !planted!(CursorStays) {
-            self.set_cursor(place.next());
+            // SAFETY: there was room for one, and everything from the cursor on was null.
+            unsafe { self.end_at(place.next()) };
         }
     }
 
@@ -144,7 +161,8 @@ impl<'l, L: CurrentLedger> OwnLedger<'l, L> {
         // SAFETY: it is in this ledger.
         let entry = unsafe { place.entry() };
         entry.write(resource, core::ptr::from_ref(operations).cast_mut(), frame);
-        self.pass_over(place);
+        // SAFETY: it has been written there, and nothing else.
+        unsafe { self.pass_over(place) };
         Ok(entry)
     }
 
@@ -154,14 +172,18 @@ impl<'l, L: CurrentLedger> OwnLedger<'l, L> {
     /// All that it loads has not been stored for a while, and no load has to wait for another.
     ///
     /// # Safety
-    /// The ledger that `at` is in is still there.
+    /// An entry has been written at `at`, in a ledger that is still there.
     #[inline(always)]
-    pub(crate) unsafe fn last_at(self, at: Cursor, resource: *const ()) -> Option<&'l Entry> {
+    pub(crate) unsafe fn last_at(self, at: Place, resource: *const ()) -> Option<&'l Entry> {
         // SAFETY: by the contract; and there is always one more after an entry.
         let (entry, next): (&Entry, &Entry) = unsafe { (at.entry(), at.next().entry()) };
         let other = next.resource().addr() as u64 | self.moving.load(Ordering::Relaxed);
         let last = (other == 0 && self.offset_of(at) < LEDGER_BYTES).then_some(entry);
-        debug_assert!(last.is_none() || L::cursor() == at.next(), "an entry above another is null");
+        debug_assert!(
+            // SAFETY: as above.
+            last.is_none() || self.end() == unsafe { at.next() },
+            "an entry above another that is in use is null",
+        );
         debug_assert!(
             last.is_none_or(|last| last.resource().cast_const() == resource),
             "the entry where a guard was written lists something else",
@@ -169,15 +191,17 @@ impl<'l, L: CurrentLedger> OwnLedger<'l, L> {
         last
     }
 
-    /// The last entry, if it lists `resource`: what a handle that is dropped in order finds.
+    /// Where the last entry is, if it lists `resource`: what a handle that is dropped in order finds.
     #[inline(always)]
-    pub(crate) fn top(self, resource: *const ()) -> Option<Cursor> {
-        let last = L::cursor().previous();
-        // SAFETY: it is in this ledger. With no entry in use, `moving` stands where the resource
-        // would be. In a task that runs it is 0, or `MOVED` if the last entry has been dropped in
-        // order since entries were moved; neither is where a resource lies, nor the mark of one, so
-        // it matches nothing.
-        let entry: &Entry = unsafe { last.entry() };
+    pub(crate) fn top(self, resource: *const ()) -> Option<Place> {
+        // SAFETY: there is one before the cursor; or, with no entry in use, the header, in which
+        // `moving` stands where the resource would be. In a task that runs it is 0, or `MOVED` if the
+        // last entry has been dropped in order since entries were moved; neither is where a resource
+        // lies, nor the mark of one, so it matches nothing.
+        let (last, entry): (_, &Entry) = unsafe {
+            let last = self.end().previous();
+            (last, last.entry())
+        };
         (entry.resource().cast_const() == resource).then_some(last)
     }
 
@@ -190,7 +214,7 @@ impl<'l, L: CurrentLedger> OwnLedger<'l, L> {
     pub(crate) fn own(self, resource: *const ()) -> &'l Entry {
         match self.top(resource) {
             // SAFETY: it is in this ledger.
-            Some(top) => unsafe { top.entry() },
+            Some(last) => unsafe { last.entry() },
             None => self
                 .ledger
                 .find(resource)
@@ -203,7 +227,7 @@ impl<'l, L: CurrentLedger> OwnLedger<'l, L> {
     ///
     /// # Panics
     /// As [`OwnLedger::own`].
-    pub(crate) fn own_at(self, at: Cursor, resource: *const ()) -> &'l Entry {
+    pub(crate) fn own_at(self, at: Place, resource: *const ()) -> &'l Entry {
         let unmoved = !self.has_moved();
         self.ledger
             .index_of(at.as_ptr())
@@ -216,37 +240,69 @@ impl<'l, L: CurrentLedger> OwnLedger<'l, L> {
     ///
     /// # Panics
     /// As [`OwnLedger::own`].
-    pub(crate) fn place_of_own(self, resource: *const ()) -> Cursor {
-        let offset = core::ptr::from_ref(self.own(resource)).addr() - self.address();
-        self.at(offset as u64)
+    pub(crate) fn place_of_own(self, resource: *const ()) -> Place {
+        self.place_of(self.own(resource))
     }
 
-    /// Takes the last entry's room back, which lists nothing any more.
-    #[inline(always)]
-    pub(crate) fn drop_last(self, last: Cursor) {
-        self.set_cursor(last);
+    fn place_of(self, entry: &Entry) -> Place {
+        // The pointer is the ledger's, since it goes from one entry to the next.
+        Place(NonNull::from(self.ledger).cast().with_addr(NonNull::from(entry).addr()))
     }
 
-    /// Takes this entry away, the last.
+    /// Takes the last entry's room back.
+    ///
+    /// # Safety
+    /// It is at this place, and is null by now.
     #[inline(always)]
-    pub(crate) fn pop(self, last: Cursor) {
-        // SAFETY: it is in this ledger.
-        unsafe { last.entry() }.empty_out();
-        self.drop_last(last);
+    pub(crate) unsafe fn drop_last(self, last: Place) {
+        // SAFETY: by the contract, and since everything behind the last entry is null.
+        unsafe { self.end_at(last) };
+    }
+
+    /// Takes the last entry away.
+    ///
+    /// # Safety
+    /// It is at this place, and nothing is owed for it.
+    #[inline(always)]
+    pub(crate) unsafe fn pop(self, last: Place) {
+        // SAFETY: by the contract, it is in this ledger.
+        unsafe {
+            last.entry().empty_out();
+            self.drop_last(last);
+        }
+    }
+
+    /// Takes this entry away, the last, wherever the cursor is: after a recovery it is still where
+    /// the task was stopped.
+    ///
+    /// # Safety
+    /// It is in this ledger, nothing is owed for it, and everything behind it is null.
+    pub(crate) unsafe fn cut_at(self, last: &Entry) {
+        last.empty_out();
+        // SAFETY: by the contract, and it is null.
+        unsafe { self.end_at(self.place_of(last)) };
+        self.trim();
     }
 
     /// Gives back the room of erased entries at the end.
     pub(crate) fn trim(self) {
-        let mut end = L::cursor();
+        let before = self.end();
+        let mut end = before;
         while self.offset_of(end) > HEADER_BYTES {
-            // SAFETY: it is in this ledger, and not its first.
-            let last: &Entry = unsafe { end.previous().entry() };
+            // SAFETY: there is an entry before it in this ledger.
+            let (place, last): (_, &Entry) = unsafe {
+                let place = end.previous();
+                (place, place.entry())
+            };
             if !last.is_vacant() {
                 break;
             }
-            end = end.previous();
-            self.set_cursor(end);
             last.empty_out();
+            end = place;
+        }
+        if end != before {
+            // SAFETY: what was not null from there on is by now.
+            unsafe { self.end_at(end) };
         }
         if self.offset_of(end) == HEADER_BYTES {
             self.forget_that_any_moved();

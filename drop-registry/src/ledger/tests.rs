@@ -14,7 +14,7 @@ fn own<T>(ledger: &Ledger, body: impl FnOnce(OwnLedger<'_, TestTask>) -> T) -> T
 }
 
 fn entries_in_use(ledger: &Ledger) -> usize {
-    ((ledger.offset_of(ledger.cursor()) - HEADER_BYTES) / ENTRY_BYTES) as usize
+    ((ledger.offset_of(ledger.cursor().0) - HEADER_BYTES) / ENTRY_BYTES) as usize
 }
 
 fn resources(ledger: &Ledger) -> Vec<usize> {
@@ -110,10 +110,11 @@ fn a_ledger_that_was_emptied_in_order_after_its_gaps_were_closed_is_as_good_as_n
     second.write(ptr::without_provenance_mut(16), ptr::null_mut(), 7);
     own(&ledger, |own| {
         assert!(
-            own.room().unwrap() == ledger.at(HEADER_BYTES + ENTRY_BYTES),
+            own.room().is_ok() && entries_in_use(&ledger) == 1,
             "one entry has been moved down"
         );
-        own.pop(own.top(ptr::without_provenance(16)).unwrap());
+        // SAFETY: it is the last, of no matter to anybody.
+        unsafe { own.pop(own.top(ptr::without_provenance(16)).unwrap()) };
         // Nobody has looked whether it is empty, so it still says that entries were moved.
         assert_eq!(ledger.moving.load(Ordering::Relaxed), MOVED);
         for nothing in [0, 8, 16] {
@@ -122,7 +123,8 @@ fn a_ledger_that_was_emptied_in_order_after_its_gaps_were_closed_is_as_good_as_n
     });
     record(&ledger, 24).unwrap();
     own(&ledger, |own| {
-        let (place, resource) = (ledger.at(HEADER_BYTES), ptr::without_provenance(24));
+        let resource = ptr::without_provenance(24);
+        let place = own.place_of_own(resource);
         // SAFETY: the ledger is there.
         assert!(unsafe { own.last_at(place, resource) }.is_none());
         own.own_at(place, resource).erase();
@@ -132,17 +134,34 @@ fn a_ledger_that_was_emptied_in_order_after_its_gaps_were_closed_is_as_good_as_n
 }
 
 #[test]
-fn a_cursor_can_be_kept_elsewhere() {
+fn a_cursor_can_be_kept_as_a_pointer() {
     static LEDGER: Ledger = Ledger::new();
+    static REFUSES: Ledger = Ledger::forbidden();
     let first = Cursor::first(&LEDGER);
     assert_eq!(first, LEDGER.cursor());
-    // SAFETY: from `as_ptr`.
-    let same = unsafe { Cursor::from_ptr(first.as_ptr()) };
-    assert_eq!(same, first);
-    // SAFETY: no task has the ledger.
-    unsafe { LEDGER.keep(same.next()) };
-    assert_eq!(LEDGER.cursor(), first.next());
-    assert_eq!(LEDGER.cursor().previous(), first);
+    assert_eq!(Cursor::from_ptr(first.as_ptr()), Some(first));
+    assert_eq!(Cursor::from_ptr(ptr::null_mut()), None);
+    record(&LEDGER, 8).unwrap();
+    // SAFETY: there is room for one.
+    assert_eq!(LEDGER.cursor().0, unsafe { first.0.next() });
+    assert_eq!(Cursor::nowhere(&REFUSES), REFUSES.cursor());
+}
+
+#[test]
+fn after_a_recovery_the_cursor_is_put_behind_what_is_left() {
+    let ledger = Ledger::new();
+    for n in 1..=4 {
+        record(&ledger, n * 8).unwrap();
+    }
+    ledger.entries[0].erase();
+    // What a task comes back to whose point is the second of them.
+    ledger.go_on_with(2, ptr::null_mut());
+    assert_eq!((resources(&ledger), entries_in_use(&ledger)), (std::vec![16], 4));
+    // SAFETY: it is the last, and of no matter to anybody.
+    own(&ledger, |own| unsafe { own.cut_at(&ledger.entries[1]) });
+    assert_eq!((ledger.len(), entries_in_use(&ledger)), (0, 0));
+    record(&ledger, 40).unwrap();
+    assert_eq!(resources(&ledger), [40]);
 }
 
 /// Keeps its cursor elsewhere, and forgets to set it there.
@@ -157,8 +176,7 @@ unsafe impl CurrentLedger for Forgetful {
     }
 
     fn cursor() -> Cursor {
-        // SAFETY: the ledger of the task that runs.
-        unsafe { Self::current().as_ref() }.at(HEADER_BYTES)
+        Cursor(Place::at(Self::current(), HEADER_BYTES))
     }
 }
 

@@ -122,7 +122,11 @@ fn catch<L: CurrentLedger, F: FnOnce() -> T, T>(body: F) -> Result<T, Fault> {
         // SAFETY: `run` has returned, and writes it before.
         return unsafe { call.outcome.assume_init() }.map_err(Fault::LedgerFull);
     }
-    forget(OwnLedger::<L>::current(), &raw mut call.point);
+    let ledger = OwnLedger::<L>::current();
+    if let Some(entry) = ledger.find((&raw const call.point).cast()) {
+        // SAFETY: the point has served, and the keeper has emptied all that is behind it.
+        unsafe { ledger.cut_at(entry) };
+    }
     // SAFETY: the keeper has written it before it let the task come here.
     Err(Fault::Stopped(unsafe { call.point.fault() }))
 }
@@ -167,7 +171,8 @@ impl<L: CurrentLedger> Drop for Listed<'_, L> {
 fn forget<L: CurrentLedger>(ledger: OwnLedger<'_, L>, point: *mut Point) {
     let point = point.cast_const().cast();
     match ledger.top(point) {
-        Some(entry) => ledger.pop(entry),
+        // SAFETY: it lists the point, which is not needed any more.
+        Some(last) => unsafe { ledger.pop(last) },
         // What the body returns is above it.
         None => {
             if let Some(entry) = ledger.find(point) {

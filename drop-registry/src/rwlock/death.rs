@@ -7,7 +7,7 @@ use super::RwLock;
 use crate::arch;
 use crate::owner_word::{OWNER, OWNER_DIED, owner};
 use crate::{
-    CurrentLedger, Cursor, Entry, Extent, Ledger, Operations, Outcome, OwnLedger, ResourceKind,
+    CurrentLedger, Entry, Extent, Ledger, Operations, Outcome, OwnLedger, Place, ResourceKind,
     WaitStrategy,
 };
 
@@ -72,7 +72,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     /// Takes the calling task off the count, if its entry is not the last one of its ledger.
     #[cold]
     #[inline(never)]
-    pub(super) fn stop_reading_out_of_order(&self, ledger: OwnLedger<'_, L>, place: Cursor) {
+    pub(super) fn stop_reading_out_of_order(&self, ledger: OwnLedger<'_, L>, place: Place) {
         let entry = ledger.own_at(place, self.as_read_resource());
         // SAFETY: the entry lists one reader, and is the calling task's.
         unsafe { arch::decrement_erasing(self.readers.get(), entry) };

@@ -8,7 +8,7 @@ use super::RwLock;
 use crate::arch;
 use crate::owner_died::sealed::Sealed;
 use crate::owner_word::{FREE, NOT_RECOVERABLE};
-use crate::{CurrentLedger, Cursor, OwnLedger, WaitStrategy};
+use crate::{CurrentLedger, OwnLedger, Place, WaitStrategy};
 
 #[cfg(feature = "lock_api")]
 impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
@@ -67,7 +67,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct ReadGuard<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> {
     lock: &'a RwLock<T, L, R>,
-    place: Cursor,
+    place: Place,
 }
 
 // SAFETY: a shared guard gives shared access to the value alone.
@@ -78,7 +78,7 @@ unsafe impl<T: ?Sized + Sync, L: CurrentLedger, R: WaitStrategy<L>> Sync
 
 impl<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> ReadGuard<'a, T, L, R> {
     #[inline(always)]
-    pub(super) fn new(lock: &'a RwLock<T, L, R>, place: Cursor) -> Self {
+    pub(super) fn new(lock: &'a RwLock<T, L, R>, place: Place) -> Self {
         Self { lock, place }
     }
 }
@@ -95,9 +95,11 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> Drop for ReadGuard<'_, T, 
         let Some(entry) = last else {
             return self.lock.stop_reading_out_of_order(ledger, self.place);
         };
-        // SAFETY: this guard is a reader, which the last entry lists.
-        unsafe { arch::leave_last(self.lock.readers.get(), entry) };
-        ledger.drop_last(self.place);
+        // SAFETY: this guard is a reader, which the last entry lists; and that is null then.
+        unsafe {
+            arch::leave_last(self.lock.readers.get(), entry);
+            ledger.drop_last(self.place);
+        }
     }
 }
 
@@ -126,7 +128,7 @@ impl<T: ?Sized + fmt::Debug, L: CurrentLedger, R: WaitStrategy<L>> fmt::Debug
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct WriteGuard<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> {
     lock: &'a RwLock<T, L, R>,
-    place: Cursor,
+    place: Place,
 }
 
 // SAFETY: a shared guard gives shared access to the value alone.
@@ -136,7 +138,7 @@ unsafe impl<T: ?Sized + Sync, L: CurrentLedger, R: WaitStrategy<L>> Sync
 }
 
 impl<'a, T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> WriteGuard<'a, T, L, R> {
-    pub(super) fn new(lock: &'a RwLock<T, L, R>, place: Cursor) -> Self {
+    pub(super) fn new(lock: &'a RwLock<T, L, R>, place: Place) -> Self {
         Self { lock, place }
     }
 

@@ -72,7 +72,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     fn why_not_read(&self, _: &ReadGuard<'_, T, L, R>) -> Option<TryReadError> {
         match self.word.state() {
             State::Free => None,
-            state => self.why_not_read_now(state, OwnLedger::<L>::current().get()),
+            state => self.why_not_read_now(state, OwnLedger::<L>::current().as_ledger()),
         }
     }
 

@@ -186,12 +186,8 @@ fn a_value_that_nobody_put_right_is_given_up_for_readers_too() {
 fn drain(lock: &TestLock<u32>) {
     let ledger = OwnLedger::<TestTask>::current();
     // SAFETY: to own the word is what `DRAINS` means.
-    let taken = unsafe {
-        ledger
-            .record_by(|at| lock.word.take_from(FREE, TestLock::<u32>::DRAINS, &ledger, at))
-            .unwrap()
-    };
-    assert!(taken.is_some(), "the word is free");
+    let taken = unsafe { lock.word.take_from(FREE, TestLock::<u32>::DRAINS, ledger) };
+    assert!(taken.unwrap().is_some(), "the word is free");
 }
 
 #[test]

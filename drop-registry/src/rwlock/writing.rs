@@ -7,7 +7,7 @@ use super::{RwLock, WriteGuard};
 use crate::arch;
 use crate::owner_word::{FREE, Taken, TryRefused};
 use crate::{
-    CurrentLedger, Cursor, LedgerFull, LockError, LockResult, OwnLedger, TryLockError,
+    CurrentLedger, LedgerFull, LockError, LockResult, OwnLedger, Place, TryLockError,
     TryLockResult, WaitStrategy,
 };
 
@@ -20,10 +20,14 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     #[inline(always)]
     pub fn write(&self) -> LockResult<WriteGuard<'_, T, L, R>> {
         let ledger = OwnLedger::<L>::current();
-        let place = ledger.room()?;
-        // SAFETY: to own the word is what `DRAINS` means; the ledger is this task's.
-        if unsafe { self.word.take_from(FREE, Self::DRAINS, &ledger, place) } {
-            ledger.pass_over(place);
+        // SAFETY: to own the word is what `DRAINS` means.
+        let taken = unsafe { self.word.take_from(FREE, Self::DRAINS, ledger) }?;
+        if let Some(place) = taken
+            && self.readers.are_none()
+        {
+            return self.begin_writing(Taken::WHOLE, place);
+        }
+        if taken.is_some() {
             return self.drain(Taken::WHOLE, ledger, arch::frame_address());
         }
         self.write_contended(ledger, arch::frame_address())
@@ -38,9 +42,9 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
         let ledger = OwnLedger::<L>::current();
         let frame = arch::frame_address();
         // SAFETY: as in `write`.
-        let taken = unsafe { self.word.take(Self::DRAINS, ledger, frame) }?;
+        let (taken, place) = unsafe { self.word.take(Self::DRAINS, ledger, frame) }?;
         if let Some(died) = self.readers.have_left() {
-            return self.begin_writing(taken.or_died(died), ledger).map_err(TryLockError::Lock);
+            return self.begin_writing(taken.or_died(died), place).map_err(TryLockError::Lock);
         }
         self.step_back(taken, ledger);
         Err(if self.is_read_by(&ledger) {
@@ -64,7 +68,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
         // SAFETY: as in `write`.
         let taken = R::wait_until(&self.waiters, frame, || unsafe {
             match self.word.take(Self::DRAINS, ledger, frame) {
-                Ok(taken) => Some(Ok(taken)),
+                Ok((taken, _)) => Some(Ok(taken)),
                 Err(TryRefused::WouldBlock) => None,
                 Err(TryRefused::Refused(why)) => Some(Err(why)),
             }
@@ -77,29 +81,21 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     }
 
     /// Waits until nobody reads; the word is the calling task's.
-    #[inline(always)]
+    #[cold]
+    #[inline(never)]
     fn drain(
         &self,
         taken: Taken,
         ledger: OwnLedger<'_, L>,
         frame: u64,
     ) -> LockResult<WriteGuard<'_, T, L, R>> {
-        if self.readers.are_none() {
-            return self.begin_writing(taken, ledger);
-        }
-        self.drain_readers(taken, ledger, frame)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn drain_readers(
-        &self,
-        taken: Taken,
-        ledger: OwnLedger<'_, L>,
-        frame: u64,
-    ) -> LockResult<WriteGuard<'_, T, L, R>> {
+        // Looked up again: to wait may have moved it.
+        let begin = |died| {
+            let place = ledger.place_of_own(self.word.as_resource());
+            self.begin_writing(taken.or_died(died), place)
+        };
         if let Some(died) = self.readers.have_left() {
-            return self.begin_writing(taken.or_died(died), ledger);
+            return begin(died);
         }
         if self.is_read_by(&ledger) {
             self.step_back(taken, ledger);
@@ -111,7 +107,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
         });
         drop(waiting);
         match drained {
-            Ok(died) => self.begin_writing(taken.or_died(died), ledger),
+            Ok(died) => begin(died),
             Err(LedgerFull) => {
                 self.step_back(taken, ledger);
                 Err(LockError::LedgerFull)
@@ -119,15 +115,10 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
         }
     }
 
-    /// From here on the value may be torn if the task dies.
+    /// From here on the value may be torn if the task dies. Its ledger lists the word at `place`.
     #[inline(always)]
-    fn begin_writing(
-        &self,
-        taken: Taken,
-        ledger: OwnLedger<'_, L>,
-    ) -> LockResult<WriteGuard<'_, T, L, R>> {
-        let place = ledger.place_of_own(self.word.as_resource());
-        // SAFETY: it is in this ledger.
+    fn begin_writing(&self, taken: Taken, place: Place) -> LockResult<WriteGuard<'_, T, L, R>> {
+        // SAFETY: the calling task's ledger is there.
         unsafe { place.entry() }.convert(Self::WRITES);
         taken.tell(WriteGuard::new(self, place))
     }
@@ -146,7 +137,7 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
     /// The word is the calling task's, whose ledger this is and lists that at `place`, unless the
     /// entry has been moved; and `value` gives it up.
     #[inline(always)]
-    pub(super) unsafe fn unlock_write(&self, value: u64, ledger: OwnLedger<'_, L>, place: Cursor) {
+    pub(super) unsafe fn unlock_write(&self, value: u64, ledger: OwnLedger<'_, L>, place: Place) {
         if R::SLEEPS {
             // Who is not the owner is told so before it has done any harm.
             ledger.own(self.word.as_resource());

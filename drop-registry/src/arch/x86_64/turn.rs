@@ -9,7 +9,7 @@ use core::arch::naked_asm;
 use core::sync::atomic::AtomicU64;
 
 use super::record::{gap, window_record};
-use crate::{Cursor, Entry, Operations};
+use crate::{Entry, Operations, Place};
 
 /// A word, and the number of its turn: they change together.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ pub(crate) unsafe extern "C" fn receive(
     next: u64,
     word: u64,
     operations: &'static Operations,
-    place: Cursor,
+    place: Place,
     frame: u64,
 ) -> bool {
     naked_asm!(

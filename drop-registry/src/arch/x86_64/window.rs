@@ -17,7 +17,7 @@ use core::arch::asm;
 use core::sync::atomic::AtomicU64;
 
 use super::record::{gap, push_entry, record, register_number, window_record};
-use crate::{Cursor, Entry, Operations};
+use crate::{Entry, Operations, Place};
 
 /// The stack pointer of the function that this is inlined into: what says whose frame acquired a
 /// resource, where the window itself is in a function below.
@@ -42,7 +42,7 @@ pub(crate) unsafe fn acquire(
     expected: u64,
     desired: u64,
     operations: &'static Operations,
-    place: Cursor,
+    place: Place,
 ) -> bool {
     // SAFETY: the block writes the word and the entry at `place`, which the contract hands to it,
     // and keeps the module's three rules.
@@ -77,7 +77,7 @@ pub(crate) unsafe fn claim(
     desired: u64,
     resource: *mut (),
     operations: &'static Operations,
-    place: Cursor,
+    place: Place,
     frame: u64,
 ) -> bool {
     // SAFETY: as in `acquire`.
@@ -112,7 +112,7 @@ pub(crate) unsafe fn claim(
 pub(crate) unsafe fn increment(
     count: &AtomicU64,
     operations: &'static Operations,
-    place: Cursor,
+    place: Place,
     frame: u64,
 ) -> bool {
     // SAFETY: as in `acquire`.
@@ -172,7 +172,7 @@ pub(crate) unsafe fn adopt(
     slot: *mut *mut (),
     pointer: *mut (),
     operations: &'static Operations,
-    place: Cursor,
+    place: Place,
     frame: u64,
 ) {
     // SAFETY: as in `acquire`.
