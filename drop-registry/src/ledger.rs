@@ -54,7 +54,7 @@ pub struct Ledger {
     moving: AtomicU64,
     /// What the task is waiting for, on the contended path alone; null otherwise.
     waiting: AtomicPtr<()>,
-    /// How far the settling of the task's last window has come: see `settle`.
+    /// Whether the task's last window has been completed from outside: see `settle`.
     pub(crate) resolution: AtomicU64,
     entries: [Entry; Ledger::CAPACITY],
     /// What comes after the last of them: null for ever.

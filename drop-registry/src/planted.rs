@@ -19,8 +19,8 @@ pub enum Bug {
     WindowEarly,
     /// Windows end at the last instruction, instead of after it.
     WindowShort,
-    /// Windows end late, by so much that something else has happened by then: one instruction would
-    /// change nothing, since what is complete may be completed again.
+    /// Windows end one instruction late. What is complete may be completed again; but where one ends
+    /// that has failed, nothing has happened.
     WindowLong,
     /// The record names the wrong register for the resource or the entry.
     WrongRegister,

@@ -21,7 +21,7 @@ use crate::{Domain, Entry, Ledger, Outcome, Pending, ResourceKind};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settled {
     /// The entry's number in the ledger, from 0: the same in both steps. [`Ledger::CAPACITY`] for
-    /// an entry that a window was about to write, and for which the ledger has no place.
+    /// an entry that a window was about to write, and for which that was no place.
     pub entry: usize,
     /// What kind of resource it is.
     pub kind: ResourceKind,
@@ -395,14 +395,24 @@ mod tests {
     fn a_window_that_records_where_there_is_no_place_is_told_of() {
         let ledger = Ledger::new();
         record(&ledger, pointer(8), &NOTHING, 0x1800).unwrap();
-        let (listed, beyond) = (ledger.entry(0).unwrap(), ledger.entry(18).unwrap());
-        for nowhere in [address(&ledger), address(listed) + 8, address(beyond) + 24, 0] {
+        let (listed, last) = (ledger.entry(0).unwrap(), ledger.entry(18).unwrap());
+        for nowhere in [address(&ledger), address(listed) + 8, address(last) + 24, 0] {
             let all = settle_at(&ledger, &mut recording(nowhere));
             assert_eq!((all[0].entry, all[0].outcome), (Ledger::CAPACITY, Outcome::Refused));
             assert_eq!(all[0].resource, nowhere);
             assert!(ledger.is_empty());
             ledger.resolution.store(0, Ordering::Relaxed);
         }
+    }
+
+    #[test]
+    fn a_window_that_records_among_what_is_to_stay_is_told_of() {
+        let ledger = Ledger::new();
+        let mut registers = recording(address(ledger.entry(0).unwrap()));
+        let task = frozen(&mut registers);
+        let mut refused = 0;
+        resolve(1, &ledger, &domain(), task.registers(), |_, _| refused += 1);
+        assert_eq!((refused, ledger.len()), (1, 0));
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl WindowRecord {
         if planted!(WindowShort) && rip + 8 >= self.end() {
             return false;
         }
-        if planted!(WindowLong) && (self.end()..self.end() + 64).contains(&rip) {
+        if planted!(WindowLong) && rip == self.end() {
             return true;
         }
         (self.commit()..self.end()).contains(&rip)
@@ -203,7 +203,7 @@ mod tests {
     use crate::OwnLedger;
     use crate::arch;
     use crate::testing::{NOTHING, TestTask, as_task_of};
-    use core::sync::atomic::AtomicU64;
+    use core::sync::atomic::{AtomicU64, Ordering};
     use std::vec::Vec;
 
     /// Runs one window so that its record exists, and returns all records of a kind.
@@ -213,6 +213,9 @@ mod tests {
         unsafe {
             let place = as_task_of(&ledger, || OwnLedger::<TestTask>::current().room().unwrap());
             assert!(arch::acquire(&word, 0, 1, &NOTHING, place));
+            let entry = ledger.held().next().expect("recorded");
+            assert_eq!(entry.resource().cast_const(), word.as_ptr().cast_const().cast());
+            assert!(entry.has(&NOTHING) && word.load(Ordering::Relaxed) == 1);
             arch::release_last(&word, 0, ledger.entry(0).unwrap());
         }
         assert!(ledger.is_empty());

@@ -45,6 +45,7 @@ fn where_it_shows(bug: Bug) -> &'static [&'static str] {
         Bug::LeftoversStay => &["lock_api spin rwlock write, others read"],
         Bug::ClearedInFront => &["lock_api spin rwlock write, another writes"],
         Bug::NobodyHelps => &["channel send"],
+        Bug::WindowLong => &["channel send, others go on meanwhile"],
         Bug::CutTooDeep | Bug::WatermarkStays => {
             &["--exact", "--recover", "mutex lock, write, unlock"]
         }

@@ -12,8 +12,7 @@ compile_error!("drop-registry has windows for x86-64 only");
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum WindowKind {
-    /// A resource was acquired. Registers: resource, operations, the entry's
-    /// place, frame.
+    /// A resource was acquired. Registers: resource, operations, the entry's place, frame.
     Record = 0,
     /// A resource was released. Registers: entry.
     Erase = 1,

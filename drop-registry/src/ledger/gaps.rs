@@ -4,7 +4,7 @@ use core::sync::atomic::{Ordering, compiler_fence};
 
 use super::Ledger;
 
-/// Set in `moving` when an entry has been moved, until [`OwnLedger::trim`] finds that the ledger is
+/// Set in `moving` when an entry has been moved, until [`OwnLedger::trim`](super::OwnLedger::trim) finds that the ledger is
 /// empty.
 pub(super) const MOVED: u64 = 1 << 63;
 

@@ -272,15 +272,11 @@ impl<'l, L: CurrentLedger> OwnLedger<'l, L> {
         }
     }
 
-    /// Takes this entry away, the last, wherever the cursor is: after a recovery it is still where
-    /// the task was stopped.
-    ///
-    /// # Safety
-    /// It is in this ledger, nothing is owed for it, and everything behind it is null.
-    pub(crate) unsafe fn cut_at(self, last: &Entry) {
+    /// Takes this entry away, behind which everything is null, wherever the cursor is: after a
+    /// recovery it is where the task was stopped, behind the entry, or still at it.
+    pub(crate) fn cut_at(self, last: &Entry) {
+        // No gap, for the cursor may be here.
         last.empty_out();
-        // SAFETY: by the contract, and it is null.
-        unsafe { self.end_at(self.place_of(last)) };
         self.trim();
     }
 

@@ -149,19 +149,23 @@ fn a_cursor_can_be_kept_as_a_pointer() {
 
 #[test]
 fn after_a_recovery_the_cursor_is_put_behind_what_is_left() {
-    let ledger = Ledger::new();
-    for n in 1..=4 {
-        record(&ledger, n * 8).unwrap();
+    // Where it was stopped: behind four entries, or before it had passed over the point, the third.
+    for stopped_at in [4, 2] {
+        let ledger = Ledger::new();
+        for n in 1..=4 {
+            record(&ledger, n * 8).unwrap();
+        }
+        ledger.entries[1].erase();
+        ledger.cursor.store(HEADER_BYTES + ENTRY_BYTES * stopped_at, Ordering::Relaxed);
+        ledger.go_on_with(3, ptr::null_mut());
+        assert_eq!(resources(&ledger), [24, 8]);
+        own(&ledger, |own| own.cut_at(&ledger.entries[2]));
+        assert_eq!((resources(&ledger), entries_in_use(&ledger)), (std::vec![8], 1));
+        // In a place that is null, as everything behind it.
+        record(&ledger, 40).unwrap();
+        assert!(ledger.entries[2..].iter().all(|entry| entry.resource().is_null()));
+        assert_eq!(resources(&ledger), [40, 8]);
     }
-    ledger.entries[0].erase();
-    // What a task comes back to whose point is the second of them.
-    ledger.go_on_with(2, ptr::null_mut());
-    assert_eq!((resources(&ledger), entries_in_use(&ledger)), (std::vec![16], 4));
-    // SAFETY: it is the last, and of no matter to anybody.
-    own(&ledger, |own| unsafe { own.cut_at(&ledger.entries[1]) });
-    assert_eq!((ledger.len(), entries_in_use(&ledger)), (0, 0));
-    record(&ledger, 40).unwrap();
-    assert_eq!(resources(&ledger), [40]);
 }
 
 /// Keeps its cursor elsewhere, and forgets to set it there.

@@ -124,8 +124,7 @@ fn catch<L: CurrentLedger, F: FnOnce() -> T, T>(body: F) -> Result<T, Fault> {
     }
     let ledger = OwnLedger::<L>::current();
     if let Some(entry) = ledger.find((&raw const call.point).cast()) {
-        // SAFETY: the point has served, and the keeper has emptied all that is behind it.
-        unsafe { ledger.cut_at(entry) };
+        ledger.cut_at(entry);
     }
     // SAFETY: the keeper has written it before it let the task come here.
     Err(Fault::Stopped(unsafe { call.point.fault() }))
