@@ -163,26 +163,19 @@ impl Heap {
         ledger: OwnLedger<'l, L>,
         frame: u64,
     ) -> Result<(NonNull<u8>, &'l Entry), AllocError> {
-        // Whether there is room, of the two, is what it says first.
-        let mut listed = ledger.room()?;
+        let listed = ledger.room()?;
         let block = self.take(layout, |place, taken| {
             let word = place.word;
             let resource = mark.mark(place.block.as_ptr());
             let desired = taken | place.bit;
-            // SAFETY: setting the bit is to own the block.
-            let recorded = unsafe {
-                ledger.record_by(|at| {
-                    arch::claim(word, taken, desired, resource, operations, at, frame)
-                })
-            };
-            match recorded {
-                Ok(Some(at)) => listed = at,
-                Ok(None) | Err(LedgerFull) => return false,
-            }
-            true
+            // SAFETY: setting the bit is to own the block; and there is room for that.
+            unsafe { arch::claim(word, taken, desired, resource, operations, listed, frame) }
         })?;
-        // SAFETY: it is in that ledger.
-        Ok((block, unsafe { listed.entry() }))
+        // SAFETY: the window has recorded it there, and is the only one that has succeeded.
+        unsafe {
+            ledger.pass_over(listed);
+            Ok((block, listed.entry()))
+        }
     }
 
     /// Gives back a block, and erases its entry in the same window. Takes no lock, and may be
