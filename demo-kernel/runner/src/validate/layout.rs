@@ -14,7 +14,7 @@ use super::{plant, stack_layout};
 /// What a fault goes through.
 const LANDMARKS: [(&str, &str); 3] = [
     ("fault", "demo_kernel::keeping::task_faulted"),
-    ("settling", "drop_registry::settle::set_resolution"),
+    ("settling", "drop_registry::window::WindowTable::pending"),
     ("report", "<keeper::report::Report as core::fmt::Display>::fmt"),
 ];
 
