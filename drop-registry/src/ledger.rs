@@ -64,10 +64,10 @@ pub struct Ledger {
 /// The `resolution` of a ledger that nobody may write: no task's window is ever resolved to it.
 const FORBIDDEN: u64 = u64::MAX;
 
-/// What the windows' assembly knows about the layout.
-pub(crate) const HEADER_BYTES: u64 = 32;
+/// The layout. That of an entry is known to the windows' assembly, too.
+const HEADER_BYTES: u64 = 32;
 pub(crate) const ENTRY_BYTES: u64 = 24;
-pub(crate) const LEDGER_BYTES: u64 = 512;
+const LEDGER_BYTES: u64 = 512;
 /// The cursor of a ledger without room.
 const FULL: u64 = HEADER_BYTES + ENTRY_BYTES * Ledger::CAPACITY as u64;
 

@@ -198,23 +198,26 @@ pub(crate) unsafe fn reclaim_from(
 /// conditions of [`settle`] hold for it. It is the latest settler to have died in it, and nobody
 /// has settled on since: a window that was resolved once must not be resolved again.
 pub unsafe fn take_over(settler: &FrozenTask<'_>, ledger: &Ledger, domain: &Domain<'_>) {
-    match domain.windows().pending(settler.registers()) {
-        _ if planted!(NoTakeOver) => {}
+    if !planted!(NoTakeOver) {
+        // Settling acquires nothing for the dead, and so records nothing in their ledgers.
+        change_listed(ledger, domain.windows().pending(settler.registers()));
+    }
+}
+
+/// Changes one of this ledger's entries as a window was about to: any number of times.
+fn change_listed(ledger: &Ledger, pending: Option<Pending>) {
+    match pending {
         Some(Pending::Erase { entry }) => {
             if let Some(entry) = own_entry(ledger, entry) {
                 entry.erase();
             }
         }
-        Some(Pending::Convert { entry, operations }) => convert(ledger, entry, operations),
-        // Settling acquires nothing for the dead.
+        Some(Pending::Convert { entry, operations }) => {
+            if let Some(entry) = own_entry(ledger, entry) {
+                entry.convert_to(pointer(operations));
+            }
+        }
         Some(Pending::Record { .. }) | None => {}
-    }
-}
-
-/// Changes the state of one of this ledger's entries, by what a window's registers held.
-fn convert(ledger: &Ledger, entry: u64, operations: u64) {
-    if let Some(entry) = own_entry(ledger, entry) {
-        entry.convert_to(pointer(operations));
     }
 }
 
@@ -235,13 +238,6 @@ fn resolve(
         return;
     }
     match domain.windows().pending(registers) {
-        None => {}
-        Some(Pending::Erase { entry }) => {
-            if let Some(entry) = own_entry(ledger, entry) {
-                entry.erase();
-            }
-        }
-        Some(Pending::Convert { entry, operations }) => convert(ledger, entry, operations),
         Some(Pending::Record { resource, operations, entry, frame }) => {
             let index = ledger.index_of(pointer(entry)).filter(|index| *index >= first);
             match index.and_then(|index| ledger.entry(index)) {
@@ -257,6 +253,7 @@ fn resolve(
                 _ => refuse(resource, frame),
             }
         }
+        pending => change_listed(ledger, pending),
     }
     compiler_fence(Ordering::SeqCst);
     ledger.resolution.store(RESOLVED, Ordering::Relaxed);

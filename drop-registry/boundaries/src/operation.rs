@@ -284,8 +284,13 @@ pub(crate) struct Entrance {
 
 impl Entrance {
     /// How many instructions the way into one destructor has, generously. What is compiled without
-    /// optimization goes there by many small functions.
-    const LENGTH: u64 = if cfg!(debug_assertions) { 100 } else { 20 };
+    /// optimization goes there by many small functions; and where bugs can be planted, it is looked
+    /// on the way whether they are.
+    const LENGTH: u64 = match (cfg!(debug_assertions), cfg!(feature = "planted-bugs")) {
+        (true, _) => 100,
+        (false, true) => 25,
+        (false, false) => 20,
+    };
 
     /// For so many destructors that are entered, each by so long a way.
     pub(crate) const fn of(destructors: u64, way: u64) -> Self {

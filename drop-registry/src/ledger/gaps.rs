@@ -4,8 +4,8 @@ use core::sync::atomic::{Ordering, compiler_fence};
 
 use super::Ledger;
 
-/// Set in `moving` when an entry has been moved, until [`OwnLedger::trim`](super::OwnLedger::trim) finds that the ledger is
-/// empty.
+/// Set in `moving` when an entry has been moved, until
+/// [`OwnLedger::trim`](super::OwnLedger::trim) finds that the ledger is empty.
 pub(super) const MOVED: u64 = 1 << 63;
 
 impl Ledger {

@@ -296,6 +296,13 @@ impl<'l, L: CurrentLedger> OwnLedger<'l, L> {
             last.empty_out();
             end = place;
         }
+        debug_assert!(
+            self.entries
+                .iter()
+                .take_while(|entry| core::ptr::from_ref(*entry) < end.as_ptr().cast_const())
+                .all(|entry| !entry.resource().is_null()),
+            "an entry below another that is held is null, and not a gap",
+        );
         if end != before {
             // SAFETY: what was not null from there on is by now.
             unsafe { self.end_at(end) };

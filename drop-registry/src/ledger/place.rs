@@ -13,10 +13,11 @@ use crate::Entry;
 pub struct Place(pub(super) NonNull<Entry>);
 
 impl Place {
-    /// `offset` bytes from the beginning of the ledger: wherever a ledger's own numbers say.
+    /// `offset` bytes from the beginning of the ledger.
     pub(super) const fn at(ledger: NonNull<Ledger>, offset: u64) -> Self {
         debug_assert!(offset >= HEADER_BYTES && offset <= FULL, "a place in the ledger");
-        // SAFETY: it is one.
+        // SAFETY: it is one: a constant of this module says so, or the ledger, into which nothing
+        // else is stored as a cursor.
         Self(unsafe { ledger.byte_add(offset as usize).cast() })
     }
 

@@ -22,15 +22,11 @@ impl<T: ?Sized, L: CurrentLedger, R: WaitStrategy<L>> RwLock<T, L, R> {
         let ledger = OwnLedger::<L>::current();
         // SAFETY: to own the word is what `DRAINS` means.
         let taken = unsafe { self.word.take_from(FREE, Self::DRAINS, ledger) }?;
-        if let Some(place) = taken
-            && self.readers.are_none()
-        {
-            return self.begin_writing(Taken::WHOLE, place);
+        match taken {
+            Some(place) if self.readers.are_none() => self.begin_writing(Taken::WHOLE, place),
+            Some(_) => self.drain(Taken::WHOLE, ledger, arch::frame_address()),
+            None => self.write_contended(ledger, arch::frame_address()),
         }
-        if taken.is_some() {
-            return self.drain(Taken::WHOLE, ledger, arch::frame_address());
-        }
-        self.write_contended(ledger, arch::frame_address())
     }
 
     /// Takes the lock for writing if nobody has it.

@@ -14,8 +14,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: "box of a droppable value, new", world: || boxed(create, 0) },
     Operation { name: "box of a droppable value, drop", world: || boxed(destroy, 1) },
     Operation { name: "box dropped out of order", world: || boxed(out_of_order, 0) },
-    Operation { name: "box of a slot with a box, drop", world: || holding(slot, 5) },
-    Operation { name: "box of a channel with a box, drop", world: || holding(channel, 7) },
+    Operation { name: "box of a slot with a box, drop", world: || holding(slot, 4) },
+    Operation { name: "box of a channel with a box, drop", world: || holding(channel, 6) },
 ];
 
 struct Boxed {

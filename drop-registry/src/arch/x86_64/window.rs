@@ -166,7 +166,8 @@ pub(crate) unsafe fn increment_listed(
 ///
 /// # Safety
 /// The caller has `slot` to itself, it holds `pointer`, and having taken that means to hold it in
-/// the sense of `operations`; `place` is from the caller's own [`OwnLedger::room`](crate::OwnLedger::room).
+/// the sense of `operations`; `place` is from the caller's own
+/// [`OwnLedger::room`](crate::OwnLedger::room).
 #[inline(always)]
 pub(crate) unsafe fn adopt(
     slot: *mut *mut (),
@@ -277,8 +278,8 @@ pub(crate) unsafe fn exchange_owing(
 }
 
 /// Takes one from a count, and empties its entry, which is the ledger's last: see
-/// [`OwnLedger::drop_last`](crate::OwnLedger::drop_last). Or, if that was the last of the count, leaves the entry with `last` for
-/// its operations and returns true.
+/// [`OwnLedger::drop_last`](crate::OwnLedger::drop_last). Or, if that was the last of the count,
+/// leaves the entry with `last` for its operations and returns true.
 ///
 /// # Safety
 /// `entry` lists a share of `count` and is the last of the caller's own ledger.
