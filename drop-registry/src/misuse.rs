@@ -1,12 +1,16 @@
 //! What the types refuse where they can see it, done behind their back: letting go of what another
 //! task holds.
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::boxed::Box;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::string::String;
 
 use crate::testing::{TestTask, on_fresh_ledger};
-use crate::{Mutex, Park, RepairMutex, RollbackMutex, RwLock, Semaphore, Shared, TrackedBox};
+use crate::{
+    Mutex, Obligation, Park, RepairMutex, RollbackMutex, RwLock, Semaphore, Shared, TrackedBox,
+    Undo,
+};
 
 /// What `body` says in its panic.
 fn panic_of(body: impl FnOnce()) -> String {
@@ -89,6 +93,22 @@ fn what_a_task_owns_on_the_heap_is_not_dropped_by_another() {
     assert_eq!(shared, "a share is dropped by its own task");
     let boxed = let_go_by_another(|| TrackedBox::<u64, TestTask>::new(1).unwrap());
     assert_eq!(boxed, HANDLE);
+}
+
+#[test]
+#[expect(unsafe_code, reason = "a duty says so of itself")]
+fn a_change_is_not_undone_by_another_task() {
+    struct Raised(AtomicBool);
+    // SAFETY: one store, however often.
+    unsafe impl Undo for Raised {
+        fn undo(&self) {
+            self.0.store(false, Ordering::Relaxed);
+        }
+    }
+    let raised = forever(Raised(AtomicBool::new(true)));
+    let said = let_go_by_another(|| Obligation::<_, TestTask>::new(raised).unwrap());
+    assert_eq!(said, "an obligation is met, or handed over, by the task that has it");
+    assert!(raised.0.load(Ordering::Relaxed));
 }
 
 #[test]

@@ -98,9 +98,15 @@ impl<D: Undo, L: CurrentLedger> Obligation<D, L> {
     }
 
     /// Its entry, or another one under which the same would be done.
-    fn entry<'l>(&self, ledger: &'l Ledger) -> Option<&'l Entry> {
+    ///
+    /// # Panics
+    /// If the task does not have the obligation.
+    fn entry<'l>(&self, ledger: &'l Ledger) -> &'l Entry {
         let resource = Marked::OBLIGATION.mark(core::ptr::from_ref(self.data).cast_mut());
-        ledger.held().find(|entry| entry.resource() == resource && entry.has(self.operations))
+        ledger
+            .held()
+            .find(|entry| entry.resource() == resource && entry.has(self.operations))
+            .expect("an obligation is met, or handed over, by the task that has it")
     }
 }
 
@@ -110,10 +116,7 @@ unsafe impl<D: Undo, L: CurrentLedger> Sealed for Obligation<D, L> {
 
     fn listed<'l>(&self, ledger: OwnLedger<'l, L>) -> (&'l Entry, u64) {
         let data = core::ptr::from_ref(self.data).cast_mut();
-        let entry = self
-            .entry(ledger.as_ledger())
-            .expect("an obligation is handed over by the task that has it");
-        (entry, data.expose_provenance() as u64)
+        (self.entry(ledger.as_ledger()), data.expose_provenance() as u64)
     }
 
     #[inline(always)]
@@ -132,13 +135,12 @@ unsafe impl<D: Undo, L: CurrentLedger> Sealed for Obligation<D, L> {
 
 impl<D: Undo, L: CurrentLedger> Drop for Obligation<D, L> {
     fn drop(&mut self) {
+        let ledger = OwnLedger::<L>::current();
+        let entry = self.entry(ledger.as_ledger());
         // Undone first, erased after: a death in between undoes again, which `Undo` allows.
         self.data.undo();
-        let ledger = OwnLedger::<L>::current();
-        if let Some(entry) = self.entry(ledger.as_ledger()) {
-            entry.erase();
-            ledger.trim();
-        }
+        entry.erase();
+        ledger.trim();
     }
 }
 
