@@ -7,6 +7,13 @@ use task_model::TaskId;
 
 type Sleeping<T> = Mutex<T, Hosted, Park>;
 
+/// A machine for this thread.
+#[expect(unsafe_code, reason = "makes a machine")]
+fn machine() -> Machine {
+    // SAFETY: tasks here keep nothing in thread-locals, and allocate nothing. What they share is static.
+    unsafe { Machine::new() }
+}
+
 /// The tasks of each deadlock that is to be seen now.
 fn deadlocks(machine: &Machine) -> Vec<Vec<TaskId>> {
     let graph = WaitForGraph::<8>::new(machine.ledgers(), domain()).unwrap();
@@ -34,7 +41,7 @@ fn stays(machine: &mut Machine, expected: &[TaskId]) {
 #[test]
 fn two_tasks_that_lock_in_opposite_order_are_found_and_the_death_of_one_lets_the_other_go_on() {
     static LOCKS: [Mutex<u32, Hosted>; 2] = [const { Mutex::new(0) }; 2];
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let tasks = [[0, 1], [1, 0]].map(|[first, second]| {
         machine.spawn(move || {
             let _first = LOCKS[first].lock().unwrap();
@@ -69,7 +76,7 @@ fn three_tasks_a_mutex_that_sleeps_and_both_sides_of_a_read_write_lock() {
     static OUTER: Sleeping<u32> = Mutex::new(0);
     static TABLE: RwLock<u32, Hosted, Park> = RwLock::new(0);
     static INNER: Mutex<u32, Hosted> = Mutex::new(0);
-    let mut machine = Machine::new();
+    let mut machine = machine();
     // Waits for the reader, as a writer that keeps new readers out.
     let writer = machine.spawn(|| {
         let _outer = OUTER.lock().unwrap();
@@ -143,7 +150,7 @@ fn tasks_that_lock_in_one_order_are_never_taken_for_deadlocked_at_any_instructio
     static CHANGED: Condvar<Hosted> = Condvar::new();
     let mut waited = 0;
     for seed in 0..2 {
-        let machine = Machine::new();
+        let machine = machine();
         let mut tasks: Vec<_> = (0..3)
             .map(|task| {
                 machine.spawn(move || {
@@ -194,7 +201,7 @@ fn a_wait_for_a_permit_or_a_wake_up_is_shown_as_far_as_it_has_holders_and_is_no_
     static PERMITS: Semaphore<Hosted> = Semaphore::new(1);
     static LOCK: Sleeping<bool> = Mutex::new(false);
     static CHANGED: Condvar<Hosted> = Condvar::new();
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let holder = machine.spawn(|| {
         let _permit = PERMITS.acquire().unwrap();
         yield_now();

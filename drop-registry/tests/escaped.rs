@@ -11,6 +11,13 @@ use drop_registry::{
 };
 use task_model::TaskId;
 
+/// A machine for this thread.
+fn machine() -> Machine {
+    // SAFETY: as what is tested allows: tasks forget what they have of statics, and nobody uses it after
+    // their deaths. They keep nothing in thread-locals, and none is stopped by the instruction.
+    unsafe { Machine::new() }
+}
+
 /// Stops the task, without a frame below the caller's.
 macro_rules! fault {
     () => {
@@ -202,7 +209,7 @@ fn waits(machine: &mut Machine, body: impl FnOnce() + Send + 'static) -> TaskId 
 
 #[test]
 fn what_a_returned_frame_took_is_escaped_and_what_a_live_one_has_is_not() {
-    let mut machine = Machine::new();
+    let mut machine = machine();
     for case in CASES {
         for escape in case.escapes {
             let settled = death_of(&mut machine, move || {
@@ -229,7 +236,7 @@ fn settled_as(case: &Case, settled: &[Settled], escaped: bool) {
 #[test]
 fn a_value_in_the_making_has_not_escaped() {
     static ONCE: Once<u64, Hosted> = Once::new();
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let settled = death_of(&mut machine, || {
         let _made = ONCE.call_once(|| {
             fault!();
@@ -254,7 +261,7 @@ fn what_lock_api_took_is_escaped_as_far_as_its_functions_are_inlined() {
         let _held = LOCK.lock();
         fault!();
     }
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let settled = death_of(&mut machine, || {
         forget();
         fault!();
@@ -275,7 +282,7 @@ fn an_escaped_count_is_given_up_once_and_the_others_keep_theirs() {
     fn forget() {
         core::mem::forget((LOCK.read().unwrap(), PERMITS.acquire().unwrap(), VALUE.share()));
     }
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let other = waits(&mut machine, || {
         let _read = LOCK.read().unwrap();
         let _permit = PERMITS.acquire().unwrap();
@@ -302,7 +309,7 @@ fn what_was_handed_over_from_a_returned_frame_is_nobody_s_to_release() {
     fn hand_over() {
         assert!(PLACE.put(*Box::new(TrackedBox::new(3).unwrap())).is_ok());
     }
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let settled = death_of(&mut machine, || {
         hand_over();
         fault!();
@@ -325,7 +332,7 @@ fn a_frame_in_the_place_of_the_one_that_returned_hides_it() {
         fault!();
         core::hint::black_box(room);
     }
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let settled = death_of(&mut machine, || {
         forget();
         deeper();

@@ -58,9 +58,16 @@ fn update() {
     record[1] += 1;
 }
 
+/// A kernel for this thread.
+fn kernel() -> Kernel {
+    // SAFETY: the tasks here allocate nothing, keep nothing in thread-locals, and their lock is
+    // static.
+    unsafe { Kernel::new() }
+}
+
 fn main() {
     static POLICY: OnceAtEachInstruction = OnceAtEachInstruction::new();
-    let kernel = Kernel::new();
+    let kernel = kernel();
     kernel.spawn_with_policy(&POLICY, update);
     for report in kernel.run() {
         println!("{report}\n");
@@ -75,7 +82,7 @@ mod tests {
     #[test]
     fn a_task_that_dies_twice_at_the_same_instruction_is_held() {
         static POLICY: OnceAtEachInstruction = OnceAtEachInstruction::new();
-        let kernel = Kernel::new();
+        let kernel = kernel();
         let task = kernel.spawn_with_policy(&POLICY, update);
         let reports = kernel.run();
 
@@ -95,7 +102,7 @@ mod tests {
     #[test]
     fn a_task_that_is_killed_at_different_instructions_is_restarted_each_time() {
         static POLICY: OnceAtEachInstruction = OnceAtEachInstruction::new();
-        let kernel = Kernel::new();
+        let kernel = kernel();
         let mut task = kernel.spawn_with_policy(&POLICY, || {
             loop {
                 std::hint::spin_loop();

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use drop_registry::hosted::{Machine, Stop};
 use task_model::TaskId;
 
-use crate::spawn::spawn;
+use crate::machine::spawn;
 
 /// How many turns anybody gets before they count as stuck.
 pub(crate) const PATIENCE: usize = 100;

@@ -17,11 +17,11 @@
 //! | [`recovery`] | a recovery point around the operation |
 
 mod bystanders;
+mod machine;
 mod operation;
 mod operations;
 mod recovery;
 mod settler;
-mod spawn;
 mod sweep;
 
 use std::process::ExitCode;

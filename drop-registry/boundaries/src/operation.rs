@@ -9,7 +9,7 @@ use drop_registry::TrackedHeap;
 use drop_registry::hosted::{Hosted, Machine, Stop, yield_now};
 
 use crate::bystanders::{Bystanders, PATIENCE};
-use crate::spawn::spawn;
+use crate::machine::spawn;
 
 /// One operation of the registry, as a task executes it.
 #[derive(Debug)]

@@ -18,9 +18,9 @@ use drop_registry::{
 };
 use task_model::{FrozenTask, RegisterFile, StackMemory, TaskId};
 
+use crate::machine::spawn;
 use crate::operation::{self, Entrance, Findings, Mark, Operation, begin, end, take_mark};
 use crate::recovery::Around;
-use crate::spawn::spawn;
 use crate::sweep::{Run, Sweep};
 
 /// Kills before each instruction of the operation, and at each of these before each instruction

@@ -9,9 +9,9 @@ use drop_registry::{Outcome, Settled};
 use task_model::TaskId;
 
 use crate::bystanders::Bystanders;
+use crate::machine::{machine, spawn};
 use crate::operation::{Audit, Companion, Entrance, Findings, Mark, Operation, World, take_mark};
 use crate::recovery::Around;
-use crate::spawn::spawn;
 
 /// What befalls the victim before an instruction.
 #[derive(Debug, Clone, Copy, Default)]
@@ -125,7 +125,7 @@ impl Run {
     /// Brings everybody to the beginning of the operation.
     pub(crate) fn start(operation: &Operation, fate: Fate) -> Result<Self> {
         let world = (operation.world)();
-        let mut machine = Machine::new();
+        let mut machine = machine();
         let around = matches!(fate, Fate::Recovered).then(Around::new);
         let victim = match around {
             Some(around) => around.victim(world.victim()),

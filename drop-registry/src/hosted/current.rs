@@ -37,7 +37,7 @@ pub struct Hosted;
 // SAFETY: each task has a ledger of its own for ever. Before it runs, `Machine::run` sets `LEDGER` to
 // that, and `CURSOR` to what it was when the task stopped; and both back afterwards. The driver has one
 // for the thread. There is no trap handler that takes anything. That nobody leaks a guard and lets
-// another use what it gave, or frees its lock, is the test's to see to: see the module.
+// another use what it gave, or frees its lock, is promised by whoever makes a machine.
 unsafe impl CurrentLedger for Hosted {
     #[inline(always)]
     fn current() -> NonNull<Ledger> {

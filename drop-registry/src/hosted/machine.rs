@@ -44,8 +44,24 @@ impl Machine {
     ///
     /// # Panics
     /// If the thread has one already.
-    #[expect(clippy::new_without_default, reason = "it attaches itself to the thread")]
-    pub fn new() -> Self {
+    ///
+    /// # Safety
+    /// A process has more that tasks can share, or be stopped in the middle of, than a kernel that
+    /// is written for this crate. As long as the machine lives:
+    /// - All tasks have one thread. What they share by its thread-locals is changed by single
+    ///   stores, as between a program and its signal handlers; and no guard or handle goes from one
+    ///   to another that way.
+    /// - While a task stands in the process's allocator, stopped by a budget or by single steps,
+    ///   nobody else allocates, and it is not killed there. ([`Machine::run_slice`] does not stop
+    ///   it there.)
+    /// - What [`CurrentLedger`](crate::CurrentLedger) asks for of tasks that die: nobody goes on to
+    ///   use what a dead task got through a guard that it has leaked, or lent; nor moves or frees a
+    ///   lock whose guard was forgotten.
+    /// - Whatever is written into a task by [`Machine::frozen`], it can go on with, or does not run.
+    ///
+    /// And when the machine is dropped, nothing uses the stacks of tasks that have not ended, and
+    /// what their closures own is not torn.
+    pub unsafe fn new() -> Self {
         let cpu = Box::new(UnsafeCell::new(Cpu::new()));
         Cpu::attach(cpu.get());
         parking::clear();

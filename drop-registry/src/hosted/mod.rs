@@ -16,7 +16,8 @@
 //!
 //! static LOCK: Mutex<u32, Hosted> = Mutex::new(0);
 //!
-//! let mut machine = Machine::new();
+//! // SAFETY: the tasks allocate nothing, keep nothing in thread-locals, and their lock is static.
+//! let mut machine = unsafe { Machine::new() };
 //! let task = machine.spawn(|| {
 //!     let mut guard = LOCK.lock().unwrap();
 //!     *guard = 1;
@@ -40,18 +41,11 @@
 //! What the process itself must not do meanwhile: install other handlers for these signals, or
 //! handle them on the same thread.
 //!
-//! # What it does not check
+//! # What a test answers for
 //! A process has more that tasks can share, or be stopped in the middle of, than a kernel written
-//! for this crate. It is a tool for tests, and safe to call, but whoever does one of these has
-//! undefined behaviour without having written `unsafe`:
-//! - to carry guards or handles from task to task in thread-locals: all tasks have one thread;
-//! - to stop a task by a budget, or by single steps, while it allocates by the process's allocator,
-//!   and to allocate then ([`Machine::run_slice`] does not stop it there);
-//! - to kill a task whose guard it has leaked, or lent to a thread that goes on: see
-//!   [`CurrentLedger`](crate::CurrentLedger);
-//! - to write wrong registers or words into a task by [`Machine::frozen`], and run it;
-//! - to drop the machine while something still uses the stacks of tasks that have not ended, or while
-//!   what their closures own is torn.
+//! for this crate. [`Machine::new`] is unsafe for that, and has the list; a machine whose tasks keep
+//! nothing in thread-locals, allocate nothing where they are stopped by the instruction, and take
+//! what is static, keeps to all of it.
 
 mod current;
 mod domain;

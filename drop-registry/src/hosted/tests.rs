@@ -13,9 +13,16 @@ use super::signals;
 use super::{Hosted, Machine, Stop, yield_now};
 use crate::Mutex;
 
+/// A machine for this thread.
+fn machine() -> Machine {
+    // SAFETY: tasks here keep nothing in thread-locals, and those that are stopped by the instruction
+    // allocate nothing. What they share is static.
+    unsafe { Machine::new() }
+}
+
 /// Executes `body` as a task, which ends by a fault.
 fn fault_of(body: impl FnOnce() + Send + 'static) -> FaultInfo {
-    let machine = Machine::new();
+    let machine = machine();
     let task = machine.spawn(body);
     match machine.run(task, None) {
         Stop::Faulted(fault) => fault,
@@ -26,7 +33,7 @@ fn fault_of(body: impl FnOnce() + Send + 'static) -> FaultInfo {
 #[test]
 fn tasks_take_turns() {
     static LOG: std::sync::Mutex<Vec<u32>> = std::sync::Mutex::new(Vec::new());
-    let machine = Machine::new();
+    let machine = machine();
     for n in 1..=2 {
         machine.spawn(move || {
             LOG.lock().unwrap().push(n);
@@ -61,7 +68,7 @@ fn faults_say_what_the_machine_said() {
 #[test]
 fn a_slice_of_time_stops_a_task_that_never_stops_by_itself() {
     static TURNS: AtomicU64 = AtomicU64::new(0);
-    let machine = Machine::new();
+    let machine = machine();
     let task = machine.spawn(|| {
         loop {
             TURNS.fetch_add(1, Ordering::Relaxed);
@@ -78,7 +85,7 @@ fn a_slice_of_time_stops_a_task_that_never_stops_by_itself() {
 
 #[test]
 fn tasks_that_are_stopped_while_they_allocate_do_not_hold_up_each_other() {
-    let machine = Machine::new();
+    let machine = machine();
     let tasks = [1usize, 2].map(|n| {
         machine.spawn(move || {
             loop {
@@ -96,7 +103,7 @@ fn tasks_that_are_stopped_while_they_allocate_do_not_hold_up_each_other() {
 #[test]
 fn a_restarted_task_runs_its_entry_again_on_another_stack() {
     static STACKS: std::sync::Mutex<Vec<usize>> = std::sync::Mutex::new(Vec::new());
-    let machine = Machine::new();
+    let machine = machine();
     let task = machine.spawn_restartable(|| {
         let here = 0u8;
         STACKS.lock().unwrap().push((&raw const here).addr());
@@ -133,7 +140,7 @@ fn running_over_the_guard_page_is_a_stack_overflow() {
 
 #[test]
 fn a_budget_stops_a_task_after_exactly_so_many_instructions() {
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let task = machine.spawn(|| {
         // SAFETY: counts in a register, for ever.
         unsafe { core::arch::asm!("2: inc rcx", "jmp 2b", options(noreturn)) };
@@ -149,7 +156,7 @@ fn a_budget_stops_a_task_after_exactly_so_many_instructions() {
 
 #[test]
 fn vector_registers_survive_the_switch() {
-    let machine = Machine::new();
+    let machine = machine();
     for value in [0x1111u64, 0x2222] {
         machine.spawn(move || {
             let seen: u64;
@@ -173,7 +180,7 @@ fn vector_registers_survive_the_switch() {
 
 #[test]
 fn nothing_is_written_below_the_stack_pointer() {
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let task = machine.spawn(|| {
         // SAFETY: fills the red zone and stops.
         unsafe {
@@ -200,28 +207,28 @@ fn addresses(machine: &Machine) -> BTreeSet<usize> {
 #[test]
 fn what_a_task_held_when_its_machine_went_is_no_later_task_s() {
     static LOCKS: [Mutex<(), Hosted>; 100] = [const { Mutex::new(()) }; 100];
-    let machine = Machine::new();
+    let first = machine();
     for lock in &LOCKS {
-        let task = machine.spawn(move || {
+        let task = first.spawn(move || {
             let _guard = lock.lock();
             yield_now();
         });
-        assert_eq!(machine.run(task, None), Stop::Yielded);
+        assert_eq!(first.run(task, None), Stop::Yielded);
     }
-    let owners = addresses(&machine);
-    drop(machine);
+    let owners = addresses(&first);
+    drop(first);
     assert!(LOCKS.iter().all(Mutex::is_locked));
-    let machine = Machine::new();
+    let second = machine();
     for _ in &LOCKS {
-        machine.spawn(|| ());
+        second.spawn(|| ());
     }
-    let later = addresses(&machine);
+    let later = addresses(&second);
     assert!(owners.is_disjoint(&later), "locks say that these tasks hold them");
 }
 
 #[test]
 fn a_panic_stops_its_task_alone() {
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let task = machine.spawn(|| std::panic::resume_unwind(Box::new(())));
     assert_eq!(machine.run(task, None), Stop::Panicked);
     assert_eq!(machine.run(task, None), Stop::Panicked, "it cannot go on");

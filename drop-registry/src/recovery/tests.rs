@@ -7,6 +7,13 @@ use task_model::FaultKind;
 
 type Lock = Mutex<u64, Hosted>;
 
+/// A machine for this thread.
+fn machine() -> Machine {
+    // SAFETY: tasks here keep nothing in thread-locals, and none is stopped by the instruction. What
+    // they share is static, or leaked.
+    unsafe { Machine::new() }
+}
+
 fn leak<T>(value: T) -> &'static T {
     Box::leak(Box::new(value))
 }
@@ -34,7 +41,7 @@ impl<T: Copy> Answer<T> {
 
 #[test]
 fn a_body_that_returns_leaves_no_point() {
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let task = machine.spawn(|| {
         // SAFETY: the body acquires nothing and borrows nothing.
         let sum = unsafe { catch_fault::<Hosted, _>(|| 1 + 2) };
@@ -47,7 +54,7 @@ fn a_body_that_returns_leaves_no_point() {
 #[test]
 fn what_the_body_returns_stays_held() {
     let lock: &'static Lock = leak(Mutex::new(0));
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let task = machine.spawn(|| {
         // SAFETY: what the body acquires it returns.
         let guard = unsafe { catch_fault::<Hosted, _>(|| lock.lock().ok()) };
@@ -68,7 +75,7 @@ fn what_the_body_returns_stays_held() {
 fn a_recovery_gives_up_what_is_above_and_nothing_else() {
     let locks: &'static [Lock; 2] = leak([Mutex::new(0), Mutex::new(0)]);
     let told: &'static Answer<Option<Fault>> = leak(Answer::new(None));
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let task = machine.spawn(|| {
         let mut outer = locks[0].lock().unwrap();
         // SAFETY: what is written is a number; the guard and the box stay in the body.
@@ -106,7 +113,7 @@ fn a_recovery_gives_up_what_is_above_and_nothing_else() {
 #[test]
 fn points_nest_and_the_innermost_counts() {
     let reached: &'static Answer<u32> = leak(Answer::new(0));
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let task = machine.spawn(|| {
         // SAFETY: the bodies acquire nothing.
         let outer = unsafe {
@@ -131,7 +138,7 @@ fn points_nest_and_the_innermost_counts() {
 
 #[test]
 fn without_room_for_a_point_the_body_is_not_called() {
-    let machine = Machine::new();
+    let machine = machine();
     let task = machine.spawn(|| {
         let boxes: Vec<_> =
             core::iter::from_fn(|| TrackedBox::<_, Hosted>::new(1u64).ok()).collect();
@@ -146,7 +153,7 @@ fn without_room_for_a_point_the_body_is_not_called() {
 #[test]
 fn a_panic_stops_at_the_point() {
     let told: &'static Answer<Option<Fault>> = leak(Answer::new(None));
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let task = machine.spawn(|| {
         // SAFETY: the body acquires nothing.
         let caught = unsafe { catch_fault::<Hosted, ()>(|| panic!("a test's own")) };
@@ -172,7 +179,7 @@ fn in_a_body(machine: &mut Machine, lock: &'static Lock) -> task_model::TaskId {
 #[test]
 fn a_point_that_was_written_over_is_refused_word_by_word() {
     use task_model::StackMemory;
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let task = in_a_body(&mut machine, leak(Mutex::new(0)));
     let (mut frozen, ledger) = machine.frozen(task);
     let point = RecoveryPoint::innermost(&frozen, ledger).unwrap();
@@ -196,7 +203,7 @@ fn a_point_that_was_written_over_is_refused_word_by_word() {
 #[test]
 fn a_point_below_the_stack_pointer_or_outside_of_the_stack_is_refused() {
     use task_model::{Gpr, StackMemory};
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let task = in_a_body(&mut machine, leak(Mutex::new(0)));
     let (mut frozen, ledger) = machine.frozen(task);
     let stack_pointer = RecoveryPoint::innermost(&frozen, ledger).unwrap().stack_pointer();
@@ -230,7 +237,7 @@ fn control_words_and_flags_are_those_of_the_point() {
     assert_eq!(restored.map(|register| registers[register]), [1, 2, 3, 4, 5, 6, 7, 0x1000]);
 
     let after: &'static Answer<(u32, u16, u16)> = leak(Answer::new((0, 0, 0)));
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let task = machine.spawn(|| {
         // Rounds to zero, and keeps 53 bits.
         let (mxcsr, control) = (0x7f80u32, 0x027fu16);

@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc as _, Layout};
 use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 
-use drop_registry::hosted::{Hosted, Machine, Stop, yield_now};
+use drop_registry::hosted::{Hosted, Stop, yield_now};
 use drop_registry::lock_api::{RawMutex, TrackedRawMutex};
 use drop_registry::{ArenaAllocator, ArenaHeap};
 use talc::DefaultBinning;
@@ -12,7 +12,7 @@ use talc::source::Claim;
 use talc::sync::TalcLock;
 
 use crate::mutex::Panics;
-use crate::{Spin, die_with, ends_the_program, run};
+use crate::{Spin, die_with, ends_the_program, machine, run};
 
 /// Memory for an allocator to claim.
 #[repr(align(16))]
@@ -28,7 +28,7 @@ fn allocator<R: lock_api::RawMutex + Send + Sync + 'static>(arena: &'static Aren
     let claim = unsafe { Claim::array(arena.0.get()) };
     let talc: &'static TalcLock<R, Claim, DefaultBinning> =
         Box::leak(Box::new(TalcLock::new(claim)));
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let allocated = run(&mut machine, || {
         let layout = Layout::new::<[u64; 4]>();
         // SAFETY: the block is written to within its layout, and given back once.
@@ -81,7 +81,7 @@ fn nothing_unwinds_out_of_a_heap_whose_arena_is_waited_for() {
     let arena = unsafe { drop_registry::Arena::new(Slow, memory) };
     let heap: &'static ArenaHeap<_, 1, Hosted, Panics> =
         Box::leak(Box::new(ArenaHeap::new([arena])));
-    let mut machine = Machine::new();
+    let mut machine = machine();
     // SAFETY: the layout is not empty.
     let allocate = move || _ = unsafe { heap.alloc(Layout::new::<u64>()) };
     let slow = machine.spawn(allocate);

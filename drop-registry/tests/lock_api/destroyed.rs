@@ -1,9 +1,9 @@
 //! Locks that are destroyed after a death.
 
 use drop_registry::LockError;
-use drop_registry::hosted::{Machine, yield_now};
+use drop_registry::hosted::yield_now;
 
-use crate::{Ours, ReadWrite, ends_the_program, kill, run};
+use crate::{Ours, ReadWrite, ends_the_program, kill, machine, run};
 
 /// Destroys a lock, after a task has died with it, in a program of its own.
 fn is_destroyed<M: Send + Sync + 'static>(
@@ -12,7 +12,7 @@ fn is_destroyed<M: Send + Sync + 'static>(
     after: fn(&'static M),
     destroy: fn(M),
 ) -> bool {
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let shared: &'static M = Box::leak(Box::new(lock));
     kill(&mut machine, move || hold(shared));
     run(&mut machine, move || after(shared));

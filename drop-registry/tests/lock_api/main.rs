@@ -16,6 +16,14 @@ type Ours<T> = Mutex<RawMutex<Hosted>, T>;
 type ReadWrite = RwLock<RawRwLock<Hosted>, u64>;
 type Spin = spin::Mutex<()>;
 
+/// A machine for this thread.
+#[expect(unsafe_code, reason = "makes a machine")]
+fn machine() -> Machine {
+    // SAFETY: tasks here keep nothing in thread-locals, and none is stopped by the instruction. What
+    // they share is static, or leaked.
+    unsafe { Machine::new() }
+}
+
 /// Runs a task to its end.
 fn run(machine: &mut Machine, body: impl FnOnce() + Send + 'static) -> Stop {
     let task = machine.spawn(body);

@@ -1,17 +1,17 @@
 //! Our mutex in `lock_api`'s hands.
 
 use drop_registry::LockError;
-use drop_registry::hosted::{Hosted, Machine, Stop, yield_now};
+use drop_registry::hosted::{Hosted, Stop, yield_now};
 use drop_registry::lock_api::{RawMutex, RawRwLock};
 use lock_api::{Mutex, RwLock};
 use spin::relax::RelaxStrategy;
 
-use crate::{Ours, die_with, ends_the_program, is_refused, kill, run};
+use crate::{Ours, die_with, ends_the_program, is_refused, kill, machine, run};
 
 #[test]
 fn a_lock_of_ours_works_for_users_of_lock_api() {
     static COUNTER: Ours<u64> = Ours::new(0);
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let done = run(&mut machine, || {
         *COUNTER.lock() += 1;
         let held = COUNTER.lock();
@@ -26,7 +26,7 @@ fn a_lock_of_ours_works_for_users_of_lock_api() {
 #[test]
 fn after_a_death_lock_api_is_refused_until_somebody_has_recovered_the_value() {
     static LOCK: Ours<u64> = Ours::new(1);
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let settled = kill(&mut machine, || {
         let mut held = LOCK.lock();
         *held = 2;
@@ -53,7 +53,7 @@ fn after_a_death_lock_api_is_refused_until_somebody_has_recovered_the_value() {
 #[test]
 fn what_nobody_recovered_is_refused_for_good() {
     static LOCK: Ours<u64> = Ours::new(1);
-    let mut machine = Machine::new();
+    let mut machine = machine();
     die_with(&mut machine, || LOCK.lock());
     let given_up = run(&mut machine, || {
         drop(drop_registry::lock_api::lock(&LOCK));
@@ -66,7 +66,7 @@ fn what_nobody_recovered_is_refused_for_good() {
 #[test]
 fn a_second_lock_by_the_same_task_is_a_panic_and_not_a_deadlock() {
     static LOCK: Ours<u64> = Ours::new(1);
-    let mut machine = Machine::new();
+    let mut machine = machine();
     assert!(ends_the_program(&mut machine, || {
         let _held = LOCK.lock();
         drop(LOCK.lock());
@@ -86,7 +86,7 @@ impl RelaxStrategy for Panics {
 fn nothing_unwinds_out_of_a_lock_that_a_guard_of_lock_api_s_waits_for() {
     static LOCK: Mutex<RawMutex<Hosted, Panics>, u64> = Mutex::new(1);
     static READ_WRITE: RwLock<RawRwLock<Hosted, Panics>, u64> = RwLock::new(1);
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let holds = machine.spawn(|| {
         let _held = (LOCK.lock(), READ_WRITE.write());
         yield_now();

@@ -1,15 +1,15 @@
 //! Our read-write lock in `lock_api`'s hands.
 
 use drop_registry::LockError;
-use drop_registry::hosted::{Machine, Stop, yield_now};
+use drop_registry::hosted::{Stop, yield_now};
 use drop_registry::lock_api::{RawRwLock, write};
 
-use crate::{ReadWrite, die_with, ends_the_program, is_refused, kill, run};
+use crate::{ReadWrite, die_with, ends_the_program, is_refused, kill, machine, run};
 
 #[test]
 fn after_a_reader_s_death_the_lock_is_refused_to_writers_alone() {
     static LOCK: ReadWrite = ReadWrite::new(1);
-    let mut machine = Machine::new();
+    let mut machine = machine();
     die_with(&mut machine, || LOCK.read());
     for _ in 0..2 {
         assert_eq!(run(&mut machine, || assert!(LOCK.try_write().is_none())), Stop::Finished);
@@ -32,7 +32,7 @@ fn after_a_reader_s_death_the_lock_is_refused_to_writers_alone() {
 fn a_dead_reader_is_taken_off_and_a_dead_writer_s_lock_refused() {
     // SAFETY: no shared reference changes a number.
     static LOCK: ReadWrite = ReadWrite::from_raw(unsafe { RawRwLock::new_untorn() }, 1);
-    let mut machine = Machine::new();
+    let mut machine = machine();
     kill(&mut machine, || {
         let (_one, _another) = (LOCK.read(), LOCK.read());
         assert!(LOCK.is_locked() && !LOCK.is_locked_exclusive() && LOCK.try_write().is_none());
@@ -66,7 +66,7 @@ fn a_dead_reader_is_taken_off_and_a_dead_writer_s_lock_refused() {
 #[test]
 fn a_dead_writer_s_lock_that_nobody_recovered_is_refused_for_good() {
     static LOCK: ReadWrite = ReadWrite::new(1);
-    let mut machine = Machine::new();
+    let mut machine = machine();
     die_with(&mut machine, || LOCK.write());
     let given_up = run(&mut machine, || {
         drop(write(&LOCK));

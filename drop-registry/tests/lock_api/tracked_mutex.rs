@@ -3,18 +3,18 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use drop_registry::LockError;
-use drop_registry::hosted::{Hosted, Machine, Stop};
+use drop_registry::hosted::{Hosted, Stop};
 use drop_registry::lock_api::{TrackedRawMutex, lock_tracked};
 use lock_api::{GuardSend, Mutex};
 
-use crate::{Spin, die_with, ends_the_program, run};
+use crate::{Spin, die_with, ends_the_program, machine, run};
 
 type Tracked<T> = Mutex<TrackedRawMutex<Spin, Hosted>, T>;
 
 #[test]
 fn a_dead_owner_s_spin_lock_is_left_to_whoever_recovers_the_value() {
     static LOCK: Tracked<u64> = Tracked::new(1);
-    let mut machine = Machine::new();
+    let mut machine = machine();
     assert_eq!(run(&mut machine, || *LOCK.lock() += 1), Stop::Finished);
     die_with(&mut machine, || LOCK.lock());
     assert_eq!(run(&mut machine, || assert!(LOCK.try_lock().is_none())), Stop::Finished);
@@ -32,7 +32,7 @@ fn a_dead_owner_s_spin_lock_is_left_to_whoever_recovers_the_value() {
 #[test]
 fn what_nobody_recovered_is_refused_for_good() {
     static LOCK: Tracked<u64> = Tracked::new(1);
-    let mut machine = Machine::new();
+    let mut machine = machine();
     die_with(&mut machine, || LOCK.lock());
     let given_up = run(&mut machine, || {
         drop(lock_tracked(&LOCK));
@@ -73,7 +73,7 @@ unsafe impl lock_api::RawMutex for Moody {
 #[test]
 fn a_foreign_lock_that_refuses_leaves_ours_free() {
     static LOCK: Mutex<TrackedRawMutex<Moody, Hosted>, u64> = Mutex::new(1);
-    let done = run(&mut Machine::new(), || {
+    let done = run(&mut machine(), || {
         assert!(LOCK.try_lock().is_none());
         assert!(!LOCK.is_locked());
         *LOCK.try_lock().expect("it is free, and theirs is willing") += 1;

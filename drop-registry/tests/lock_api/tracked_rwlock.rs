@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use drop_registry::LockError;
-use drop_registry::hosted::{Hosted, Machine, Stop, yield_now};
+use drop_registry::hosted::{Hosted, Stop, yield_now};
 use drop_registry::lock_api::{TrackedRawRwLock, write_tracked};
 use lock_api::{GuardSend, RwLock};
 
-use crate::{die_with, ends_the_program, is_refused, kill, run};
+use crate::{die_with, ends_the_program, is_refused, kill, machine, run};
 
 type TrackedReadWrite = RwLock<TrackedRawRwLock<spin::RwLock<()>, Hosted>, u64>;
 
@@ -25,7 +25,7 @@ fn a_dead_reader_is_left_to_the_next_writer_and_a_living_one_is_not_touched() {
     // SAFETY: no shared reference changes a number.
     static LOCK: TrackedReadWrite =
         TrackedReadWrite::from_raw(unsafe { TrackedRawRwLock::new_untorn() }, 1);
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let living = machine.spawn(|| {
         let held = LOCK.read();
         yield_now();
@@ -56,7 +56,7 @@ fn a_dead_reader_is_left_to_the_next_writer_and_a_living_one_is_not_touched() {
 #[test]
 fn a_dead_reader_s_foreign_lock_is_left_to_whoever_recovers_the_value() {
     static LOCK: TrackedReadWrite = TrackedReadWrite::new(1);
-    let mut machine = Machine::new();
+    let mut machine = machine();
     die_with(&mut machine, || LOCK.read());
     assert_eq!(run(&mut machine, || assert_eq!(*LOCK.read(), 1)), Stop::Finished);
     assert_eq!(run(&mut machine, || assert!(LOCK.try_write().is_none())), Stop::Finished);
@@ -75,7 +75,7 @@ fn a_dead_reader_s_foreign_lock_is_left_to_whoever_recovers_the_value() {
 #[test]
 fn a_dead_writer_s_read_write_lock_is_left_to_whoever_recovers_the_value() {
     static LOCK: TrackedReadWrite = TrackedReadWrite::new(1);
-    let mut machine = Machine::new();
+    let mut machine = machine();
     die_with(&mut machine, || LOCK.write());
     assert_eq!(counted(&LOCK), (0, 1));
     let refused = run(&mut machine, || {
@@ -159,7 +159,7 @@ unsafe impl lock_api::RawRwLock for Queued {
 fn who_dies_in_a_foreign_lock_s_own_lock_keeps_others_out_and_nobody_waiting() {
     type Untrusted = RwLock<TrackedRawRwLock<Queued, Hosted>, u64>;
     static LOCK: Untrusted = Untrusted::new(1);
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let reader = machine.spawn(|| assert_eq!(*LOCK.read(), 1));
     for _ in 0..2 {
         assert_eq!(machine.run(reader, None), Stop::Yielded);
@@ -209,7 +209,7 @@ unsafe impl lock_api::RawRwLock for Shut {
 #[test]
 fn a_foreign_lock_that_refuses_leaves_ours_free() {
     static LOCK: RwLock<TrackedRawRwLock<Shut, Hosted>, u64> = RwLock::new(1);
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let refused = run(&mut machine, || {
         assert!(LOCK.try_read().is_none());
         assert!(!LOCK.is_locked());

@@ -4,7 +4,8 @@ use std::rc::Rc;
 use drop_registry::hosted::Machine;
 
 fn main() {
-    let machine = Machine::new();
+    // SAFETY: it is not compiled.
+    let machine = unsafe { Machine::new() };
     let shared = Rc::new(());
     let other = Rc::clone(&shared);
     machine.spawn(move || drop(shared));

@@ -1,14 +1,16 @@
 //! Waiting for what a lock protects.
 
-use drop_registry::hosted::{Hosted, Machine, Stop, yield_now};
+use drop_registry::hosted::{Hosted, Stop, yield_now};
 use drop_registry::{Condvar, Mutex, Outcome, Park, RepairMutex};
+
+use crate::machine;
 
 static JOBS: Mutex<u32, Hosted, Park> = Mutex::new(0);
 static POSTED: Condvar<Hosted> = Condvar::new();
 
 #[test]
 fn both_kinds_of_wait_sleep_until_they_are_notified_one_by_one() {
-    let machine = Machine::new();
+    let machine = machine();
     let by_condition = machine.spawn(|| {
         POSTED.wait_until(&JOBS, |jobs| jobs.checked_sub(1).map(|left| *jobs = left)).unwrap();
     });
@@ -39,7 +41,7 @@ static CHANGED: Condvar<Hosted> = Condvar::new();
 
 #[test]
 fn a_lock_that_is_repaired_after_its_owner_s_death_is_so_when_it_has_been_waited_with() {
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let waiter = machine.spawn(|| {
         let mut parts = CHANGED.wait(PARTS.lock().unwrap()).unwrap();
         parts[0] = 1;

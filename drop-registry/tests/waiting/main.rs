@@ -6,3 +6,13 @@ mod mutex;
 mod semaphore;
 mod unpark;
 mod wait_queue;
+
+use drop_registry::hosted::Machine;
+
+/// A machine for this thread.
+#[expect(unsafe_code, reason = "makes a machine")]
+fn machine() -> Machine {
+    // SAFETY: tasks here keep nothing in thread-locals, and none is stopped by the instruction. What
+    // they share is static.
+    unsafe { Machine::new() }
+}

@@ -1,14 +1,16 @@
 //! A lock that sleeps: holders, waiters, and those who wake them.
 
-use drop_registry::hosted::{Hosted, Machine, Stop, yield_now};
+use drop_registry::hosted::{Hosted, Stop, yield_now};
 use drop_registry::{LockError, Mutex, Park, TryLockError};
+
+use crate::machine;
 
 type Lock<T> = Mutex<T, Hosted, Park>;
 
 #[test]
 fn a_waiter_sleeps_until_the_unlock_and_is_woken_by_it() {
     static LOCK: Lock<u32> = Mutex::new(0);
-    let machine = Machine::new();
+    let machine = machine();
     let holder = machine.spawn(|| {
         let mut value = LOCK.lock().unwrap();
         *value = 1;
@@ -25,7 +27,7 @@ fn a_waiter_sleeps_until_the_unlock_and_is_woken_by_it() {
 #[test]
 fn guards_of_locks_that_sleep_may_be_dropped_in_any_order() {
     static LOCKS: [Lock<u32>; 3] = [const { Mutex::new(0) }; 3];
-    let machine = Machine::new();
+    let machine = machine();
     machine.spawn(|| {
         let [a, b, c] = LOCKS.each_ref().map(|lock| lock.lock().unwrap());
         drop(b);
@@ -43,7 +45,7 @@ fn a_full_ledger_refuses_to_wait_and_the_lock_is_as_it_was() {
     const MANY: usize = drop_registry::Ledger::CAPACITY - 1;
     static LOCK: Lock<u32> = Mutex::new(0);
     static OTHERS: [Lock<u32>; MANY] = [const { Mutex::new(0) }; MANY];
-    let machine = Machine::new();
+    let machine = machine();
     let holder = machine.spawn(|| {
         let _held = LOCK.lock().unwrap();
         yield_now();

@@ -1,12 +1,14 @@
 //! Permits: those who have one, those who wait, and those who add some.
 
-use drop_registry::hosted::{Hosted, Machine, Stop};
+use drop_registry::hosted::{Hosted, Stop};
 use drop_registry::{AddPermitsError, Ledger, LedgerFull, Semaphore};
+
+use crate::machine;
 
 #[test]
 fn too_many_permits_are_refused_and_none_is_added() {
     static SEMAPHORE: Semaphore<Hosted> = Semaphore::new(Semaphore::<Hosted>::MAX_PERMITS);
-    let machine = Machine::new();
+    let machine = machine();
     machine.spawn(|| {
         assert_eq!(SEMAPHORE.add_permits(1), Err(AddPermitsError::TooMany));
         let permit = SEMAPHORE.acquire().unwrap();
@@ -22,7 +24,7 @@ fn too_many_permits_are_refused_and_none_is_added() {
 #[test]
 fn a_full_ledger_refuses_and_takes_no_permit() {
     static SEMAPHORE: Semaphore<Hosted> = Semaphore::new(100);
-    let machine = Machine::new();
+    let machine = machine();
     let task = machine.spawn(|| {
         let permits: Vec<_> = std::iter::from_fn(|| SEMAPHORE.try_acquire().ok()).collect();
         assert_eq!(permits.len(), Ledger::CAPACITY);

@@ -3,8 +3,10 @@
 
 use std::ptr::NonNull;
 
-use drop_registry::hosted::{Hosted, Machine, Stop, yield_now};
+use drop_registry::hosted::{Hosted, Stop, yield_now};
 use drop_registry::{CurrentLedger, Cursor, Ledger, Mutex, Park, Parker, RwLock, Semaphore};
+
+use crate::machine;
 
 /// The hosted machine; but its `unpark` takes a lock.
 struct Locking;
@@ -47,7 +49,7 @@ unsafe impl Parker for Locking {
 /// A task gives up what another sleeps for, with its ledger full but for a gap below, which
 /// `unpark` closes; and has afterwards what it had before.
 fn gives_up<G: 'static>(take: fn() -> G, wait: fn()) {
-    let machine = Machine::new();
+    let machine = machine();
     let holder = machine.spawn(move || {
         let locks = [const { Mutex::<(), Hosted>::new(()) }; Ledger::CAPACITY];
         let gap = locks[0].lock().unwrap();

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use drop_registry::WaitQueue;
-use drop_registry::hosted::{Hosted, Machine, Stop};
+use drop_registry::hosted::{Hosted, Stop};
+
+use crate::machine;
 
 /// Something to be taken, one by one.
 struct Shared {
@@ -39,7 +41,7 @@ impl Shared {
 #[test]
 fn wake_ups_go_round() {
     let shared = Shared::leaked();
-    let machine = Machine::new();
+    let machine = machine();
     let waiters: Vec<_> = (0..3).map(|_| machine.spawn(|| shared.take())).collect();
     for waiter in &waiters {
         assert_eq!(machine.run(*waiter, None), Stop::Parked);
@@ -58,7 +60,7 @@ fn wake_ups_go_round() {
 #[test]
 fn a_panic_in_a_wait_leaves_the_queue_and_passes_the_wake_up_on() {
     let shared = Shared::leaked();
-    let machine = Machine::new();
+    let machine = machine();
     let panics = machine.spawn(|| {
         let attempt = || match shared.ready.load(Ordering::SeqCst) {
             0 => None::<Result<(), drop_registry::LedgerFull>>,
@@ -78,7 +80,7 @@ fn a_panic_in_a_wait_leaves_the_queue_and_passes_the_wake_up_on() {
 #[test]
 fn waiting_twice_in_one_queue_is_refused() {
     let shared = Shared::leaked();
-    let machine = Machine::new();
+    let machine = machine();
     let task = machine.spawn(|| {
         let outer = std::panic::catch_unwind(|| {
             shared.queue.wait_until(|| {

@@ -141,11 +141,11 @@ impl World {
     pub(crate) fn new(rulings: Rulings) -> &'static Self {
         let capacity = Capacity { keepers: 3, deferred: 1, ..Capacity::tasks(32) };
         let nobody = Cell::new(TaskId::first(u32::MAX));
+        // SAFETY: tasks here keep nothing in thread-locals, allocate from the tracked heap alone,
+        // and what they share is leaked.
+        let kernel = unsafe { Kernel::with_capacity(capacity) };
         let world = leak(Self {
-            kernel: leak(
-                Kernel::with_capacity(capacity)
-                    .with_default_policy(leak(policy::Restart { at_most: 9 })),
-            ),
+            kernel: leak(kernel.with_default_policy(leak(policy::Restart { at_most: 9 }))),
             rulings,
             victim: nobody.clone(),
             keeper: nobody.clone(),

@@ -1,4 +1,5 @@
 //! The kernel: a keeper, its tasks, and who runs them.
+#![expect(unsafe_code, reason = "passes on what its maker promises")]
 
 use alloc::boxed::Box;
 use core::cell::Cell;
@@ -41,24 +42,34 @@ impl Kernel {
     ///
     /// # Panics
     /// If the thread has one already, or a [`Machine`](drop_registry::hosted::Machine).
-    #[expect(clippy::new_without_default, reason = "it attaches itself to the thread")]
-    pub fn new() -> Self {
+    ///
+    /// # Safety
+    /// What [`Machine::new`](drop_registry::hosted::Machine::new) asks for. Tasks that keep nothing
+    /// in thread-locals, that allocate nothing where they are [stepped](Self::step), and whose
+    /// resources are static, keep to it.
+    pub unsafe fn new() -> Self {
         let capacity = Capacity {
             tasks: Self::MAX_TASKS,
             keepers: KeeperId::MAX,
             deferred: 16,
             corpses: Self::MAX_TASKS,
         };
-        Self::with_capacity(capacity)
+        // SAFETY: by the contract.
+        unsafe { Self::with_capacity(capacity) }
     }
 
     /// As [`Kernel::new`], with room for less.
     ///
     /// # Panics
     /// As [`Kernel::new`]; and if there is to be room for more than [`Kernel::MAX_TASKS`] tasks.
-    pub fn with_capacity(capacity: Capacity) -> Self {
+    ///
+    /// # Safety
+    /// As for [`Kernel::new`].
+    pub unsafe fn with_capacity(capacity: Capacity) -> Self {
         assert!(capacity.tasks <= Self::MAX_TASKS, "a kernel has no room for so many tasks");
-        let keepers = Keepers::new(Tasks::new(), domain(), unwind_tables(), capacity);
+        // SAFETY: by the contract.
+        let tasks = unsafe { Tasks::new() };
+        let keepers = Keepers::new(tasks, domain(), unwind_tables(), capacity);
         keepers.take_seat(KeeperId::ROOT).expect("nobody serves yet");
         Self { keepers, served: Cell::new(1 << KeeperId::ROOT.number()), serving: Cell::new(false) }
     }

@@ -35,7 +35,8 @@
 //! static BALANCE: Mutex<u64, Current> = Mutex::new(100);
 //! static LIVES: AtomicU32 = AtomicU32::new(0);
 //!
-//! let kernel = Kernel::new();
+//! // SAFETY: the tasks allocate nothing, keep nothing in thread-locals, and their lock is static.
+//! let kernel = unsafe { Kernel::new() };
 //! kernel.spawn_with_policy(&SecondChance, || {
 //!     LIVES.fetch_add(1, Ordering::Relaxed);
 //!     match BALANCE.lock() {

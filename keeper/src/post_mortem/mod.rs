@@ -14,7 +14,9 @@
 //! static MEMORY: [Slot; 8] = [const { Slot::new() }; 8];
 //! static RING: LazyLock<Ring> = LazyLock::new(|| Ring::new(&MEMORY));
 //!
-//! let kernel = Kernel::new().configured(|keepers| keepers.with_post_mortem(&RING));
+//! // SAFETY: the task keeps nothing in thread-locals, and is not stopped by the instruction.
+//! let kernel = unsafe { Kernel::new() };
+//! let kernel = kernel.configured(|keepers| keepers.with_post_mortem(&RING));
 //! let task = kernel.spawn(|| panic!("out of biscuits"));
 //! kernel.run();
 //!

@@ -19,7 +19,8 @@
 //!     Supervisor::new(Strategy::OneForAll, SECOND).with_backoff(Backoff::None);
 //! static STARTS: AtomicU32 = AtomicU32::new(0);
 //!
-//! let kernel = Kernel::new();
+//! // SAFETY: the tasks allocate nothing, and keep nothing in thread-locals.
+//! let kernel = unsafe { Kernel::new() };
 //! let driver = kernel.spawn_with_policy(&NETWORK, || {
 //!     STARTS.fetch_add(1, Ordering::Relaxed);
 //!     loop { yield_now() }

@@ -7,6 +7,7 @@ use keeper::{Case, KeeperId, Policy, RegisterError, Verdict, policy};
 use task_model::{TaskId, TaskState};
 
 use crate::faults;
+use crate::kernel;
 
 /// Counts how often it is asked, and declines.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ impl Policy for Declines {
 fn what_a_keeper_declines_goes_to_its_parent_up_to_the_root() {
     static LOWEST: Declines = Declines(AtomicU32::new(0));
     static MIDDLE: Declines = Declines(AtomicU32::new(0));
-    let kernel = Kernel::new().with_default_policy(&policy::Restart { at_most: 1 });
+    let kernel = kernel().with_default_policy(&policy::Restart { at_most: 1 });
     let middle = kernel.register(KeeperId::ROOT, &MIDDLE, u64::MAX).unwrap();
     let lowest = kernel.register(middle, &LOWEST, u64::MAX).unwrap();
     let task = kernel.spawn(faults::invalid_opcode);
@@ -41,7 +42,7 @@ fn what_a_keeper_declines_goes_to_its_parent_up_to_the_root() {
 
 #[test]
 fn a_tasks_own_policy_is_asked_instead_of_its_keepers() {
-    let kernel = Kernel::new().with_default_policy(&policy::Panic);
+    let kernel = kernel().with_default_policy(&policy::Panic);
     let keeper = kernel.register(KeeperId::ROOT, &policy::Panic, u64::MAX).unwrap();
     let task = kernel.spawn_with_policy(&policy::Hold, faults::invalid_opcode);
     kernel.keepers().keep(task, keeper).unwrap();
@@ -51,7 +52,7 @@ fn a_tasks_own_policy_is_asked_instead_of_its_keepers() {
 
 #[test]
 fn one_keeper_keeps_many_tasks_in_turn() {
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let keeper = kernel.register(KeeperId::ROOT, &policy::Hold, u64::MAX).unwrap();
     let tasks: Vec<_> = (0..100).map(|_| kernel.spawn(faults::invalid_opcode)).collect();
     for task in &tasks {
@@ -63,7 +64,7 @@ fn one_keeper_keeps_many_tasks_in_turn() {
 
 #[test]
 fn what_would_be_a_circle_cannot_be_registered() {
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let keepers = kernel.keepers();
     let parent = keepers.register(KeeperId::ROOT, &policy::Exit, u64::MAX).unwrap();
     let child = keepers.register(parent, &policy::Exit, u64::MAX).unwrap();
@@ -81,7 +82,7 @@ fn what_would_be_a_circle_cannot_be_registered() {
 
 #[test]
 fn nothing_is_registered_twice_or_for_nobody() {
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let keepers = kernel.keepers();
     let nobody = KeeperId::from_number(9);
     let no_such = RegisterError::NoSuchKeeper(nobody);
@@ -111,7 +112,7 @@ fn nothing_is_registered_twice_or_for_nobody() {
 
 #[test]
 fn a_keeper_that_nobody_serves_is_served_from_above() {
-    let kernel = Kernel::new().with_default_policy(&policy::Hold);
+    let kernel = kernel().with_default_policy(&policy::Hold);
     // Registered, and never sat down.
     let keeper = kernel.keepers().register(KeeperId::ROOT, &policy::Exit, u64::MAX).unwrap();
     let task = kernel.spawn(faults::invalid_opcode);

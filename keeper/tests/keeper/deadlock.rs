@@ -3,9 +3,11 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use drop_registry::{LockError, Mutex};
-use keeper::hosted::{Current, Kernel, yield_now};
+use keeper::hosted::{Current, yield_now};
 use keeper::{Verdict, policy};
 use task_model::TaskState;
+
+use crate::kernel;
 
 #[test]
 fn the_restart_of_one_task_of_a_deadlock_lets_both_come_to_their_end() {
@@ -23,7 +25,7 @@ fn the_restart_of_one_task_of_a_deadlock_lets_both_come_to_their_end() {
             Err(error) => panic!("{error}"),
         }
     }
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let first = kernel.spawn(|| {
         let _held = LOCKS[0].lock().unwrap();
         yield_now();

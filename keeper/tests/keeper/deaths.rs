@@ -5,12 +5,13 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use drop_registry::{LockError, Mutex, Outcome, ResourceKind};
-use keeper::hosted::{Current, Kernel, Stop, yield_now};
+use keeper::hosted::{Current, Stop, yield_now};
 use keeper::unwind::WalkEnd;
 use keeper::{Report, Verdict, policy};
 use task_model::{FaultKind, TaskState};
 
 use crate::faults;
+use crate::kernel;
 
 /// What one death is about: a lock, who waits for it, and somebody who has nothing to do with it.
 struct Scene {
@@ -26,7 +27,7 @@ impl Scene {
 
     /// A task locks, writes, and comes to its `end`; it is killed if it goes on for ever.
     fn play(&'static self, end: fn()) -> Report {
-        let kernel = Kernel::new();
+        let kernel = kernel();
         let victim = kernel.spawn(move || {
             let mut guard = self.lock.lock().unwrap();
             *guard = 2;
@@ -159,7 +160,7 @@ fn a_killed_task_that_sleeps() {
     use drop_registry::Park;
     static LOCK: Mutex<u64, Current, Park> = Mutex::new(0);
     static WANTED: Mutex<u64, Current, Park> = Mutex::new(0);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let owner = kernel.spawn(|| {
         let guard = WANTED.lock().unwrap();
         yield_now();
@@ -190,7 +191,7 @@ fn a_killed_task_that_sleeps() {
 #[test]
 fn a_panic_unwinds_its_own_task_and_goes_to_the_keeper() {
     static LOCK: Mutex<u64, Current> = Mutex::new(0);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn(|| {
         let _guard = LOCK.lock().unwrap();
         // Without the message that a panic prints.
@@ -204,7 +205,7 @@ fn a_panic_unwinds_its_own_task_and_goes_to_the_keeper() {
 
 #[test]
 fn a_report_of_a_panic_has_its_message_and_its_place() {
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let line = line!() + 2;
     let task =
         kernel.spawn_with_policy(&policy::Restart { at_most: 1 }, || panic!("the disk is gone"));

@@ -4,11 +4,12 @@ use std::sync::Mutex as StdMutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use keeper::hosted::{Kernel, yield_now};
+use keeper::hosted::yield_now;
 use keeper::{Case, Orders, Policy, Refusal, Report, TooLate, Verdict, policy};
 use task_model::{FaultKind, TaskId, TaskState};
 
 use crate::faults;
+use crate::kernel;
 
 /// Rules on exits, too, and notes what it is told.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ impl Policy for Noting {
 fn a_task_that_finishes_comes_before_a_policy_that_rules_on_exits() {
     static RESTARTS: Noting = Noting::ruling(Verdict::Restart);
     static LIVES: AtomicU64 = AtomicU64::new(0);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn_with_policy(&RESTARTS, || {
         LIVES.fetch_add(1, Ordering::Relaxed);
     });
@@ -59,7 +60,7 @@ fn a_task_that_finishes_comes_before_a_policy_that_rules_on_exits() {
 #[test]
 fn a_task_that_has_finished_is_not_resumed() {
     static RESUMES: Noting = Noting::ruling(Verdict::Resume);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn_with_policy(&RESUMES, || ());
     let report = kernel.run().pop().unwrap();
     assert_eq!((report.refusal, report.verdict), (Some(Refusal::Finished), Some(Verdict::Exit)));
@@ -69,7 +70,7 @@ fn a_task_that_has_finished_is_not_resumed() {
 #[test]
 fn a_policy_is_told_of_an_end_that_another_one_ruled() {
     static DECLINES: Noting = Noting::ruling(Verdict::TryNext);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn_with_policy(&DECLINES, faults::invalid_opcode);
     kernel.run();
     assert_eq!(*DECLINES.ends.lock().unwrap(), [(task, FaultKind::InvalidOpcode, None)]);
@@ -78,7 +79,7 @@ fn a_policy_is_told_of_an_end_that_another_one_ruled() {
 #[test]
 fn a_policy_is_told_that_a_restart_could_not_be() {
     static RESTARTS: Noting = Noting::ruling(Verdict::Restart);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn_once_with_policy(&RESTARTS, faults::invalid_opcode);
     let report = kernel.run().pop().unwrap();
     assert_eq!((report.refusal, report.verdict), (Some(Refusal::NoEntry), Some(Verdict::Exit)));
@@ -110,7 +111,7 @@ impl Policy for Pairs {
 #[test]
 fn a_case_that_is_kept_open_is_answered_by_the_policy_itself() {
     static PAIRS: Pairs = Pairs { first: StdMutex::new(None) };
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let tasks = [(); 2].map(|()| kernel.spawn_with_policy(&PAIRS, faults::invalid_opcode));
     kernel.step(tasks[0], 100_000);
     assert!(kernel.serve().is_empty());
@@ -130,7 +131,7 @@ fn a_kill_that_is_withdrawn_does_not_overrule() {
             Verdict::RestartAfter(1_000_000_000)
         }
     }
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn_with_policy(&Forgiving, || {
         yield_now();
         faults::invalid_opcode();

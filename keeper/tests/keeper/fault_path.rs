@@ -4,10 +4,11 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use drop_registry::{Mutex, Shared, TrackedBox};
-use keeper::hosted::{Current, Kernel};
+use keeper::hosted::Current;
 use keeper::{Case, Policy, Verdict};
 
 use crate::faults;
+use crate::kernel;
 
 /// Counts what the calling thread allocates and frees.
 struct Counting;
@@ -54,7 +55,7 @@ impl Policy for Noting {
 #[test]
 fn nothing_is_allocated_from_the_trap_to_the_verdict() {
     static LOCK: Mutex<u32, Current> = Mutex::new(1);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     // Tasks share the thread, so they share what it counts.
     kernel.spawn_with_policy(&Noting, || {
         let _block = TrackedBox::<_, Current>::new(7u64).unwrap();

@@ -9,10 +9,11 @@ use keeper::{Capacity, Case, KeeperId, NoSuchTask, Policy, Report, Verdict, poli
 use task_model::{FaultKind, TaskState};
 
 use crate::faults;
+use crate::kernel_with;
 
 fn kernel() -> &'static Kernel {
     let capacity = Capacity { keepers: 4, deferred: 2, ..Capacity::tasks(32) };
-    let kernel = Kernel::with_capacity(capacity);
+    let kernel = kernel_with(capacity);
     Box::leak(Box::new(kernel.with_default_policy(&policy::Restart { at_most: 9 })))
 }
 

@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use drop_registry::{LockError, Mutex, NoKill, Park, safepoint};
-use keeper::hosted::{Current, Kernel, Stop, yield_now};
+use keeper::hosted::{Current, Stop, yield_now};
 use keeper::{NoSuchTask, Verdict, policy};
 use task_model::{FaultKind, TaskState};
 
 use crate::faults;
+use crate::kernel;
 
 type Section = NoKill<Current>;
 
@@ -18,7 +19,7 @@ const LATER: u64 = 3_600_000_000_000;
 #[test]
 fn a_task_stops_at_its_next_safepoint_and_not_before() {
     static STEPS: AtomicU32 = AtomicU32::new(0);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn(|| {
         for step in 1.. {
             STEPS.store(step, Ordering::Relaxed);
@@ -39,7 +40,7 @@ fn a_task_stops_at_its_next_safepoint_and_not_before() {
 
 #[test]
 fn a_task_that_comes_to_no_safepoint_is_killed_when_its_time_is_up() {
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn(|| {
         loop {
             yield_now();
@@ -58,7 +59,7 @@ fn a_task_that_comes_to_no_safepoint_is_killed_when_its_time_is_up() {
 #[test]
 fn the_next_life_is_not_wanted_dead() {
     static LIVES: AtomicU32 = AtomicU32::new(0);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn_with_policy(&policy::Restart { at_most: 1 }, || {
         LIVES.fetch_add(1, Ordering::Relaxed);
         safepoint::<Current>();
@@ -76,7 +77,7 @@ fn the_next_life_is_not_wanted_dead() {
 fn a_kill_waits_for_the_end_of_a_section() {
     static LOCK: Mutex<u32, Current> = Mutex::new(0);
     static AFTER: AtomicU32 = AtomicU32::new(0);
-    let kernel = Kernel::new().configured(|keepers| keepers.with_longest_no_kill(LATER));
+    let kernel = kernel().configured(|keepers| keepers.with_longest_no_kill(LATER));
     let task = kernel.spawn(|| {
         let section = Section::enter().unwrap();
         let inner = Section::enter().unwrap();
@@ -106,7 +107,7 @@ fn a_kill_waits_for_the_end_of_a_section() {
 #[test]
 fn a_section_does_not_hold_a_kill_up_for_ever() {
     static LOCK: Mutex<u32, Current> = Mutex::new(0);
-    let kernel = Kernel::new().configured(|keepers| keepers.with_longest_no_kill(LATER));
+    let kernel = kernel().configured(|keepers| keepers.with_longest_no_kill(LATER));
     let task = kernel.spawn(|| {
         let _section = Section::enter().unwrap();
         let _guard = LOCK.lock().unwrap();
@@ -126,7 +127,7 @@ fn a_section_does_not_hold_a_kill_up_for_ever() {
 
 #[test]
 fn a_fault_does_not_wait_for_the_end_of_a_section() {
-    let kernel = Kernel::new();
+    let kernel = kernel();
     kernel.spawn(|| {
         let _section = Section::enter().unwrap();
         faults::invalid_opcode();
@@ -139,7 +140,7 @@ fn a_fault_does_not_wait_for_the_end_of_a_section() {
 #[test]
 fn a_task_is_killed_in_every_state() {
     static LOCK: Mutex<u32, Current, Park> = Mutex::new(0);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let holder = kernel.spawn(|| {
         let _guard = LOCK.lock().unwrap();
         loop {

@@ -4,11 +4,12 @@
 use std::hint::black_box;
 
 use drop_registry::Mutex;
-use keeper::hosted::{Current, Kernel};
+use keeper::hosted::Current;
 use keeper::unwind::{Landing, PadKind};
 use keeper::{FrameCoverage, FrameReport, Report};
 
 use crate::faults;
+use crate::kernel;
 
 static LOCK: Mutex<u64, Current> = Mutex::new(1);
 
@@ -44,7 +45,7 @@ fn found(report: &Report, function: fn()) -> &FrameReport {
 
 #[test]
 fn a_report_tells_what_the_registry_knew_and_the_compiler_and_neither() {
-    let kernel = Kernel::new();
+    let kernel = kernel();
     kernel.spawn(owns_nothing);
     let reports = kernel.run();
     let [report] = &reports[..] else { panic!("{reports:#?}") };

@@ -16,3 +16,19 @@ mod post_mortem;
 mod recovery;
 mod rulings;
 mod verdicts;
+
+use keeper::Capacity;
+use keeper::hosted::Kernel;
+
+/// A kernel for this thread.
+fn kernel() -> Kernel {
+    // SAFETY: by thread-locals, tasks here share words alone; those that are stepped allocate
+    // nothing; and whatever else they share is static or leaked.
+    unsafe { Kernel::new() }
+}
+
+/// A kernel that has room for so much.
+fn kernel_with(capacity: Capacity) -> Kernel {
+    // SAFETY: as above.
+    unsafe { Kernel::with_capacity(capacity) }
+}

@@ -4,9 +4,11 @@ use std::hint;
 use std::time::Duration;
 
 use drop_registry::{LockError, Mutex};
-use keeper::hosted::{Current, Kernel, yield_now};
+use keeper::hosted::{Current, yield_now};
 use keeper::{Case, CpuBudget, HoldBudget, Meter, Policy, Verdict};
 use task_model::{FaultKind, TaskState};
+
+use crate::kernel;
 
 /// In nanoseconds.
 const MILLISECOND: u64 = 1_000_000;
@@ -28,7 +30,7 @@ fn hold(ticks: u64, only_if_waited_for: bool) -> Meter {
 
 #[test]
 fn a_task_that_has_used_up_its_processor_time_is_stopped() {
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let metered = kernel.spawn(spin);
     let other = kernel.spawn(spin);
     kernel.keepers().set_meter(metered, &cpu(3 * MILLISECOND, HOUR)).unwrap();
@@ -43,7 +45,7 @@ fn a_task_that_has_used_up_its_processor_time_is_stopped() {
 
 #[test]
 fn a_new_period_begins_with_nothing_used() {
-    let kernel = Kernel::new();
+    let kernel = kernel();
     // Runs for as long as a slice, and then lets the period pass.
     let task = kernel.spawn(spin);
     kernel.keepers().set_meter(task, &cpu(HOUR, HOUR)).unwrap();
@@ -68,7 +70,7 @@ impl Policy for Extends {
 
 #[test]
 fn who_is_resumed_goes_on_and_is_stopped_again_at_the_next_tick() {
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn_with_policy(&Extends, spin);
     kernel.keepers().set_meter(task, &cpu(0, HOUR)).unwrap();
     let reports = kernel.run_turns(3);
@@ -80,7 +82,7 @@ fn who_is_resumed_goes_on_and_is_stopped_again_at_the_next_tick() {
 #[test]
 fn a_lock_that_is_held_too_long_is_taken_away() {
     static LOCK: Mutex<u32, Current> = Mutex::new(0);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn(|| {
         let _guard = LOCK.lock().unwrap();
         loop {
@@ -99,7 +101,7 @@ fn a_lock_that_is_held_too_long_is_taken_away() {
 #[test]
 fn a_lock_that_is_released_and_taken_again_is_another_one() {
     static LOCK: Mutex<u32, Current> = Mutex::new(0);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn(|| {
         for _ in 0..10 {
             let _guard = LOCK.lock().unwrap();
@@ -117,7 +119,7 @@ fn a_lock_that_is_released_and_taken_again_is_another_one() {
 #[test]
 fn a_lock_that_nobody_waits_for_may_be_held_for_longer() {
     static LOCK: Mutex<u32, Current> = Mutex::new(0);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let holder = kernel.spawn(|| {
         let _guard = LOCK.lock().unwrap();
         loop {

@@ -9,6 +9,7 @@ use keeper::{Case, End, PeerError, Policy, Verdict, policy};
 use task_model::{FaultKind, TaskId, TaskState};
 
 use crate::faults;
+use crate::kernel;
 
 fn forever() {
     loop {
@@ -23,7 +24,7 @@ fn a_watcher_is_told_of_every_kind_of_end() {
         (faults::invalid_opcode, End::Died),
         (|| std::panic::resume_unwind(Box::new(())), End::Died),
     ] {
-        let kernel = Kernel::new();
+        let kernel = kernel();
         let (watcher, task) = (kernel.spawn(forever), kernel.spawn(entry));
         kernel.keepers().monitor(watcher, task).unwrap();
         assert_eq!(kernel.keepers().end_of(task), None);
@@ -36,7 +37,7 @@ fn a_watcher_is_told_of_every_kind_of_end() {
 
 #[test]
 fn the_end_of_a_life_is_told_though_the_task_is_restarted() {
-    let kernel = Kernel::new().with_default_policy(&policy::Restart { at_most: 9 });
+    let kernel = kernel().with_default_policy(&policy::Restart { at_most: 9 });
     let (watcher, task) = (kernel.spawn(forever), kernel.spawn(forever));
     kernel.keepers().monitor(watcher, task).unwrap();
     kernel.kill(task);
@@ -57,7 +58,7 @@ fn a_task_that_sleeps_until_another_ends_is_woken() {
     static WOKEN: AtomicU32 = AtomicU32::new(0);
     for entry in [(|| ()) as fn(), faults::invalid_opcode] {
         WOKEN.store(0, Ordering::Relaxed);
-        let kernel = Kernel::new();
+        let kernel = kernel();
         let watcher = kernel.spawn(|| {
             Current::park();
             WOKEN.fetch_add(1, Ordering::Relaxed);
@@ -74,7 +75,7 @@ fn a_task_that_sleeps_until_another_ends_is_woken() {
 fn an_end_is_told_before_it_is_decided_what_comes_after_it() {
     static SUPERVISOR: Supervisor = Supervisor::new(Strategy::OneForOne, 1_000_000_000_000);
     for policy in [&policy::Hold as &'static dyn Policy, &SUPERVISOR] {
-        let kernel = Kernel::new();
+        let kernel = kernel();
         let (watcher, task, linked) = (
             kernel.spawn(forever),
             kernel.spawn_with_policy(policy, forever),
@@ -103,7 +104,7 @@ fn a_task_that_is_resumed_has_not_ended() {
             Verdict::Resume
         }
     }
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let watcher = kernel.spawn(forever);
     let task = kernel.spawn_with_policy(&Skip, || {
         faults::invalid_opcode();
@@ -116,7 +117,7 @@ fn a_task_that_is_resumed_has_not_ended() {
 
 #[test]
 fn a_life_that_is_over_is_not_waited_for() {
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let keepers = kernel.keepers();
     let (watcher, finished, died) =
         (kernel.spawn(forever), kernel.spawn(|| ()), kernel.spawn(faults::invalid_opcode));
@@ -142,7 +143,7 @@ fn a_life_that_is_over_is_not_waited_for() {
 
 #[test]
 fn who_does_not_watch_any_more_is_not_told() {
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let (watcher, task) = (kernel.spawn(forever), kernel.spawn(forever));
     kernel.keepers().monitor(watcher, task).unwrap();
     kernel.keepers().demonitor(watcher, task);
@@ -153,7 +154,7 @@ fn who_does_not_watch_any_more_is_not_told() {
 
 #[test]
 fn the_next_life_of_a_watcher_is_not_told_what_the_last_one_asked_for() {
-    let kernel = Kernel::new().with_default_policy(&policy::Restart { at_most: 1 });
+    let kernel = kernel().with_default_policy(&policy::Restart { at_most: 1 });
     let (watcher, [first, second]) =
         (kernel.spawn(forever), [(); 2].map(|()| kernel.spawn(forever)));
     kernel.keepers().monitor(watcher, first).unwrap();
@@ -170,7 +171,7 @@ fn the_next_life_of_a_watcher_is_not_told_what_the_last_one_asked_for() {
 
 #[test]
 fn linked_tasks_die_together_and_a_chain_of_them_too() {
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let tasks: Vec<_> = (0..4).map(|_| kernel.spawn(forever)).collect();
     let bystander = kernel.spawn(forever);
     for pair in tasks.windows(2) {
@@ -186,7 +187,7 @@ fn linked_tasks_die_together_and_a_chain_of_them_too() {
 
 #[test]
 fn a_task_that_finishes_or_is_unlinked_takes_nobody_along() {
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let (finishing, unlinked, lives) =
         (kernel.spawn(|| ()), kernel.spawn(forever), kernel.spawn(forever));
     kernel.keepers().link(lives, finishing).unwrap();
@@ -201,7 +202,7 @@ fn a_task_that_finishes_or_is_unlinked_takes_nobody_along() {
 
 #[test]
 fn a_link_is_of_lives() {
-    let kernel = Kernel::new().with_default_policy(&policy::Restart { at_most: 9 });
+    let kernel = kernel().with_default_policy(&policy::Restart { at_most: 9 });
     let (one, other) = (kernel.spawn(forever), kernel.spawn(forever));
     kernel.keepers().link(one, other).unwrap();
     kernel.kill(one);
@@ -217,7 +218,7 @@ fn a_link_is_of_lives() {
 fn linked_children_of_a_supervisor_are_not_ended_for_good() {
     static SUPERVISOR: Supervisor =
         Supervisor::new(Strategy::OneForAll, 1_000_000_000_000).with_backoff(Backoff::None);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let tasks = [(); 3].map(|()| kernel.spawn_with_policy(&SUPERVISOR, forever));
     for task in tasks {
         SUPERVISOR.add(task, ChildKind::Permanent).unwrap();

@@ -10,6 +10,7 @@ use keeper::{Case, KeeperId, Policy, Report, Verdict, policy};
 
 use crate::fault_path::CALLS;
 use crate::faults;
+use crate::kernel;
 
 fn ring(slots: usize) -> &'static Ring {
     let slots: Box<[Slot]> = (0..slots).map(|_| Slot::new()).collect();
@@ -24,7 +25,7 @@ fn recorded(ring: &Ring) -> Vec<Report> {
 fn what_is_recorded_is_what_was_reported() {
     static LOCK: Mutex<u32, Current> = Mutex::new(0);
     let ring = ring(4);
-    let kernel = Kernel::new().configured(|keepers| keepers.with_post_mortem(ring));
+    let kernel = kernel().configured(|keepers| keepers.with_post_mortem(ring));
     kernel.spawn(|| {
         let _guard = LOCK.lock().unwrap();
         faults::invalid_opcode();
@@ -54,7 +55,7 @@ fn a_resumed_task_is_no_case_for_a_post_mortem() {
         }
     }
     let ring = ring(2);
-    let kernel = Kernel::new().configured(|keepers| keepers.with_post_mortem(ring));
+    let kernel = kernel().configured(|keepers| keepers.with_post_mortem(ring));
     kernel.spawn_with_policy(&Skip, faults::invalid_opcode);
     let reports = kernel.run();
     assert_eq!(reports.len(), 1);
@@ -80,7 +81,7 @@ fn nothing_is_allocated_for_a_record() {
     }
     static CALLED: AtomicU64 = AtomicU64::new(u64::MAX);
     let ring = ring(2);
-    let kernel = Kernel::new().configured(|keepers| keepers.with_post_mortem(ring));
+    let kernel = kernel().configured(|keepers| keepers.with_post_mortem(ring));
     let kernel: &'static Kernel = Box::leak(Box::new(kernel));
     let keeper = kernel.keepers().register(KeeperId::ROOT, &policy::Exit, u64::MAX).unwrap();
     kernel.spawn_keeper(keeper, |_| {

@@ -14,6 +14,7 @@ use keeper::{Case, KeeperId, Policy, Refusal, Report, Token, Verdict, policy};
 use task_model::{FaultInfo, FaultKind, TaskId, TaskState};
 
 use crate::faults;
+use crate::kernel;
 
 /// Recovers whatever happened, kills among it; after settling, if so.
 #[derive(Debug)]
@@ -76,7 +77,7 @@ impl Scene {
 
     /// The task comes to its `end` in the body; it is killed if it goes on for ever.
     fn play(&'static self, end: fn()) -> (FaultInfo, Report) {
-        let kernel = Kernel::new();
+        let kernel = kernel();
         let task = kernel.spawn_with_policy(&ALWAYS, move || {
             let mut outer = self.outer.lock().unwrap();
             let told = caught(|| {
@@ -187,7 +188,7 @@ fn from_a_stack_overflow() {
 fn from_a_panic_whose_frames_have_let_go_themselves() {
     static LOCK: Mutex<u64, Current> = Mutex::new(0);
     static TOLD: StdMutex<Option<FaultInfo>> = StdMutex::new(None);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     kernel.spawn_with_policy(&policy::Recover, || {
         *TOLD.lock().unwrap() = caught(|| {
             let _guard = LOCK.lock().unwrap();
@@ -206,7 +207,7 @@ fn from_its_sleep_if_it_is_killed_there() {
     static WANTED: Mutex<u64, Current, Park> = Mutex::new(0);
     static HELD: Mutex<u64, Current, Park> = Mutex::new(0);
     static WENT_ON: AtomicU32 = AtomicU32::new(0);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let owner = kernel.spawn(|| {
         let guard = WANTED.lock().unwrap();
         yield_now();
@@ -240,7 +241,7 @@ fn from_its_sleep_if_it_is_killed_there() {
 fn as_often_as_it_faults() {
     static LOCK: Mutex<u64, Current> = Mutex::new(0);
     static TOLD: AtomicU32 = AtomicU32::new(0);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn_with_policy(&policy::Recover, || {
         for _ in 0..100 {
             let told = caught(|| {
@@ -263,7 +264,7 @@ fn as_often_as_it_faults() {
 fn points_nest() {
     static ORDER: StdMutex<Vec<&str>> = StdMutex::new(Vec::new());
     static LOCKS: [Mutex<u64, Current>; 3] = [const { Mutex::new(0) }; 3];
-    let kernel = Kernel::new();
+    let kernel = kernel();
     kernel.spawn_with_policy(&policy::Recover, || {
         let _outermost = LOCKS[0].lock().unwrap();
         let outer = caught(|| {
@@ -297,7 +298,7 @@ fn refused(kernel: &Kernel, task: TaskId, refusal: Refusal) -> Report {
 
 #[test]
 fn without_a_point_the_parent_is_asked() {
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let keeper = kernel.register(KeeperId::ROOT, &policy::Recover, u64::MAX).unwrap();
     let task = kernel.spawn(|| {
         assert!(caught(|| ()).is_none());
@@ -312,7 +313,7 @@ fn without_a_point_the_parent_is_asked() {
 fn not_after_all_it_held_was_given_up() {
     static LOCK: Mutex<u64, Current> = Mutex::new(0);
     static SETTLES: Always = Always { settles: true };
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn_with_policy(&SETTLES, || {
         let _outer = LOCK.lock().unwrap();
         caught(faults::invalid_opcode);
@@ -324,7 +325,7 @@ fn not_after_all_it_held_was_given_up() {
 #[test]
 fn not_where_the_stack_was_written_over() {
     static LOCK: Mutex<u64, Current> = Mutex::new(0);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn_with_policy(&policy::Recover, || {
         let _outer = LOCK.lock().unwrap();
         let here = black_box(0u64);
@@ -352,7 +353,7 @@ fn not_where_the_stack_was_written_over() {
 
 #[test]
 fn a_killed_task_ends_unless_the_policy_says_otherwise() {
-    let kernel = Kernel::new();
+    let kernel = kernel();
     #[expect(clippy::empty_loop, reason = "there is no call in it")]
     let task = kernel.spawn_with_policy(&policy::Recover, || {
         caught(|| loop {});
@@ -378,7 +379,7 @@ impl Policy for Later {
 fn later_by_a_token() {
     static LATER: Later = Later(StdMutex::new(None));
     static LOCKS: [Mutex<u64, Current>; 2] = [const { Mutex::new(0) }; 2];
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn_with_policy(&LATER, || {
         let _outer = LOCKS[0].lock().unwrap();
         caught(|| {

@@ -6,11 +6,12 @@ use std::sync::Mutex as StdMutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use drop_registry::{LockError, Mutex};
-use keeper::hosted::{Current, Kernel, yield_now};
+use keeper::hosted::{Current, yield_now};
 use keeper::{Capacity, Case, NoSuchTask, Policy, Refusal, Token, TooLate, Verdict, policy};
 use task_model::{FaultKind, TaskState};
 
 use crate::faults;
+use crate::{kernel, kernel_with};
 
 /// Rules always the same; after settling, if so.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ impl Policy for SkipUd2 {
 #[test]
 fn a_task_is_resumed_behind_its_fault_and_still_holds_what_it_held() {
     static LOCK: Mutex<u32, Current> = Mutex::new(0);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn_with_policy(&SkipUd2, || {
         let mut guard = LOCK.lock().unwrap();
         for _ in 0..1000 {
@@ -60,7 +61,7 @@ fn a_task_is_resumed_behind_its_fault_and_still_holds_what_it_held() {
 
 #[test]
 fn resuming_for_ever_at_one_instruction_is_noticed() {
-    let kernel = Kernel::new();
+    let kernel = kernel();
     kernel.spawn_with_policy(&Always(Verdict::Resume, false), faults::invalid_opcode);
     let reports = kernel.run();
     let (last, others) = reports.split_last().unwrap();
@@ -72,7 +73,7 @@ fn resuming_for_ever_at_one_instruction_is_noticed() {
 #[test]
 fn what_has_been_settled_is_not_resumed() {
     static LOCK: Mutex<u32, Current> = Mutex::new(0);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn_with_policy(&Always(Verdict::Resume, true), || {
         let _guard = LOCK.lock().unwrap();
         faults::breakpoint();
@@ -86,7 +87,7 @@ fn what_has_been_settled_is_not_resumed() {
 #[test]
 fn a_corpse_too_many_is_not_kept() {
     let capacity = Capacity { corpses: 1, ..Capacity::tasks(4) };
-    let kernel = Kernel::with_capacity(capacity).with_default_policy(&policy::Hold);
+    let kernel = kernel_with(capacity).with_default_policy(&policy::Hold);
     let tasks = [kernel.spawn(faults::invalid_opcode), kernel.spawn(faults::invalid_opcode)];
     let refusals: Vec<_> = kernel.run().iter().map(|report| report.refusal).collect();
     assert_eq!(refusals, [None, Some(Refusal::TooManyCorpses)]);
@@ -101,7 +102,7 @@ fn a_corpse_too_many_is_not_kept() {
 
 #[test]
 fn only_a_corpse_is_released() {
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn(yield_now);
     kernel.release(task);
     assert_eq!(kernel.serve_one().unwrap().unwrap_err(), NoSuchTask(task));
@@ -110,7 +111,7 @@ fn only_a_corpse_is_released() {
 
 #[test]
 fn a_corpse_that_is_killed_is_not_ruled_on_again() {
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn_with_policy(&policy::Hold, faults::invalid_opcode);
     kernel.run();
     kernel.kill(task);
@@ -120,7 +121,7 @@ fn a_corpse_that_is_killed_is_not_ruled_on_again() {
 
 #[test]
 fn a_keeper_may_end_the_kernel() {
-    let kernel = Kernel::new().with_default_policy(&policy::Panic);
+    let kernel = kernel().with_default_policy(&policy::Panic);
     kernel.spawn(faults::divide_by_zero);
     let panic = catch_unwind(AssertUnwindSafe(|| kernel.run())).unwrap_err();
     let said = panic.downcast_ref::<String>().unwrap();
@@ -132,7 +133,7 @@ fn a_restart_waits_as_long_as_it_was_ruled() {
     static LIVES: AtomicU32 = AtomicU32::new(0);
     static LOCK: Mutex<u32, Current> = Mutex::new(0);
     const LATER: u64 = 20_000_000;
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn_with_policy(&Always(Verdict::RestartAfter(LATER), false), || {
         if LIVES.fetch_add(1, Ordering::Relaxed) == 0 {
             let _guard = LOCK.lock().unwrap();
@@ -157,7 +158,7 @@ fn a_restart_waits_as_long_as_it_was_ruled() {
 
 #[test]
 fn a_task_whose_restart_is_due_later_can_be_killed_until_then() {
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let later = &Always(Verdict::RestartAfter(u64::MAX), false);
     let task = kernel.spawn_with_policy(later, faults::invalid_opcode);
     assert!(kernel.run().is_empty());
@@ -197,7 +198,7 @@ fn a_deferred_verdict_comes_by_its_token() {
     static LATER: Later = Later::new(u64::MAX);
     static LOCK: Mutex<u32, Current> = Mutex::new(0);
     static LIVES: AtomicU32 = AtomicU32::new(0);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn_with_policy(&LATER, || {
         if LIVES.fetch_add(1, Ordering::Relaxed) == 0 {
             let _guard = LOCK.lock().unwrap();
@@ -223,7 +224,7 @@ fn a_deferred_verdict_comes_by_its_token() {
 #[test]
 fn whoever_drops_the_token_has_declined() {
     static LATER: Later = Later::new(u64::MAX);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn_with_policy(&LATER, faults::invalid_opcode);
     assert!(kernel.run().is_empty());
     drop(LATER.take());
@@ -235,7 +236,7 @@ fn whoever_drops_the_token_has_declined() {
 #[test]
 fn a_late_answer_is_refused() {
     static LATER: Later = Later::new(0);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn_with_policy(&LATER, faults::invalid_opcode);
     let report = kernel.run().pop().unwrap();
     assert_eq!((report.task, report.refusal), (task, Some(Refusal::NoVerdict)));
@@ -247,7 +248,7 @@ fn a_late_answer_is_refused() {
 #[test]
 fn a_verdict_for_a_task_that_was_killed_meanwhile_is_refused() {
     static LATER: Later = Later::new(u64::MAX);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn_with_policy(&LATER, faults::invalid_opcode);
     assert!(kernel.run().is_empty());
     kernel.kill(task);
@@ -258,7 +259,7 @@ fn a_verdict_for_a_task_that_was_killed_meanwhile_is_refused() {
 
 #[test]
 fn deferred_without_a_token_is_declined() {
-    let kernel = Kernel::new();
+    let kernel = kernel();
     kernel.spawn_with_policy(&Always(Verdict::Deferred, false), faults::invalid_opcode);
     let report = kernel.run().pop().unwrap();
     assert_eq!((report.refusal, report.verdict), (Some(Refusal::NoToken), Some(Verdict::Exit)));
@@ -273,7 +274,7 @@ fn there_are_no_more_tokens_than_there_is_room_for() {
             if case.defer(1).is_none() { Verdict::Exit } else { Verdict::Panic }
         }
     }
-    let kernel = Kernel::with_capacity(Capacity::tasks(1)).with_default_policy(&Refused);
+    let kernel = kernel_with(Capacity::tasks(1)).with_default_policy(&Refused);
     kernel.spawn(faults::invalid_opcode);
     assert_eq!(kernel.run().pop().unwrap().verdict, Some(Verdict::Exit));
 }

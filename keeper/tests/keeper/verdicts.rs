@@ -8,6 +8,7 @@ use keeper::{NoSuchTask, Verdict, policy};
 use task_model::{FaultInfo, FaultKind, TaskState};
 
 use crate::faults;
+use crate::kernel;
 
 fn forever() {
     loop {
@@ -18,7 +19,7 @@ fn forever() {
 #[test]
 fn a_restarted_task_runs_again_and_stale_ids_are_refused() {
     static LIVES: AtomicU32 = AtomicU32::new(0);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn_with_policy(&policy::Restart { at_most: 1 }, || {
         LIVES.fetch_add(1, Ordering::Relaxed);
         forever();
@@ -44,7 +45,7 @@ fn a_restarted_task_runs_again_and_stale_ids_are_refused() {
 
 #[test]
 fn a_task_that_can_run_only_once_exits_instead_of_restarting() {
-    let kernel = Kernel::new().with_default_policy(&policy::Restart { at_most: 9 });
+    let kernel = kernel().with_default_policy(&policy::Restart { at_most: 9 });
     let owned = Box::new(7);
     let task = kernel.spawn_once(move || {
         drop(owned);
@@ -71,7 +72,7 @@ static DROPS: AtomicU32 = AtomicU32::new(0);
 #[test]
 fn a_held_task_keeps_its_memory_until_it_is_released() {
     static LOCK: Mutex<u32, Current> = Mutex::new(1);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn_with_policy(&policy::Hold, || {
         let _block = TrackedBox::<_, Current>::new_droppable(Droppable(7)).unwrap();
         let _guard = LOCK.lock().unwrap();
@@ -93,7 +94,7 @@ fn a_held_task_keeps_its_memory_until_it_is_released() {
 
 #[test]
 fn a_default_policy_rules_on_tasks_that_name_none() {
-    let kernel = Kernel::new().with_default_policy(&policy::Hold);
+    let kernel = kernel().with_default_policy(&policy::Hold);
     let task = kernel.spawn(faults::invalid_opcode);
     assert_eq!(kernel.run().pop().unwrap().verdict, Some(Verdict::Hold));
     assert_eq!(kernel.state(task), TaskState::Held);
@@ -101,7 +102,7 @@ fn a_default_policy_rules_on_tasks_that_name_none() {
 
 #[test]
 fn a_kill_is_a_fault_of_its_own_kind_where_the_task_stood() {
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn(forever);
     assert_eq!(kernel.step(task, 100_000), Stop::Yielded);
     kernel.kill(task);
@@ -114,7 +115,7 @@ fn a_kill_is_a_fault_of_its_own_kind_where_the_task_stood() {
 #[test]
 fn a_task_can_be_killed_before_it_has_begun() {
     static RUNS: AtomicU32 = AtomicU32::new(0);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let task = kernel.spawn(|| {
         RUNS.fetch_add(1, Ordering::Relaxed);
     });
@@ -125,7 +126,7 @@ fn a_task_can_be_killed_before_it_has_begun() {
 
 #[test]
 fn however_often_a_task_is_killed_faults_of_others_find_room() {
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let (spinner, faulty) = (kernel.spawn(forever), kernel.spawn(faults::divide_by_zero));
     for _ in 0..10 * Kernel::MAX_TASKS {
         kernel.keepers().kill(spinner).unwrap();
@@ -138,7 +139,7 @@ fn however_often_a_task_is_killed_faults_of_others_find_room() {
 #[test]
 fn the_report_reads_line_by_line() {
     static LOCK: Mutex<u32, Current> = Mutex::new(1);
-    let kernel = Kernel::new();
+    let kernel = kernel();
     kernel.spawn(|| {
         let _guard = LOCK.lock().unwrap();
         faults::write_to_nowhere();

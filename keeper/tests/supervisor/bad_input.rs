@@ -1,6 +1,5 @@
 //! What cannot be added, and cases that are nobody's.
 
-use keeper::hosted::Kernel;
 use keeper::supervisor::{
     Backoff, ChildKind, RestartIntensity, Strategy, SuperviseError, Supervisor,
 };
@@ -8,6 +7,7 @@ use keeper::{Capacity, KeeperId, Refusal, Verdict, policy};
 use task_model::TaskId;
 
 use crate::family::{End, Family, SECOND, leak};
+use crate::{kernel, kernel_with};
 
 fn supervisor() -> &'static Supervisor {
     leak(Supervisor::new(Strategy::OneForAll, SECOND).with_backoff(Backoff::None))
@@ -82,7 +82,7 @@ fn a_task_that_is_no_child_goes_to_the_next_keeper() {
 #[test]
 fn without_room_for_deferred_cases_the_next_keeper_is_told() {
     let supervisor = supervisor();
-    let kernel = Kernel::with_capacity(Capacity { deferred: 0, ..Capacity::tasks(4) });
+    let kernel = kernel_with(Capacity { deferred: 0, ..Capacity::tasks(4) });
     let tasks = [(); 2].map(|()| kernel.spawn_with_policy(supervisor, || ()));
     for task in tasks {
         supervisor.add(task, ChildKind::Permanent).unwrap();
@@ -125,7 +125,7 @@ fn a_round_does_not_wait_for_a_task_that_cannot_be() {
 #[test]
 fn an_id_that_was_stale_when_it_was_added_is_known_better_after_the_next_death() {
     let supervisor = supervisor();
-    let kernel = Kernel::new().with_default_policy(&policy::Restart { at_most: 1 });
+    let kernel = kernel().with_default_policy(&policy::Restart { at_most: 1 });
     let task = kernel.spawn_with_policy(supervisor, || ());
     let keeper = kernel.register(KeeperId::ROOT, &policy::Panic, u64::MAX).unwrap();
     kernel.keepers().keep(task, keeper).unwrap();

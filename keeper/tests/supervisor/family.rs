@@ -1,14 +1,16 @@
 //! Children that say when they begin, and end as they are told.
 
 use std::arch::asm;
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::cell::{Ref, RefCell};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use keeper::hosted::{Kernel, Stop, yield_now};
 use keeper::supervisor::{ChildKind, Supervisor};
 use keeper::{Capacity, KeeperId, Policy, Report, Verdict};
 use task_model::{TaskId, TaskState};
+
+use crate::kernel_with;
 
 /// What supervisors are told a second is: a thousand real ones, so that it does not matter how long
 /// the tests themselves take.
@@ -17,37 +19,52 @@ pub(crate) const SECOND: u64 = 1_000_000_000_000;
 /// How a child ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    Returns,
+    Returns = 1,
     Faults,
     Panics,
     IsKilled,
 }
 
-thread_local! {
-    static BEGUN: RefCell<Vec<char>> = const { RefCell::new(Vec::new()) };
-    static TO_END: RefCell<HashMap<char, End>> = RefCell::default();
+/// What a child and its test have to say to each other.
+#[derive(Debug, Default)]
+struct Talk {
+    /// How many lives have begun since the test last asked.
+    begun: AtomicU32,
+    /// How it is to [end](End); 0 if it is not to.
+    end: AtomicU8,
 }
 
 /// A child's life.
-fn live(name: char) {
-    BEGUN.with_borrow_mut(|begun| begun.push(name));
+fn live(talk: &Talk) {
+    talk.begun.fetch_add(1, Relaxed);
     loop {
         yield_now();
-        match TO_END.with_borrow_mut(|ends| ends.remove(&name)) {
-            None | Some(End::IsKilled) => {}
-            Some(End::Returns) => return,
+        let end = talk.end.swap(0, Relaxed);
+        if end == End::Returns as u8 {
+            return;
+        }
+        if end == End::Faults as u8 {
             // SAFETY: it is not: it stops the task, which is what it is for.
-            Some(End::Faults) => unsafe { asm!("ud2") },
+            unsafe { asm!("ud2") };
+        }
+        if end == End::Panics as u8 {
             // Without the message that a panic prints.
-            Some(End::Panics) => std::panic::resume_unwind(Box::new(())),
+            std::panic::resume_unwind(Box::new(()));
         }
     }
+}
+
+/// A child, by the name that the test gives it.
+struct Child {
+    name: char,
+    task: TaskId,
+    talk: &'static Talk,
 }
 
 /// A kernel, and children that have names.
 pub(crate) struct Family {
     pub(crate) kernel: Kernel,
-    children: RefCell<Vec<(char, TaskId)>>,
+    children: RefCell<Vec<Child>>,
 }
 
 pub(crate) fn leak(supervisor: Supervisor) -> &'static Supervisor {
@@ -57,7 +74,7 @@ pub(crate) fn leak(supervisor: Supervisor) -> &'static Supervisor {
 impl Family {
     pub(crate) fn new() -> Self {
         let capacity = Capacity { tasks: 64, keepers: KeeperId::MAX, deferred: 64, corpses: 1 };
-        Self { kernel: Kernel::with_capacity(capacity), children: RefCell::default() }
+        Self { kernel: kernel_with(capacity), children: RefCell::default() }
     }
 
     /// Children with these names, in this order.
@@ -67,29 +84,40 @@ impl Family {
     }
 
     pub(crate) fn child(&self, supervisor: &'static Supervisor, name: char, kind: ChildKind) {
-        let task = self.kernel.spawn_with_policy(supervisor, move || live(name));
+        let talk: &'static Talk = Box::leak(Box::default());
+        let task = self.kernel.spawn_with_policy(supervisor, move || live(talk));
         supervisor.add(task, kind).unwrap();
-        self.children.borrow_mut().push((name, task));
+        self.children.borrow_mut().push(Child { name, task, talk });
     }
 
     /// As `child`, of a task that has no entry to begin again from.
     pub(crate) fn child_that_lives_once(&self, supervisor: &'static Supervisor, name: char) {
-        let task = self.kernel.spawn_once_with_policy(supervisor, move || live(name));
+        let talk: &'static Talk = Box::leak(Box::default());
+        let task = self.kernel.spawn_once_with_policy(supervisor, move || live(talk));
         supervisor.add(task, ChildKind::Permanent).unwrap();
-        self.children.borrow_mut().push((name, task));
+        self.children.borrow_mut().push(Child { name, task, talk });
     }
 
     /// The child's latest life.
     pub(crate) fn task(&self, name: char) -> TaskId {
-        let children = self.children.borrow();
-        children.iter().find(|child| child.0 == name).expect("a child of that name").1
+        self.child_named(name).task
+    }
+
+    fn child_named(&self, name: char) -> Ref<'_, Child> {
+        Ref::map(self.children.borrow(), |children| {
+            children.iter().find(|child| child.name == name).expect("a child of that name")
+        })
     }
 
     /// Runs everybody once, and says who has begun since it was last asked, by the alphabet: tasks
     /// run by number, in whatever order they were started.
     pub(crate) fn begun(&self) -> String {
         self.watch(self.kernel.run_turns(1));
-        let mut begun = BEGUN.take();
+        let children = self.children.borrow();
+        let lives = |child: &Child| {
+            std::iter::repeat_n(child.name, child.talk.begun.swap(0, Relaxed) as usize)
+        };
+        let mut begun: Vec<_> = children.iter().flat_map(lives).collect();
         begun.sort_unstable();
         begun.into_iter().collect()
     }
@@ -116,7 +144,7 @@ impl Family {
         if end == End::IsKilled {
             self.kernel.kill(self.task(name));
         } else {
-            TO_END.with_borrow_mut(|ends| ends.insert(name, end));
+            self.child_named(name).talk.end.store(end as u8, Relaxed);
         }
     }
 
@@ -137,12 +165,12 @@ impl Family {
     pub(crate) fn watch(&self, reports: Vec<Report>) -> String {
         let mut children = self.children.borrow_mut();
         let ended = reports.iter().filter_map(|report| {
-            let child = children.iter_mut().find(|child| child.1 == report.task)?;
+            let child = children.iter_mut().find(|child| child.task == report.task)?;
             if report.verdict == Some(Verdict::Restart) {
-                child.1 = report.restarted_as.expect("it has begun again");
-                return Some(child.0);
+                child.task = report.restarted_as.expect("it has begun again");
+                return Some(child.name);
             }
-            Some(child.0.to_ascii_uppercase())
+            Some(child.name.to_ascii_uppercase())
         });
         ended.collect()
     }
@@ -150,8 +178,8 @@ impl Family {
     /// Who lives: can run, and is in nobody's hands.
     pub(crate) fn alive(&self) -> String {
         let children = self.children.borrow();
-        let alive = |child: &&(char, TaskId)| self.kernel.state(child.1) == TaskState::Ready;
-        children.iter().filter(alive).map(|child| child.0).collect()
+        let alive = |child: &&Child| self.kernel.state(child.task) == TaskState::Ready;
+        children.iter().filter(alive).map(|child| child.name).collect()
     }
 }
 

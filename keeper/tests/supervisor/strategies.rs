@@ -2,12 +2,13 @@
 
 use drop_registry::Mutex;
 use keeper::Verdict;
-use keeper::hosted::{Current, Kernel, yield_now};
+use keeper::hosted::{Current, yield_now};
 use keeper::supervisor::{Backoff, ChildKind, Strategy, Supervisor};
 
 use task_model::TaskState;
 
 use crate::family::{End, Family, SECOND, leak};
+use crate::kernel;
 
 fn supervisor(strategy: Strategy) -> &'static Supervisor {
     leak(Supervisor::new(strategy, SECOND).with_backoff(Backoff::None))
@@ -87,7 +88,7 @@ fn what_children_hold_is_free_while_they_wait() {
     static LOCKS: [Mutex<u32, Current>; 2] = [Mutex::new(0), Mutex::new(0)];
     let supervisor = Supervisor::new(Strategy::OneForAll, SECOND);
     let supervisor = leak(supervisor.with_backoff(Backoff::Fixed(SECOND)));
-    let kernel = Kernel::new();
+    let kernel = kernel();
     let tasks = [0, 1].map(|n| {
         let task = kernel.spawn_with_policy(supervisor, move || {
             let _guard = LOCKS[n].lock();

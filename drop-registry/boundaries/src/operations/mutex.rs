@@ -2,14 +2,14 @@
 
 use std::cell::Cell;
 
-use drop_registry::hosted::{Hosted, Machine, yield_now};
+use drop_registry::hosted::{Hosted, yield_now};
 use drop_registry::{LockError, Mutex, OwnerDied, Park, RelaxStrategy};
 
 use super::exclusive::{Answer, ExclusiveLock, Own, Raw, Tracked, next_answer};
 use super::leak;
 use super::tasks::{NOBODY, TaskMark, me, nobody_waits, owner};
+use crate::machine::{machine, spawn};
 use crate::operation::{Audit, Companion, Findings, Operation, World, begin, each_on, end};
-use crate::spawn::spawn;
 
 /// Waits by letting the other tasks of the machine run.
 #[derive(Debug)]
@@ -149,7 +149,7 @@ fn give_up<K: ExclusiveLock>(lock: &K) {
 
 /// Kills a task that holds the lock, on another machine, whose tasks are never heard of again.
 fn kill_holder<K: ExclusiveLock>(lock: &'static K) {
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let hold = move || {
         let _held = lock.lock();
         yield_now();

@@ -3,12 +3,13 @@
 use std::cell::Cell;
 use std::hint::black_box;
 
-use drop_registry::hosted::{Hosted, Machine, domain, yield_now};
+use drop_registry::hosted::{Hosted, domain, yield_now};
 use drop_registry::{LockError, MutexGuard, OwnerDied, Park, RepairMutex, settle};
 
 use super::mutex::Turns;
 use super::tasks::{NOBODY, TaskMark, me, nobody_waits, owner};
 use super::{Waits, leak};
+use crate::machine::machine;
 use crate::operation::{Audit, Findings, Operation, World, begin, end, marked, settler_died};
 
 /// Several words, written one by one and all equal: what is half old and half new shows.
@@ -235,7 +236,7 @@ fn after_a_death<R: Waits>(operation: Use<R>) -> Box<dyn World> {
     let lock = &site.lock;
     // On a thread of its own, for each has one machine, and this one's is never given up.
     let died = std::thread::spawn(move || {
-        let machine = Box::leak(Box::new(Machine::new()));
+        let machine = Box::leak(Box::new(machine()));
         let task = machine.spawn(move || {
             let mut guard = lock.lock().expect("it is free");
             *black_box(&mut guard[0]) = 7;

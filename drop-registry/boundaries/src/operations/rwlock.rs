@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use drop_registry::hosted::{Machine, yield_now};
+use drop_registry::hosted::yield_now;
 use drop_registry::{LockError, OwnerDied, Park};
 
 use super::exclusive::Answer;
@@ -10,8 +10,8 @@ use super::leak;
 use super::mutex::Turns;
 use super::read_write::{Foreign, Own, Raw, ReadWriteLock, Tracked, Value};
 use super::tasks::{NOBODY, TaskMark, me, nobody_waits, owner, readers};
+use crate::machine::{machine, spawn};
 use crate::operation::{Audit, Findings, Operation, World, begin, end};
-use crate::spawn::spawn;
 
 /// The operations of one lock.
 macro_rules! operations {
@@ -380,7 +380,7 @@ fn after_readers_deaths<K: ReadWriteLock>(site: Site<K>, told: bool) -> Box<dyn 
 
 /// Runs a task until it yields, and kills it there, on another machine.
 fn kill(body: impl FnOnce() + 'static) {
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let task = spawn(&machine, Box::new(body));
     machine.run(task, None);
     machine.kill(task);
