@@ -23,15 +23,19 @@ fn boundaries(arguments: &[&str]) -> (bool, String) {
 /// The part of the proof that must find `bug`: which operations, and whether the settler dies.
 fn where_it_shows(bug: Bug) -> &'static [&'static str] {
     match bug {
-        Bug::NoTakeOver => &["--exact", "--settler", "shared clone, drop"],
-        Bug::NoWatermark => &["--exact", "--settler", "shared clone, drop out of order"],
-        Bug::EraseFirst => &["--exact", "--settler", "mutex lock, write, unlock"],
-        Bug::ReaderMarkedLate => &["--exact", "--settler", "lock_api rwlock read"],
+        Bug::ZeroFlagIgnored => &["--exact", "slot put into an occupied one"],
+        Bug::UncountedHandedOver => &["--exact", "slot put of an uncounted share"],
+        Bug::NoTakeOver | Bug::NoWatermark => {
+            &["--exact", "--settler", "shared take a share, drop"]
+        }
+        Bug::EraseFirst | Bug::RepairedAgain => {
+            &["--exact", "--settler", "repair mutex unlock, others wait"]
+        }
+        Bug::ReaderMarkedLate => &["--exact", "--settler", "lock_api rwlock try_read"],
         Bug::CopyCounts => &["ledger"],
         Bug::TornArenaUsed => &["arena heap"],
         Bug::CommittedEarly | Bug::RestoredFromScratch => &["rollback mutex lock, write"],
         Bug::DoneBeforeWhole | Bug::DeathCompletes => &["once call_once"],
-        Bug::RepairedAgain => &["--exact", "--settler", "repair mutex lock, write, unlock"],
         Bug::WakeUpDies | Bug::BitBeforeEntry => &["queue wait"],
         Bug::UnlockForgetsWake | Bug::UnparkedOnce => &["parking mutex unlock"],
         Bug::WriterForgetsWake => &["--exact", "parking rwlock write, another waits to write"],
