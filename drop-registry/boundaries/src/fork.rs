@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::marker::PhantomData;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Result, bail};
@@ -10,6 +11,9 @@ use anyhow::{Result, bail};
 /// How many seconds of CPU time a child may take before it counts as stuck. Not of the clock: that
 /// goes on while a busy machine runs something else.
 const TIME_LIMIT: libc::rlim_t = 10;
+
+/// Bytes of a page.
+const PAGE: usize = 4096;
 
 /// What a child has to say, in a byte; and what is said of one that could say nothing.
 pub trait Outcome {
@@ -88,7 +92,7 @@ impl<B, O: Outcome> Children<B, O> {
 
 /// Two counts that children add to.
 #[derive(Debug)]
-pub struct Tally(&'static [AtomicU64; 2]);
+pub struct Tally(NonNull<[AtomicU64; 2]>);
 
 impl Tally {
     /// Both 0.
@@ -100,27 +104,40 @@ impl Tally {
         let page = unsafe {
             let (access, kind) =
                 (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
-            libc::mmap(std::ptr::null_mut(), 4096, access, kind, -1, 0)
+            libc::mmap(std::ptr::null_mut(), PAGE, access, kind, -1, 0)
         };
-        if page == libc::MAP_FAILED {
-            bail!("no shared memory: {}", std::io::Error::last_os_error());
+        match NonNull::new(page) {
+            Some(page) if page.as_ptr() != libc::MAP_FAILED => Ok(Self(page.cast())),
+            _ => bail!("no shared memory: {}", std::io::Error::last_os_error()),
         }
-        // SAFETY: the page is mapped for ever, zero, aligned, and used as atomics alone.
-        Ok(Self(unsafe { &*page.cast() }))
+    }
+
+    fn counts(&self) -> &[AtomicU64; 2] {
+        // SAFETY: the page is zero at first, aligned, used as atomics alone, and mapped as long as
+        // `self` is there.
+        unsafe { self.0.as_ref() }
     }
 
     /// Counts a boundary that was come to.
     pub fn executed(&self) {
-        self.0[0].fetch_add(1, Ordering::Relaxed);
+        self.counts()[0].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a death there.
     pub fn killed(&self) {
-        self.0[1].fetch_add(1, Ordering::Relaxed);
+        self.counts()[1].fetch_add(1, Ordering::Relaxed);
     }
 
     /// What was executed, and what killed.
     pub fn read(&self) -> (u64, u64) {
-        (self.0[0].load(Ordering::Relaxed), self.0[1].load(Ordering::Relaxed))
+        (self.counts()[0].load(Ordering::Relaxed), self.counts()[1].load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Tally {
+    /// Else every later fork would copy this mapping, too.
+    fn drop(&mut self) {
+        // SAFETY: it is this one's page, and nobody has a reference to it any more.
+        unsafe { libc::munmap(self.0.as_ptr().cast(), PAGE) };
     }
 }
