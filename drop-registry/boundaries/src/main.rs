@@ -14,6 +14,7 @@
 //! | [`sweep`] | all k of one operation |
 //! | [`settler`] | the same, with the settling code killed at each of its instructions too |
 //! | [`boundaries::fork`] | a child for each boundary |
+//! | [`boundaries::writes`] | which instructions leave something behind |
 //! | [`recovery`] | a recovery point around the operation |
 
 mod bystanders;
@@ -30,6 +31,7 @@ use anyhow::{Result, bail};
 use clap::Parser;
 
 use crate::operation::Operation;
+use crate::settler::Deaths;
 use crate::sweep::{Fate, Sweep};
 
 /// Kill a task before every instruction of every operation, settle it, and look at what is left.
@@ -47,6 +49,10 @@ struct Arguments {
     /// Kill the settling code, too, at each of its instructions, and settle again.
     #[arg(long)]
     settler: bool,
+    /// Kill the settling code only where that can make a difference: behind each instruction that
+    /// may write anything but its own stack, and where it enters or leaves a window.
+    #[arg(long, requires = "settler")]
+    writes: bool,
     /// Do not kill: take the processor away before the instruction, until no other task can go on.
     #[arg(long, conflicts_with = "settler")]
     preempt: bool,
@@ -104,7 +110,8 @@ fn main() -> Result<ExitCode> {
     for operation in chosen {
         let empty = Sweep::new(fate, arguments.first);
         let sweep = if arguments.settler {
-            settler::sweep(operation, arguments.jobs, empty)?
+            let deaths = if arguments.writes { Deaths::BehindWrites } else { Deaths::Anywhere };
+            settler::sweep(operation, deaths, arguments.jobs, empty)?
         } else {
             sweep::sweep(operation, arguments.jobs, empty)?
         };

@@ -11,10 +11,11 @@ use std::ptr::NonNull;
 
 use anyhow::Result;
 use boundaries::fork::{Children, Tally};
+use boundaries::writes;
 use drop_registry::hosted::{Hosted, Stop, domain};
 use drop_registry::{
-    Domain, Ledger, Outcome, RecoveryPoint, Settled, TrackedHeap, WindowTable, reclaim, settle,
-    take_over,
+    Domain, Ledger, Outcome, Pending, RecoveryPoint, Settled, TrackedHeap, WindowTable, reclaim,
+    settle, take_over,
 };
 use task_model::{FrozenTask, RegisterFile, StackMemory, TaskId};
 
@@ -23,9 +24,25 @@ use crate::operation::{self, Entrance, Findings, Mark, Operation, begin, end, ta
 use crate::recovery::Around;
 use crate::sweep::{Run, Sweep};
 
-/// Kills before each instruction of the operation, and at each of these before each instruction
-/// of the settlement.
-pub(crate) fn sweep(operation: &Operation, jobs: usize, mut sweep: Sweep) -> Result<Sweep> {
+/// Before which of its instructions the settling code is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deaths {
+    /// Each.
+    Anywhere,
+    /// Each before which there is something else to be found than before the last one. Whoever
+    /// settles next sees what the dead settler wrote, and the window that it stands in, but nothing
+    /// of its stack and its other registers.
+    BehindWrites,
+}
+
+/// Kills before each instruction of the operation, and at each of these before instructions of the
+/// settlement.
+pub(crate) fn sweep(
+    operation: &Operation,
+    deaths: Deaths,
+    jobs: usize,
+    mut sweep: Sweep,
+) -> Result<Sweep> {
     let tally = Tally::new()?;
     let mut run = Run::start(operation, sweep.fate)?;
     let mut entrance = run.entrance(sweep.fate);
@@ -36,7 +53,8 @@ pub(crate) fn sweep(operation: &Operation, jobs: usize, mut sweep: Sweep) -> Res
         if seen.insert(state(&mut run)) {
             let is_enough = |findings| sweep.is_enough_of(findings);
             let at = (k, run.destructor_begun());
-            let done = children.spawn(at, || settle_and_die(&mut run, &tally, is_enough))?;
+            let done =
+                children.spawn(at, || settle_and_die(&mut run, deaths, &tally, is_enough))?;
             if let Some(((boundary, begun), findings)) = done {
                 sweep.note(boundary, entrance.judge(begun, findings));
             }
@@ -137,9 +155,14 @@ impl Corpse {
     }
 }
 
-/// Lets a task settle the victim, and kills it before each of its instructions, until what was
-/// found is enough.
-fn settle_and_die(run: &mut Run, tally: &Tally, is_enough: impl Fn(Findings) -> bool) -> Findings {
+/// Lets a task settle the victim, and kills it before its instructions, until what was found is
+/// enough.
+fn settle_and_die(
+    run: &mut Run,
+    deaths: Deaths,
+    tally: &Tally,
+    is_enough: impl Fn(Findings) -> bool,
+) -> Findings {
     if run.die().is_err() {
         return Findings::CRASHED;
     }
@@ -165,14 +188,18 @@ fn settle_and_die(run: &mut Run, tally: &Tally, is_enough: impl Fn(Findings) -> 
         return Findings::CRASHED;
     }
     let mut children = Children::new(1);
-    let mut found = Deaths::new(run);
+    let mut found = Found::new(run);
+    let mut trace = Trace::new(deaths, run.world.interleaved());
     while !is_enough(found.findings) {
-        tally.executed();
-        let done = children.spawn(found.destructor_begun(run), || {
-            let mut settled = begin_again(run, settler, corpse);
-            settled.extend(told.get());
-            run.aftermath(&settled)
-        });
+        let mut done = Ok(None);
+        if trace.makes_a_difference(&run.machine.frozen(settler).0) {
+            tally.executed();
+            done = children.spawn(found.destructor_begun(run), || {
+                let mut settled = begin_again(run, settler, corpse);
+                settled.extend(told.get());
+                run.aftermath(&settled)
+            });
+        }
         let stop = run.machine.run(settler, Some(1));
         match done {
             Ok(Some((begun, findings))) => {
@@ -195,8 +222,34 @@ fn settle_and_die(run: &mut Run, tally: &Tally, is_enough: impl Fn(Findings) -> 
     found.findings
 }
 
+/// What a settler leaves behind, from instruction to instruction.
+struct Trace {
+    /// Whether each is taken to leave something: because that is asked for, or others go on between
+    /// them.
+    each: bool,
+    /// Whether the last one may have written anything but its own stack.
+    wrote: bool,
+    /// The window that the settler stood in before it.
+    window: Option<Pending>,
+}
+
+impl Trace {
+    fn new(deaths: Deaths, interleaved: bool) -> Self {
+        Self { each: deaths == Deaths::Anywhere || interleaved, wrote: true, window: None }
+    }
+
+    /// Whether the settler, who stands before its next instruction, leaves something else behind
+    /// than before the last one.
+    fn makes_a_difference(&mut self, settler: &FrozenTask<'_>) -> bool {
+        let window = WindowTable::linked().pending(settler.registers());
+        let entered_or_left = std::mem::replace(&mut self.window, window) != window;
+        let wrote = std::mem::replace(&mut self.wrote, writes::is_seen_by_others(settler));
+        self.each || wrote || entered_or_left
+    }
+}
+
 /// What was found at the deaths of one settlement.
-struct Deaths {
+struct Found {
     findings: Findings,
     /// How many destructors had begun before it.
     begun_before: u64,
@@ -206,7 +259,7 @@ struct Deaths {
     victims: Option<bool>,
 }
 
-impl Deaths {
+impl Found {
     fn new(run: &Run) -> Self {
         let begun_before = run.world.destructors_begun();
         let entrance = Entrance::of(1, run.world.way_into_destructor());

@@ -15,13 +15,12 @@
 //! | [`world`] | who is there, and what they hold |
 //! | [`sweep`] | all k of one recovery |
 //! | [`audit`] | what is left |
-//! | [`writes`] | which instructions leave something behind |
 //! | [`boundaries::fork`] | a child for each boundary |
+//! | [`boundaries::writes`] | which instructions leave something behind |
 
 mod audit;
 mod sweep;
 mod world;
-mod writes;
 
 use std::process::ExitCode;
 

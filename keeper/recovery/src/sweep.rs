@@ -4,13 +4,13 @@ use std::fmt;
 
 use anyhow::{Result, bail};
 use boundaries::fork::{Children, Outcome, Tally};
+use boundaries::writes;
 use keeper::Verdict;
 use keeper::hosted::Stop;
 use task_model::{FaultInfo, TaskId, TaskState};
 
 use crate::audit::{self, End, found};
 use crate::world::{Rulings, World};
-use crate::writes;
 
 /// One recovery.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ const LONGEST: usize = 15;
 
 /// Whether the instruction that the task is to execute next may change anything but its registers
 /// and its stack. What is not understood may.
-pub(crate) fn is_seen_by_others(task: &FrozenTask<'_>) -> bool {
+pub fn is_seen_by_others(task: &FrozenTask<'_>) -> bool {
     let registers = task.registers();
     let code = std::ptr::with_exposed_provenance::<[u8; LONGEST]>(registers.rip as usize);
     // SAFETY: the task executes it next, so it is mapped; and text is followed by more of the
