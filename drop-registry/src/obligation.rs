@@ -136,10 +136,12 @@ unsafe impl<D: Undo, L: CurrentLedger> Sealed for Obligation<D, L> {
 impl<D: Undo, L: CurrentLedger> Drop for Obligation<D, L> {
     fn drop(&mut self) {
         let ledger = OwnLedger::<L>::current();
-        let entry = self.entry(ledger.as_ledger());
+        // Before anything is undone that is not this task's to undo.
+        self.entry(ledger.as_ledger());
         // Undone first, erased after: a death in between undoes again, which `Undo` allows.
         self.data.undo();
-        entry.erase();
+        // Once more, for that may have acquired something, and entries have been moved.
+        self.entry(ledger.as_ledger()).erase();
         ledger.trim();
     }
 }
@@ -161,7 +163,7 @@ unsafe fn release<D: Undo>(_: &Ledger, entry: &Entry) -> Outcome {
 mod tests {
     use super::*;
     use crate::testing::{TestTask, kill, on_fresh_ledger};
-    use crate::{Mutex, Slot};
+    use crate::{Mutex, NoKill, Slot};
     use core::sync::atomic::{AtomicBool, Ordering};
     use std::boxed::Box;
 
@@ -224,6 +226,35 @@ mod tests {
             core::mem::forget(guard);
         });
         assert!(!device.lock.is_locked(), "the lock was not released");
+    }
+
+    /// What is undone with a section around it, for which there is room once gaps are closed.
+    struct InSection(Flag);
+
+    // SAFETY: one store, however often; and a section that leaves nothing behind.
+    unsafe impl Undo for InSection {
+        fn undo(&self) {
+            let _section = NoKill::<TestTask>::enter();
+            self.0.undo();
+        }
+    }
+
+    #[test]
+    fn its_own_entry_goes_though_undoing_moves_entries() {
+        let locks: &'static [Mutex<u64, TestTask>; Ledger::CAPACITY] =
+            Box::leak(Box::new([const { Mutex::new(0) }; Ledger::CAPACITY]));
+        let data: &'static InSection = Box::leak(Box::new(InSection(Flag(AtomicBool::new(true)))));
+        kill(|| {
+            let first = locks[0].lock().unwrap();
+            let owed = Obligation::<_, TestTask>::new(data).unwrap();
+            for lock in &locks[2..] {
+                core::mem::forget(lock.lock().unwrap());
+            }
+            drop(first);
+            drop(owed);
+            assert!(!data.0.0.load(Ordering::Relaxed));
+        });
+        assert!(locks.iter().all(|lock| !lock.is_locked()), "one was not listed any more");
     }
 
     /// An obligation whose data begin with those of another.
