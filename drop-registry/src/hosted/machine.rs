@@ -16,7 +16,7 @@ use super::domain::domain;
 use super::panic_note::{PANIC_NOTE, note_panics};
 use super::parking;
 use super::signals::{self, Cpu, Trap};
-use super::task::{Entry, Task};
+use super::task::{Body, Task};
 use super::timer::Timer;
 use crate::{Cursor, Ledger, NoRecoveryPoint, RecoveryPoint, Settled, reclaim, settle};
 
@@ -48,19 +48,25 @@ impl Machine {
     /// # Safety
     /// A process has more that tasks can share, or be stopped in the middle of, than a kernel that
     /// is written for this crate. As long as the machine lives:
-    /// - All tasks have one thread. What they share by its thread-locals is changed by single
-    ///   stores, as between a program and its signal handlers; and no guard or handle goes from one
-    ///   to another that way.
-    /// - While a task stands in the process's allocator, stopped by a budget or by single steps,
-    ///   nobody else allocates, and it is not killed there. ([`Machine::run_slice`] does not stop
-    ///   it there.)
+    /// - All tasks have the thread of their machine's owner. What tasks, or a task and the owner,
+    ///   share by its thread-locals is changed by single stores, as between a program and its signal
+    ///   handlers; and no guard or handle goes from one to another that way.
+    /// - A task that stands in code that is not made for being interrupted on its own thread (the
+    ///   process's allocator, what `std` prints with) is not killed there; and while it stands
+    ///   there, nobody else calls that code. [`Machine::run_slice`] stops no task in a shared
+    ///   library, as the C library's allocator is one; a budget may stop it anywhere.
     /// - What [`CurrentLedger`](crate::CurrentLedger) asks for of tasks that die: nobody goes on to
     ///   use what a dead task got through a guard that it has leaked, or lent; nor moves or frees a
     ///   lock whose guard was forgotten.
-    /// - Whatever is written into a task by [`Machine::frozen`], it can go on with, or does not run.
+    /// - What [`Parker`](crate::Parker) asks for: a task sleeps for nothing that a task of another
+    ///   machine, be it of another thread or of an earlier time, sleeps for or has slept for when it
+    ///   went. Their numbers are the same.
+    /// - A task whose registers or stack somebody has written to (by [`Machine::frozen`], or in a
+    ///   policy) stands as it could have come to stand by itself; or it is not run, killed nor
+    ///   recovered any more.
     ///
-    /// And when the machine is dropped, nothing uses the stacks of tasks that have not ended, and
-    /// what their closures own is not torn.
+    /// And when the machine is dropped, nothing uses the stacks of tasks that have not finished,
+    /// killed ones among them, and what the closures of these own is not torn.
     pub unsafe fn new() -> Self {
         let cpu = Box::new(UnsafeCell::new(Cpu::new()));
         Cpu::attach(cpu.get());
@@ -106,7 +112,7 @@ impl Machine {
         self.enter(Box::new(entry), true)
     }
 
-    fn enter(&self, entry: Entry, restartable: bool) -> TaskId {
+    fn enter(&self, entry: Body, restartable: bool) -> TaskId {
         assert!(!signals::in_task(), "a task may be killed, and the allocator with it");
         let number = self.tasks().count();
         let place = self.tasks.get(number).expect("room for another task");
@@ -164,7 +170,8 @@ impl Machine {
         }
     }
 
-    /// Ends a task where it stands. What it holds stays held: [`Machine::kill`] gives that up.
+    /// Ends a task where it stands. What it holds stays held, until somebody who has
+    /// [seized](Self::seize) it settles that.
     ///
     /// # Panics
     /// If there is no such task.
@@ -235,6 +242,8 @@ impl Machine {
     /// # Panics
     /// As [`Machine::run`].
     pub fn run_slice(&self, id: TaskId, slice: Duration) -> Stop {
+        assert!(!signals::in_task(), "tasks are run by the machine's owner");
+        self.live(id);
         let timer = self.timer.get_or_init(Timer::new);
         timer.arm(slice);
         let stop = self.run(id, None);
@@ -362,15 +371,15 @@ impl Machine {
     /// If there is no such task, or it has ended.
     pub fn kill(&mut self, id: TaskId) -> Vec<Settled> {
         let mut settled = Vec::new();
-        self.live(id);
+        // First, for what is reclaimed calls back, and may panic.
+        self.live(id).alive.set(false);
         let (frozen, ledger) = self.frozen(id);
-        // SAFETY: the task is marked dead below, so it never runs again, and nobody else settles
-        // it. What it holds is alive: tracked handles borrow or own what they list.
+        // SAFETY: the task is dead, so it never runs again, and nobody else settles it. What it
+        // holds is alive, as whoever made the machine promised.
         unsafe {
             settle(&frozen, ledger, &domain(), |one| settled.push(one));
             reclaim(ledger, &domain(), |one| settled.push(one));
         }
-        self.task(id).alive.set(false);
         settled
     }
 
@@ -388,16 +397,20 @@ impl Machine {
         fault: FaultInfo,
     ) -> Result<Vec<Settled>, NoRecoveryPoint> {
         let mut settled = Vec::new();
-        self.live(id);
+        // Dead until it has landed, for what is reclaimed calls back, and may panic.
+        self.live(id).alive.set(false);
         let (mut frozen, ledger) = self.frozen(id);
-        let point = RecoveryPoint::innermost(&frozen, ledger)?;
-        // SAFETY: the task does not run before this returns, and nobody else settles it. What it
-        // holds is alive: tracked handles borrow or own what they list.
-        unsafe {
-            point.settle(&frozen, ledger, &domain(), |one| settled.push(one));
-            point.reclaim(ledger, &domain(), |one| settled.push(one));
-            point.land(&mut frozen, ledger, fault);
-        }
+        let landed = RecoveryPoint::innermost(&frozen, ledger).map(|point| {
+            // SAFETY: the task does not run before it has landed, and nobody else settles it. What
+            // it holds is alive, as whoever made the machine promised.
+            unsafe {
+                point.settle(&frozen, ledger, &domain(), |one| settled.push(one));
+                point.reclaim(ledger, &domain(), |one| settled.push(one));
+                point.land(&mut frozen, ledger, fault);
+            }
+        });
+        self.task(id).alive.set(true);
+        landed?;
         self.rouse(id);
         Ok(settled)
     }

@@ -50,8 +50,8 @@ pub(super) fn is_unparked(number: usize) -> bool {
         .with(|all| all.get(number).is_some_and(|sleeper| sleeper.token.load(Ordering::Relaxed)))
 }
 
-// SAFETY: a machine's tasks have numbers of their own, for as long as it lives, and it is the only
-// one of its thread; a token is one byte of that thread, and setting it neither allocates nor
+// SAFETY: a machine's tasks have numbers of their own, for as long as it lives, and whoever made it
+// promised that they sleep for nothing that another machine's do; a token is one byte of that thread, and setting it neither allocates nor
 // locks. All is seen in program order, because there is one thread.
 unsafe impl Parker for Hosted {
     const TASKS: usize = 32;

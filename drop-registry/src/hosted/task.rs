@@ -20,7 +20,7 @@ const STACK_BYTES: usize = 256 * 1024;
 
 /// What begins on a task's stack. It is the machine's, so that no task frees memory by itself, and
 /// none can be killed in the middle of that.
-pub(super) type Entry = Box<dyn FnMut()>;
+pub(super) type Body = Box<dyn FnMut()>;
 
 pub(super) struct Task {
     pub(super) number: u32,
@@ -28,7 +28,7 @@ pub(super) struct Task {
     pub(super) generation: Cell<u32>,
     /// Those of lives that are over stay mapped: something may point into them still.
     pub(super) stacks: Stacks,
-    entry: Box<UnsafeCell<Entry>>,
+    entry: Box<UnsafeCell<Body>>,
     /// Whether the entry can be run again.
     pub(super) restartable: bool,
     /// Not freed with the machine: the word of a static lock may name it for ever.
@@ -50,7 +50,7 @@ impl Task {
     /// A task that stands at the beginning of `entry`.
     pub(super) fn new(
         number: u32,
-        entry: Entry,
+        entry: Body,
         restartable: bool,
         ledger: &'static Ledger,
     ) -> Self {
@@ -94,7 +94,7 @@ impl Task {
 
 /// The outermost frame of every task. Its return address is undefined, which ends a walk.
 #[unsafe(naked)]
-unsafe extern "C" fn task_start(entry: *mut Entry) -> ! {
+unsafe extern "C" fn task_start(entry: *mut Body) -> ! {
     naked_asm!(
         ".cfi_startproc",
         ".cfi_undefined rip",
@@ -105,7 +105,7 @@ unsafe extern "C" fn task_start(entry: *mut Entry) -> ! {
     )
 }
 
-extern "C" fn task_main(entry: *mut Entry) -> ! {
+extern "C" fn task_main(entry: *mut Body) -> ! {
     // SAFETY: the machine owns it, outlives the run of its tasks, and does not touch it meanwhile.
     let entry = unsafe { &mut *entry };
     let end = match catch_unwind(AssertUnwindSafe(entry)) {

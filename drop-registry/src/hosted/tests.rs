@@ -5,13 +5,14 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::boxed::Box;
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::vec::Vec;
 
 use task_model::{FaultInfo, FaultKind, Gpr, StackMemory};
 
 use super::signals;
 use super::{Hosted, Machine, Stop, yield_now};
-use crate::Mutex;
+use crate::{Mutex, RepairMutex, catch_fault};
 
 /// A machine for this thread.
 fn machine() -> Machine {
@@ -224,6 +225,48 @@ fn what_a_task_held_when_its_machine_went_is_no_later_task_s() {
     }
     let later = addresses(&second);
     assert!(owners.is_disjoint(&later), "locks say that these tasks hold them");
+}
+
+/// Two locks, of which the second one's routine panics when the first is free.
+struct Torn(Mutex<(), Hosted>, RepairMutex<u64, Hosted>);
+
+impl Torn {
+    fn new() -> &'static Self {
+        let panics = |_| std::panic::resume_unwind(Box::new(()));
+        Box::leak(Box::new(Self(Mutex::new(()), RepairMutex::new(0, panics))))
+    }
+
+    fn hold(&'static self) {
+        let _guards = (self.0.lock(), self.1.lock());
+        yield_now();
+    }
+}
+
+/// Its locks are others' by then.
+#[test]
+fn a_task_whose_settlement_panics_never_runs_again() {
+    let mut machine = machine();
+    let torn = Torn::new();
+    let task = machine.spawn(|| torn.hold());
+    assert_eq!(machine.run(task, None), Stop::Yielded);
+    let kill = AssertUnwindSafe(|| machine.kill(task).len());
+    assert!(catch_unwind(kill).is_err());
+    assert!(!torn.0.is_locked() && !machine.is_alive(task));
+    assert!(catch_unwind(AssertUnwindSafe(|| machine.run(task, None))).is_err());
+}
+
+#[test]
+fn a_task_whose_recovery_panics_never_runs_again() {
+    let mut machine = machine();
+    let torn = Torn::new();
+    let task = machine.spawn(|| {
+        // SAFETY: the locks are leaked, and tell of its end.
+        let _ = unsafe { catch_fault::<Hosted, _>(|| torn.hold()) };
+    });
+    assert_eq!(machine.run(task, None), Stop::Yielded);
+    let recover = AssertUnwindSafe(|| machine.recover(task, FaultInfo::killed(0)).is_ok());
+    assert!(catch_unwind(recover).is_err());
+    assert!(catch_unwind(AssertUnwindSafe(|| machine.run(task, None))).is_err());
 }
 
 #[test]
