@@ -35,7 +35,7 @@ impl Ledger {
                 target
                     .operations
                     .store(source.operations.load(Ordering::Relaxed), Ordering::Relaxed);
-                target.frame.store(source.frame(), Ordering::Relaxed);
+                target.frame.store(source.frame.load(Ordering::Relaxed), Ordering::Relaxed);
                 compiler_fence(Ordering::SeqCst);
                 let pair = (from as u64 + 1) << 32 | (to as u64 + 1);
                 self.moving.store(MOVED | pair, Ordering::Relaxed);

@@ -5,7 +5,7 @@ use crate::testing::{self, NOTHING, TestTask, as_task_of};
 use std::vec::Vec;
 
 fn record(ledger: &Ledger, resource: usize) -> Result<&Entry, LedgerFull> {
-    testing::record(ledger, ptr::without_provenance_mut(resource), &NOTHING, 7)
+    testing::record(ledger, ptr::without_provenance_mut(resource), &NOTHING, 16)
 }
 
 /// As the ledger's own task.
@@ -55,6 +55,19 @@ fn gaps_are_closed_when_the_room_runs_out() {
     assert_eq!(held.len(), Ledger::CAPACITY);
     assert_eq!(held[..3], [808, 800, Ledger::CAPACITY * 8]);
     assert!(!held.contains(&16) && !held.contains(&48));
+}
+
+/// Else a task that fills its ledger over and over would be given a new limit each time.
+#[test]
+fn what_a_meter_has_seen_is_seen_where_it_is_moved_to() {
+    let ledger = Ledger::new();
+    for n in 1..=Ledger::CAPACITY {
+        record(&ledger, n * 8).unwrap();
+    }
+    assert!(!ledger.find(ptr::without_provenance(16)).unwrap().mark_seen());
+    ledger.find(ptr::without_provenance(8)).unwrap().erase();
+    assert!(!record(&ledger, 800).unwrap().mark_seen());
+    assert!(ledger.find(ptr::without_provenance(16)).unwrap().mark_seen());
 }
 
 #[test]
