@@ -170,8 +170,9 @@ impl<L: Parker, const WORDS: usize> WaitQueue<L, WORDS> {
     }
 
     /// Enters the calling task.
-    pub(crate) fn enrol(&self, frame: u64) -> Result<Place<'_, L, WORDS>, LedgerFull> {
+    pub(crate) fn enrol(&self, frame: u64) -> Result<Enrolled<'_, L, WORDS>, LedgerFull> {
         let ledger = OwnLedger::<L>::current();
+        ledger.refuse_trap_handlers();
         let task = L::index(ledger.as_ledger());
         assert!(task < L::TASKS, "whoever waits has a number");
         let (word, waiting) = self.bits(task);
@@ -186,7 +187,7 @@ impl<L: Parker, const WORDS: usize> WaitQueue<L, WORDS> {
         }
         // The waiter's barrier. (A locked instruction is one by itself, the model's is not.)
         fence(Ordering::SeqCst);
-        Ok(Place { queue: self, ledger, word, waiting, wake_up_used: false })
+        Ok(Enrolled { queue: self, ledger, word, waiting, wake_up_used: false })
     }
 
     /// Wakes one waiter, if there is one: to be called after what it waits for has come true.
@@ -353,7 +354,7 @@ impl<L, const WORDS: usize> fmt::Debug for WaitQueue<L, WORDS> {
 }
 
 /// The calling task's place in a queue; dropping it leaves.
-pub(crate) struct Place<'q, L: Parker, const WORDS: usize> {
+pub(crate) struct Enrolled<'q, L: Parker, const WORDS: usize> {
     queue: &'q WaitQueue<L, WORDS>,
     ledger: OwnLedger<'q, L>,
     word: &'q AtomicU64,
@@ -362,7 +363,7 @@ pub(crate) struct Place<'q, L: Parker, const WORDS: usize> {
     pub(crate) wake_up_used: bool,
 }
 
-impl<L: Parker, const WORDS: usize> Place<'_, L, WORDS> {
+impl<L: Parker, const WORDS: usize> Enrolled<'_, L, WORDS> {
     /// Writes down that the task waits here, until what this returns is dropped.
     pub(crate) fn wait_for_wake_up(&self) -> Waiting<'_> {
         self.ledger.wait_for(self.queue.as_resource())
@@ -378,7 +379,7 @@ impl<L: Parker, const WORDS: usize> Place<'_, L, WORDS> {
     }
 }
 
-impl<L: Parker, const WORDS: usize> Drop for Place<'_, L, WORDS> {
+impl<L: Parker, const WORDS: usize> Drop for Enrolled<'_, L, WORDS> {
     fn drop(&mut self) {
         let woken = self.waiting << TASKS_PER_WORD;
         let before = self.word.fetch_and(!(self.waiting | woken), Ordering::SeqCst);

@@ -7,8 +7,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
 use drop_registry::{
-    CurrentLedger, Heap, HeapMemory, Ledger, Mutex, Once, Parker, RwLock, Semaphore, Shared,
-    TrackedBox, TrackedHeap,
+    Channel, Condvar, CurrentLedger, Heap, HeapMemory, KillSwitch, Ledger, LedgerFull, Mutex,
+    NoKill, Obligation, Once, Park, Parker, RepairMutex, RollbackMutex, RwLock, Semaphore, Shared,
+    Slot, TrackedBox, TrackedHeap, Undo, WaitQueue,
 };
 
 struct Kernel;
@@ -29,12 +30,21 @@ unsafe impl CurrentLedger for Kernel {
     }
 }
 
+impl KillSwitch for Kernel {
+    fn is_pulled() -> bool {
+        false
+    }
+
+    fn stop() {}
+}
+
 // SAFETY: nobody sleeps here, so nobody needs a number of its own.
 unsafe impl Parker for Kernel {
     const TASKS: usize = 1;
 
-    fn index(_: &Ledger) -> usize {
-        0
+    fn index(ledger: &Ledger) -> usize {
+        let is_trap = TRAP.with(|trap| std::ptr::eq(*trap, ledger));
+        if is_trap { Self::TASKS } else { 0 }
     }
 
     fn park() {
@@ -81,6 +91,58 @@ fn a_mutex_is_not_locked_in_a_trap_handler() {
     assert!(lock.is_locked());
     drop(held);
     assert!(!lock.is_locked());
+}
+
+#[test]
+fn a_lock_with_a_rollback_or_a_routine_is_not_locked_in_a_trap_handler() {
+    let rollback = RollbackMutex::<_, Kernel>::new(1);
+    refused(|| rollback.lock());
+    static REPAIR: RepairMutex<u64, Kernel> = RepairMutex::new(1, |died| Some(died.replace(1)));
+    refused(|| REPAIR.lock());
+    refused(|| REPAIR.lock_repaired());
+    assert!(!rollback.is_locked() && !REPAIR.is_locked());
+}
+
+#[test]
+fn nobody_waits_in_a_trap_handler_nor_wakes_anybody() {
+    let queue = WaitQueue::<Kernel>::new();
+    refused(|| queue.wait_until(|| None::<Result<(), LedgerFull>>));
+    refused(|| queue.wake_one());
+    refused(|| queue.wake_all());
+    assert!(queue.is_empty());
+    let sleeping = Mutex::<_, Kernel, Park>::new(1);
+    let held = sleeping.lock().unwrap();
+    refused(|| sleeping.lock());
+    drop(held);
+    let changed = Condvar::<Kernel>::new();
+    refused(|| changed.notify_one());
+    assert!(changed.is_idle() && !sleeping.is_locked());
+}
+
+struct Nothing;
+
+// SAFETY: it does nothing.
+unsafe impl Undo for Nothing {
+    fn undo(&self) {}
+}
+
+#[test]
+fn no_duty_is_taken_on_in_a_trap_handler_and_no_section_begun() {
+    refused(|| Obligation::<_, Kernel>::new(&Nothing));
+    refused(NoKill::<Kernel>::enter);
+}
+
+#[test]
+fn nothing_is_handed_over_in_a_trap_handler() {
+    let mut slot = Slot::<Obligation<Nothing, Kernel>>::new();
+    let channel = Channel::<Obligation<Nothing, Kernel>, 2>::new();
+    let duty = || Obligation::<_, Kernel>::new(&Nothing).unwrap();
+    assert!(slot.put(duty()).is_ok() && channel.try_send(duty()).is_ok());
+    refused(|| slot.take());
+    refused(|| channel.try_recv());
+    refused(|| channel.recv());
+    assert!(!slot.is_empty() && channel.len() == 1);
+    drop((slot.take().unwrap(), channel.try_recv().unwrap()));
 }
 
 #[test]

@@ -93,13 +93,19 @@ impl<'l, L: CurrentLedger> OwnLedger<'l, L> {
         Ok(end)
     }
 
-    #[cold]
-    #[inline(never)]
-    fn make_room(self) -> Result<Place, LedgerFull> {
+    /// # Panics
+    /// If the caller is no task.
+    pub(crate) fn refuse_trap_handlers(self) {
         assert!(
             !self.is_forbidden(),
             "a tracked resource was acquired in a trap handler, which has no ledger",
         );
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make_room(self) -> Result<Place, LedgerFull> {
+        self.refuse_trap_handlers();
         self.close_gaps();
         self.trim();
         let end = self.end();
