@@ -55,9 +55,11 @@ use crate::{Cursor, Heap, Ledger};
 /// - A task's death ends what it holds while its frames are cut without running. So the
 ///   implementor also answers for what the types cannot see: that no reference that a task got
 ///   through a guard or handle of this crate (by leaking the guard, or by lending it to a scoped
-///   task) is used by another task after the first one's death; and that no task forgets a guard
-///   and then moves or frees what it guards, which a ledger lists by its address. (A lock that is
-///   dropped where it was locked takes itself out of the ledger.)
+///   task) is used by another task after the first one's death; that no task forgets a guard
+///   and then moves or frees what it guards, which a ledger lists by its address (a lock that is
+///   dropped where it was locked takes itself out of the ledger); and that nobody gets what a dead
+///   task may have torn by functions of `lock_api` that do not ask the raw lock (`get_mut` and
+///   `data_ptr`).
 pub unsafe trait CurrentLedger {
     /// The ledger of the task that calls.
     fn current() -> NonNull<Ledger>;

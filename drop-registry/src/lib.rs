@@ -34,7 +34,7 @@
 //! | [`Heap`] | a heap without a lock, so that nobody can die holding it |
 //! | [`ArenaHeap`] | a heap for all sizes, of which a death inside the allocator costs one arena |
 //! | [`Obligation`] | anything else that must be put back |
-//! | [`Slot`] | a place that keeps one of these three beyond its task ([`HandOver`]) |
+//! | [`Slot`] | a place that keeps a share, a box or an obligation beyond its task ([`HandOver`]) |
 //! | [`Channel`] | a bounded queue of them, from task to task, that no death loses one of |
 //! | [`WindowTable`], [`Domain`] | where the windows are, and what a ledger may speak of |
 //! | [`settle`], [`reclaim`] | putting a dead task's resources in order, in two steps |

@@ -1,4 +1,4 @@
-//! A counted pointer, each of whose counts is in some task's ledger or in a slot.
+//! A counted pointer, each of whose counts is in some task's ledger, in a slot or in a channel.
 #![expect(unsafe_code, reason = "counts references to heap memory")]
 
 #[cfg(test)]
@@ -191,7 +191,7 @@ impl<T, L: TrackedHeap> Shared<T, L> {
         entry
     }
 
-    /// How many shares are counted: those of slots, and of each task that has any at least one. Of
+    /// How many shares are counted: those of slots and channels, and of each task that has any at least one. Of
     /// use to a check or a report, and stale at once.
     pub fn count(this: &Self) -> u64 {
         // SAFETY: this handle is a share, so the block is alive.

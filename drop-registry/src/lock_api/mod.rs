@@ -18,7 +18,7 @@
 //! asking. So to destroy a lock whose value nobody has recovered is the same panic: leak it, or
 //! recover it first. **Nothing can stop `lock_api::Mutex::get_mut`** (nor `RwLock`'s, nor
 //! `data_ptr`), which does not ask the raw lock: whoever calls it after a death gets a value that
-//! may be torn.
+//! may be torn. So [`CurrentLedger`](crate::CurrentLedger) asks that nobody does.
 //!
 //! `lock_api::ReentrantMutex` remembers its owner's thread id by itself, and a death does not change
 //! that: ids that it is given must not come again.
