@@ -26,12 +26,12 @@ fn where_it_shows(bug: Bug) -> &'static [&'static str] {
         Bug::ZeroFlagIgnored => &["--exact", "slot put into an occupied one"],
         Bug::UncountedHandedOver => &["--exact", "slot put of an uncounted share"],
         Bug::NoTakeOver | Bug::NoWatermark => {
-            &["--exact", "--settler", "shared take a share, drop"]
+            &["--exact", "--settler", "--writes", "shared take a share, drop"]
         }
         Bug::EraseFirst | Bug::RepairedAgain => {
-            &["--exact", "--settler", "repair mutex unlock, others wait"]
+            &["--exact", "--settler", "--writes", "repair mutex unlock, others wait"]
         }
-        Bug::ReaderMarkedLate => &["--exact", "--settler", "lock_api rwlock try_read"],
+        Bug::ReaderMarkedLate => &["--exact", "--settler", "--writes", "lock_api rwlock try_read"],
         Bug::CopyCounts => &["ledger"],
         Bug::TornArenaUsed => &["arena heap"],
         Bug::CommittedEarly | Bug::RestoredFromScratch => &["rollback mutex lock, write"],
