@@ -42,7 +42,7 @@ use drop_registry::hosted::{Hosted, Machine, Stop};
 use drop_registry::{Ledger, Mutex, RollbackMutex, RwLock, Shared, TrackedHeap};
 
 use instructions::instructions;
-use kernel::Kernel;
+use kernel::{Context, Kernel, LedgerAlone};
 use measure::{Figures, Mode, Round, Shape, compare};
 use noted::Noted;
 use operation::{FromSlot, Line, Operation};
@@ -92,11 +92,13 @@ fn main() {
     let machine = unsafe { Machine::new() };
     // In a task, for `Hosted` is slower outside.
     let measured = machine.spawn(move || {
-        let (kernel, hosted) = (measure::<Kernel>(&plan), measure::<Hosted>(&plan));
+        let kernel = measure::<Kernel>(&plan);
+        let (alone, hosted) = (measure::<LedgerAlone>(&plan), measure::<Hosted>(&plan));
         kernel.iter().for_each(print_headlines);
         println!("\ncpu: {}", processor());
         println!("ledger: {} bytes for each task\n", size_of::<Ledger>());
         print_table("current ledger as in a kernel", &kernel);
+        print_table("the same without a cursor beside it", &alone);
         print_table("current ledger of `Hosted`", &hosted);
     });
     assert_eq!(machine.run(measured, None), Stop::Finished);
@@ -105,9 +107,10 @@ fn main() {
 }
 
 /// All that was asked for, with the ledgers of `L`.
-fn measure<L: TrackedHeap + 'static>(plan: &Plan) -> Vec<Row> {
+fn measure<L: Context + 'static>(plan: &Plan) -> Vec<Row> {
     let mut rows = measure_once::<L>(plan);
-    for _ in 1..plan.passes {
+    for pass in 1..plan.passes {
+        L::move_ledger(pass);
         for (row, again) in rows.iter_mut().zip(measure_once::<L>(plan)) {
             for ((.., rounds), (.., more)) in row.figures.iter_mut().zip(again.figures) {
                 rounds.extend(more);
