@@ -55,7 +55,16 @@ impl Permits {
         }
     }
 
-    /// `Semaphore::give_back`, by the owner or its settler.
+    /// `release_permit`, by the settler of who has one. Returns whether anybody has.
+    pub fn settle(&self) -> bool {
+        let has = self.0.load_relaxed() / ISSUED > 0;
+        if has {
+            self.give_back();
+        }
+        has
+    }
+
+    /// `Semaphore::give_back`.
     pub fn give_back(&self) {
         loop {
             let there = self.0.load_relaxed();

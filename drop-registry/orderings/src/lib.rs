@@ -127,6 +127,11 @@ impl Locked {
         self.0.store(value, self.1.store);
     }
 
+    /// `mov` to memory, by a Rust store of what only the owner changes.
+    fn store_relaxed(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
     /// `mov` from memory, by a Rust load.
     fn load(&self) -> u64 {
         self.0.load(self.1.load)

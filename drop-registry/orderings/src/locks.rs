@@ -155,15 +155,20 @@ impl Copies {
         Self(Locked::new(FREE, strength))
     }
 
-    /// `RollbackMutex::lock`, one attempt: which copy counts. The owner writes the other one.
-    pub fn try_lock(&self, owner: u64) -> Option<usize> {
+    /// `RawLock::take_from`: which copy counts. The owner writes the other one.
+    pub fn take(&self, owner: u64) -> Option<usize> {
         let marks = self.0.load_relaxed() & SECOND;
         self.0.cmpxchg(marks, owner | marks).then_some(usize::from(marks != 0))
     }
 
-    /// The end of `RollbackGuard`: the other copy counts.
-    pub fn commit(&self, counted: usize) {
-        self.0.store(if counted == 0 { SECOND } else { FREE });
+    /// `RollbackGuard::commit`: the other copy counts, and the owner stays.
+    pub fn commit(&self, owner: u64, counted: usize) {
+        self.0.store_relaxed(owner | marks_of(1 - counted));
+    }
+
+    /// `RawLock::release`: this copy counts.
+    pub fn unlock(&self, counts: usize) {
+        self.0.store(marks_of(counts));
     }
 
     /// `WaitStrategy::release`, by the settler of `dead`: what counted goes on to count.
@@ -171,4 +176,9 @@ impl Copies {
         let held = self.0.load_relaxed();
         held & !63 == dead && self.0.cmpxchg(held, held & SECOND)
     }
+}
+
+/// What the word says of which copy counts.
+fn marks_of(copy: usize) -> u64 {
+    if copy == 0 { FREE } else { SECOND }
 }

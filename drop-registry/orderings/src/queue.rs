@@ -28,7 +28,7 @@ impl Queue {
         }
     }
 
-    /// `Place::take_wake_up`.
+    /// `Enrolled::take_wake_up`.
     pub fn take_wake_up(&self) -> bool {
         let before = self.word.fetch_and(!WOKEN, Ordering::AcqRel);
         if self.strength.waiter_fence {
@@ -37,7 +37,7 @@ impl Queue {
         before & WOKEN != 0
     }
 
-    /// The end of `Place`.
+    /// The end of `Enrolled`.
     pub fn leave(&self) {
         self.word.fetch_and(!(WAITING | WOKEN), Ordering::AcqRel);
     }

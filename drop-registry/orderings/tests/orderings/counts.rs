@@ -1,6 +1,7 @@
 //! What several have at a time.
 
 use loom::sync::Arc;
+use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
 use orderings::{Count, Permits, Strength};
 
@@ -38,34 +39,42 @@ fn the_last_share_destroys_once_after_all_have_looked_and_knows_of_a_death() {
 }
 
 #[test]
-#[should_panic]
+#[should_panic = "Causality violation"]
 fn a_relaxed_decrement_is_missed() {
     count(Strength::RELAXED_LOCKED);
 }
 
-/// One permit, which one task takes and gives back, and another takes and dies with.
+/// One permit, which one task takes and dies with, and another takes and gives back; a third thread
+/// settles the first.
 fn permits(strength: Strength) {
     loom::model(move || {
-        let shared = Arc::new((Permits::new(1, strength), Value::new()));
+        let shared = Arc::new((Permits::new(1, strength), Value::new(), AtomicU64::new(0)));
         let other = Arc::clone(&shared);
         let dies = thread::spawn(move || {
             let has = other.0.try_acquire();
             if has {
                 other.1.change();
             }
-            has
+            // The freeze is acknowledged: it has one, or none.
+            other.2.store(1 + u64::from(has), Ordering::Release);
         });
-        if shared.0.try_acquire() {
-            shared.1.change();
-            shared.0.give_back();
+        let other = Arc::clone(&shared);
+        let next = thread::spawn(move || {
+            if other.0.try_acquire() {
+                other.1.change();
+                other.0.give_back();
+            }
+        });
+        let has = shared.2.load(Ordering::Acquire);
+        if has == 2 {
+            assert!(shared.0.settle(), "it had one");
         }
-        // Settled after the acknowledged freeze, which is the join here.
-        if dies.join().unwrap() {
-            assert!(!shared.0.try_acquire(), "there was one");
-            shared.0.give_back();
+        dies.join().unwrap();
+        next.join().unwrap();
+        if has == 0 && shared.2.load(Ordering::Acquire) == 2 {
+            assert!(shared.0.settle(), "it has one");
         }
         assert_eq!(shared.0.count(), (1, 0));
-        shared.1.change();
     });
 }
 

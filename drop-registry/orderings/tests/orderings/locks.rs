@@ -186,6 +186,12 @@ fn a_value_is_made_by_one_at_a_time_and_whole_when_it_is_seen() {
 
 #[test]
 #[should_panic = "Causality violation"]
+fn a_settler_that_lets_the_next_begin_by_a_relaxed_exchange_is_missed() {
+    made_once(Strength::RELAXED_LOCKED, true);
+}
+
+#[test]
+#[should_panic = "Causality violation"]
 fn a_value_that_is_done_by_a_relaxed_store_is_missed() {
     made_once(Strength { store: Ordering::Relaxed, ..Strength::REAL }, false);
 }
@@ -203,14 +209,14 @@ fn rolled_back(strength: Strength, dies: bool) {
         let copies = [Value::new(), Value::new()];
         let shared = Arc::new((Copies::new(strength), copies, AtomicBool::new(false)));
         let write = |shared: &(Copies, [Value; 2], AtomicBool), me, commits: bool| {
-            let counts = shared.0.try_lock(me)?;
+            let counts = shared.0.take(me)?;
             let before = shared.1[counts].read();
             let other = &shared.1[1 - counts];
             while other.read() <= before {
                 other.change();
             }
             if commits {
-                shared.0.commit(counts);
+                shared.0.unlock(1 - counts);
             }
             Some(before)
         };
@@ -240,6 +246,39 @@ fn rolled_back(strength: Strength, dies: bool) {
 fn what_counts_is_what_was_committed_last() {
     rolled_back(Strength::REAL, false);
     rolled_back(Strength::REAL, true);
+}
+
+/// One task commits, goes on, and dies; another one comes when it has been settled.
+#[test]
+fn what_was_committed_counts_for_whoever_comes_after_a_death() {
+    loom::model(|| {
+        let copies = [Value::new(), Value::new()];
+        let shared = Arc::new((Copies::new(Strength::REAL), copies, AtomicBool::new(false)));
+        let other = Arc::clone(&shared);
+        let dies = thread::spawn(move || {
+            if let Some(counts) = other.0.take(ONE) {
+                other.1[1 - counts].change();
+                other.0.commit(ONE, counts);
+                other.1[counts].change();
+                other.2.store(true, Ordering::Release);
+            }
+        });
+        if shared.2.load(Ordering::Acquire) {
+            assert!(shared.0.settle(ONE));
+        }
+        if let Some(counts) = shared.0.take(TWO) {
+            // Before the dead one came, or what it committed.
+            assert_eq!(shared.1[counts].read(), counts as u64);
+            shared.0.unlock(counts);
+        }
+        dies.join().unwrap();
+    });
+}
+
+#[test]
+#[should_panic = "Causality violation"]
+fn a_relaxed_exchange_of_copies_is_missed() {
+    rolled_back(Strength::RELAXED_LOCKED, false);
 }
 
 #[test]
