@@ -1,8 +1,8 @@
 //! A task that dies before any instruction of what it does, and a test of what is left, to be
 //! copied.
 //!
-//! `cargo test --release -p drop-registry --example every_instruction` runs the test, `cargo run`
-//! counts.
+//! `cargo run --release -p drop-registry --example every_instruction` counts the deaths, the same
+//! with `test` for `run` tests that there are some.
 #![expect(unsafe_code, reason = "makes a machine")]
 
 use drop_registry::RollbackMutex;

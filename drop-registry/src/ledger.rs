@@ -139,11 +139,24 @@ impl Ledger {
         self.waiting.load(Ordering::Relaxed)
     }
 
+    /// # Panics
+    /// If it is a [forbidden](Self::forbidden) one.
+    pub(crate) fn refuse_trap_handlers(&self) {
+        assert!(
+            !self.is_forbidden(),
+            "a tracked resource was acquired in a trap handler, which has no ledger",
+        );
+    }
+
     /// Writes down that the task waits for `resource`, until what this returns is dropped.
     ///
     /// As long as it stands, the task lets go of no lock or permit: see [`crate::WaitForGraph`].
+    ///
+    /// # Panics
+    /// If this is no task: it would wait for the one that it interrupts.
     #[must_use]
     pub(crate) fn wait_for(&self, resource: *mut ()) -> Waiting<'_> {
+        self.refuse_trap_handlers();
         let outer = self.waiting.load(Ordering::Relaxed);
         self.waiting.store(resource, Ordering::Relaxed);
         Waiting { ledger: self, outer }

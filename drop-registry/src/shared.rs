@@ -71,8 +71,8 @@ unsafe impl<T> BlockOf for Counted<T> {
 /// owner through a [`Slot`](crate::Slot), so that there is no instant at which nobody has it, or
 /// two do.
 ///
-/// There is no weak pointer to it: that would be a second count to settle beside this one, in the same
-/// instruction. Who only wants to find a value again keeps a share in a slot.
+/// There is no weak pointer to it: that would be a second count to settle beside this one, in the
+/// same instruction. Who only wants to find a value again keeps a share in a slot.
 ///
 /// A task that has a share takes more of them without touching the count: its first keeps the value
 /// alive for all.
@@ -95,8 +95,8 @@ impl<T: Send + Sync, L: TrackedHeap> Shared<T, L> {
     }
 
     /// As [`Shared::new`], for a value that may be dropped even if its last share was a dead
-    /// task's, as long as it has not been borrowed [mutably](Shared::get_mut): from then on it is one
-    /// of [`Shared::new`].
+    /// task's, as long as it has not been borrowed [mutably](Shared::get_mut): from then on it is
+    /// one of [`Shared::new`].
     ///
     /// The keeper drops it at any time after the death, so it borrows nothing that can go before:
     /// a handle can be forgotten, and then what its value borrows is free to go.
@@ -191,8 +191,8 @@ impl<T, L: TrackedHeap> Shared<T, L> {
         entry
     }
 
-    /// How many shares are counted: those of slots and channels, and of each task that has any at least one. Of
-    /// use to a check or a report, and stale at once.
+    /// How many shares are counted: those of slots and channels, and of each task that has any at
+    /// least one. Of use to a check or a report, and stale at once.
     pub fn count(this: &Self) -> u64 {
         // SAFETY: this handle is a share, so the block is alive.
         unsafe { this.block.as_ref() }.count.load(Ordering::Relaxed)

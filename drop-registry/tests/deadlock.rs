@@ -10,7 +10,8 @@ type Sleeping<T> = Mutex<T, Hosted, Park>;
 /// A machine for this thread.
 #[expect(unsafe_code, reason = "makes a machine")]
 fn machine() -> Machine {
-    // SAFETY: tasks here keep nothing in thread-locals, and allocate nothing. What they share is static.
+    // SAFETY: tasks here keep nothing in thread-locals, and allocate nothing. What they share is
+    // static.
     unsafe { Machine::new() }
 }
 

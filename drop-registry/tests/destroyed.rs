@@ -9,8 +9,8 @@ use drop_registry::{Mutex, Once, Park, RepairMutex, RollbackMutex, RwLock, Semap
 
 /// A machine for this thread.
 fn machine() -> Machine {
-    // SAFETY: tasks here keep nothing in thread-locals, and none is stopped by the instruction. Those
-    // that destroy what is listed never get to be killed while it is.
+    // SAFETY: tasks here keep nothing in thread-locals, and none is stopped by the instruction.
+    // Those that destroy what is listed never get to be killed while it is.
     unsafe { Machine::new() }
 }
 

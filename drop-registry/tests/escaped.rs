@@ -13,8 +13,9 @@ use task_model::TaskId;
 
 /// A machine for this thread.
 fn machine() -> Machine {
-    // SAFETY: as what is tested allows: tasks forget what they have of statics, and nobody uses it after
-    // their deaths. They keep nothing in thread-locals, and none is stopped by the instruction.
+    // SAFETY: as what is tested allows: tasks forget what they have of statics, and nobody uses it
+    // after their deaths. They keep nothing in thread-locals, and none is stopped by the
+    // instruction.
     unsafe { Machine::new() }
 }
 

@@ -44,7 +44,8 @@ impl Device {
 fn ask_before(k: u64) -> bool {
     let device: &'static Device = Box::leak(Box::new(Device::new()));
     #[expect(unsafe_code, reason = "makes a machine")]
-    // SAFETY: the task keeps nothing in thread-locals and allocates nothing, and its device is leaked.
+    // SAFETY: the task keeps nothing in thread-locals and allocates nothing, and its device is
+    // leaked.
     let mut machine = unsafe { Machine::new() };
     let task = machine.spawn(move || (1..=ROUNDS).for_each(|round| device.write(round)));
     for _ in 0..k {

@@ -143,6 +143,8 @@ fn nothing_is_handed_over_in_a_trap_handler() {
     refused(|| channel.recv());
     assert!(!slot.is_empty() && channel.len() == 1);
     drop((slot.take().unwrap(), channel.try_recv().unwrap()));
+    // Nor waited for.
+    refused(|| channel.recv());
 }
 
 #[test]
@@ -181,6 +183,15 @@ fn no_value_is_made_in_a_trap_handler() {
     let once = Once::<u32, Kernel>::new();
     refused(|| once.call_once(|| unreachable!("there is no room to say who makes it")).copied());
     assert_eq!(once.call_once(|| 2), Ok(&2));
+    let made = once.call_once(|| unreachable!("it is there")).copied();
+    assert_eq!(made, Ok(2));
+    let once = Once::<u32, Kernel>::new();
+    // It would wait for the task that it interrupts.
+    let interrupted = once.call_once(|| {
+        refused(|| once.call_once(|| 3).copied());
+        4
+    });
+    assert_eq!(interrupted, Ok(&4));
 }
 
 #[test]

@@ -25,8 +25,8 @@ fn page_of_an_empty_file() -> *const u8 {
 #[test]
 fn a_task_that_reads_beyond_a_file_s_end_faults_and_is_settled() {
     let page = page_of_an_empty_file().expose_provenance();
-    // SAFETY: tasks here keep nothing in thread-locals, and none is stopped by the instruction. Their
-    // lock is static.
+    // SAFETY: tasks here keep nothing in thread-locals, and none is stopped by the instruction.
+    // Their lock is static.
     let mut machine = unsafe { Machine::new() };
     let task = machine.spawn(move || {
         let mut held = LOCK.lock().unwrap();

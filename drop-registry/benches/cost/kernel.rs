@@ -11,9 +11,9 @@ use drop_registry::{CurrentLedger, Cursor, Heap, Ledger, TrackedHeap};
 pub(crate) trait Context: TrackedHeap {
     /// Goes on with another ledger, which lies elsewhere in its page. Nothing is held.
     ///
-    /// A load waits for an earlier store whose address ends in the same twelve bits, which makes the
-    /// one placement in eight that has the ledger where the measured program keeps something else
-    /// take twice the time. That is not what is measured.
+    /// A load waits for an earlier store whose address ends in the same twelve bits, which makes
+    /// the one placement in eight that has the ledger where the measured program keeps something
+    /// else take twice the time. That is not what is measured.
     fn move_ledger(_: usize) {}
 }
 
@@ -37,13 +37,13 @@ thread_local! {
     static CURSOR: Cell<Cursor> = const { Cell::new(Cursor::first(&LEDGERS[0].ledger)) };
 }
 
-/// A ledger and a cursor that one `fs:`-relative instruction each reads or writes, which is here what
-/// a `gs:`-relative one is in a kernel: a plain access to an address that the linker knows.
+/// A ledger and a cursor that one `fs:`-relative instruction each reads or writes, which is here
+/// what a `gs:`-relative one is in a kernel: a plain access to an address that the linker knows.
 /// [`Hosted`] also looks whether it runs in a task.
 pub(crate) struct Kernel;
 
-// SAFETY: one thread uses it, which is the one task; the ledgers are there for ever. It goes on with
-// another one, and that one's cursor, when it holds nothing.
+// SAFETY: one thread uses it, which is the one task; the ledgers are there for ever. It goes on
+// with another one, and that one's cursor, when it holds nothing.
 unsafe impl CurrentLedger for Kernel {
     #[inline(always)]
     fn current() -> NonNull<Ledger> {

@@ -299,10 +299,20 @@ impl Entrance {
 
     /// Takes in what was found at a boundary, at which a destructor had begun or not. Returns what
     /// that is in truth.
-    pub(crate) fn judge(&mut self, begun: bool, mut findings: Findings) -> Findings {
+    pub(crate) fn judge(&mut self, begun: bool, findings: Findings) -> Findings {
+        self.judge_many(1, begun, findings)
+    }
+
+    /// As [`judge`](Self::judge), of so many boundaries at which it is the same.
+    pub(crate) fn judge_many(
+        &mut self,
+        boundaries: u64,
+        begun: bool,
+        mut findings: Findings,
+    ) -> Findings {
         let inside = begun && self.most > 0;
         if findings.contains(Findings::QUARANTINED) && !inside {
-            self.found += 1;
+            self.found += boundaries;
             if self.found > self.most {
                 findings |= Findings::LEAKED;
             }

@@ -30,8 +30,9 @@ pub(crate) enum Deaths {
     /// Each.
     Anywhere,
     /// Each before which there is something else to be found than before the last one. Whoever
-    /// settles next sees what the dead settler wrote, and the window that it stands in, but nothing
-    /// of its stack and its other registers.
+    /// settles next sees what the dead settler wrote, and the window that it stands in; of its other
+    /// registers it needs the stack pointer, to say what had escaped, and of its stack nothing, for
+    /// settling keeps no resource there.
     BehindWrites,
 }
 
@@ -190,20 +191,22 @@ fn settle_and_die(
     let mut children = Children::new(1);
     let mut found = Found::new(run);
     let mut trace = Trace::new(deaths, run.world.interleaved());
+    let mut boundary = 0;
     while !is_enough(found.findings) {
         let mut done = Ok(None);
         if trace.makes_a_difference(&run.machine.frozen(settler).0) {
             tally.executed();
-            done = children.spawn(found.destructor_begun(run), || {
+            done = children.spawn((boundary, found.destructor_begun(run)), || {
                 let mut settled = begin_again(run, settler, corpse);
                 settled.extend(told.get());
                 run.aftermath(&settled)
             });
         }
         let stop = run.machine.run(settler, Some(1));
+        boundary += 1;
         match done {
-            Ok(Some((begun, findings))) => {
-                found.take(begun, findings);
+            Ok(Some(((boundary, begun), findings))) => {
+                found.take(boundary, begun, findings);
                 tally.killed();
             }
             Ok(None) => {}
@@ -215,11 +218,11 @@ fn settle_and_die(
             _ => return Findings::CRASHED,
         }
     }
-    while let Ok(Some((begun, findings))) = children.wait() {
-        found.take(begun, findings);
+    while let Ok(Some(((boundary, begun), findings))) = children.wait() {
+        found.take(boundary, begun, findings);
         tally.killed();
     }
-    found.findings
+    found.up_to(boundary)
 }
 
 /// What a settler leaves behind, from instruction to instruction.
@@ -241,10 +244,13 @@ impl Trace {
     /// Whether the settler, who stands before its next instruction, leaves something else behind
     /// than before the last one.
     fn makes_a_difference(&mut self, settler: &FrozenTask<'_>) -> bool {
+        if self.each {
+            return true;
+        }
         let window = WindowTable::linked().pending(settler.registers());
         let entered_or_left = std::mem::replace(&mut self.window, window) != window;
         let wrote = std::mem::replace(&mut self.wrote, writes::is_seen_by_others(settler));
-        self.each || wrote || entered_or_left
+        wrote || entered_or_left
     }
 }
 
@@ -257,13 +263,17 @@ struct Found {
     entrance: Entrance,
     /// Whether the value was in quarantine by the death of the victim already.
     victims: Option<bool>,
+    /// The last death: at which boundary, whether a destructor had begun, and what was found. It
+    /// stands for all boundaries up to the next.
+    last: Option<(u64, bool, Findings)>,
 }
 
 impl Found {
     fn new(run: &Run) -> Self {
         let begun_before = run.world.destructors_begun();
         let entrance = Entrance::of(1, run.world.way_into_destructor());
-        Self { findings: Findings::default(), begun_before, entrance, victims: None }
+        let findings = Findings::default();
+        Self { findings, begun_before, entrance, victims: None, last: None }
     }
 
     fn destructor_begun(&self, run: &Run) -> bool {
@@ -271,14 +281,25 @@ impl Found {
     }
 
     /// Takes in the next one, in order.
-    fn take(&mut self, begun: bool, findings: Findings) {
-        // Of the first, the settler has executed nothing.
-        let victims = *self.victims.get_or_insert(findings.contains(Findings::QUARANTINED));
-        // If the settler's death has put it there, that is judged here; else, by the sweep.
-        self.findings |= match victims {
-            true => findings,
-            false => self.entrance.judge(begun, findings).without_quarantine(),
-        };
+    fn take(&mut self, boundary: u64, begun: bool, findings: Findings) {
+        self.up_to(boundary);
+        self.last = Some((boundary, begun, findings));
+    }
+
+    /// What was found at all boundaries before this one.
+    fn up_to(&mut self, boundary: u64) -> Findings {
+        if let Some((from, begun, findings)) = self.last.take() {
+            // Of the first, the settler has executed nothing.
+            let victims = *self.victims.get_or_insert(findings.contains(Findings::QUARANTINED));
+            // If the settler's death has put it there, that is judged here; else, by the sweep.
+            self.findings |= match victims {
+                true => findings,
+                false => {
+                    self.entrance.judge_many(boundary - from, begun, findings).without_quarantine()
+                }
+            };
+        }
+        self.findings
     }
 }
 

@@ -25,7 +25,7 @@ pub fn is_seen_by_others(task: &FrozenTask<'_>) -> bool {
         match register {
             Register::None => Some(0),
             Register::CS | Register::DS | Register::ES | Register::SS => Some(0),
-            // Thread-local storage: not the keeper's stack.
+            // Thread-local storage: not the task's stack.
             Register::FS | Register::GS => Some(0),
             _ if full.is_gpr64() => Gpr::ALL.get(number).map(|gpr| registers[*gpr]),
             _ => None,

@@ -368,7 +368,8 @@ impl Machine {
     /// steps.
     ///
     /// # Panics
-    /// If there is no such task, or it has ended.
+    /// If there is no such task, or it has ended. What a repair routine or a destructor panics with
+    /// passes through; the task is dead then, and what was left to be given up stays held.
     pub fn kill(&mut self, id: TaskId) -> Vec<Settled> {
         let mut settled = Vec::new();
         // First, for what is reclaimed calls back, and may panic.
@@ -390,7 +391,7 @@ impl Machine {
     /// If it is in none, and nothing is done; or that is damaged.
     ///
     /// # Panics
-    /// If there is no such task, or it has ended.
+    /// As [`Machine::kill`].
     pub fn recover(
         &mut self,
         id: TaskId,

@@ -43,9 +43,10 @@
 //!
 //! # What a test answers for
 //! A process has more that tasks can share, or be stopped in the middle of, than a kernel written
-//! for this crate. [`Machine::new`] is unsafe for that, and has the list; a machine whose tasks keep
-//! nothing in thread-locals, allocate nothing where they are stopped by the instruction, and take
-//! what is static, keeps to all of it.
+//! for this crate. [`Machine::new`] is unsafe for that, and has the list. A test keeps to all of it
+//! if its tasks use statics of its own, keep nothing in thread-locals, leak no guard, and call
+//! nothing of a library (to allocate, to print) where they are stopped by the instruction; and if
+//! nobody changes their registers.
 
 mod current;
 mod domain;

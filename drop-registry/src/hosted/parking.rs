@@ -51,8 +51,9 @@ pub(super) fn is_unparked(number: usize) -> bool {
 }
 
 // SAFETY: a machine's tasks have numbers of their own, for as long as it lives, and whoever made it
-// promised that they sleep for nothing that another machine's do; a token is one byte of that thread, and setting it neither allocates nor
-// locks. All is seen in program order, because there is one thread.
+// promised that they sleep for nothing that another machine's do; a token is one byte of that
+// thread, and setting it neither allocates nor locks. All is seen in program order, because there
+// is one thread.
 unsafe impl Parker for Hosted {
     const TASKS: usize = 32;
 

@@ -16,8 +16,8 @@ use crate::{Mutex, RepairMutex, catch_fault};
 
 /// A machine for this thread.
 fn machine() -> Machine {
-    // SAFETY: tasks here keep nothing in thread-locals, and those that are stopped by the instruction
-    // allocate nothing. What they share is static.
+    // SAFETY: tasks here keep nothing in thread-locals, and those that are stopped by the
+    // instruction allocate nothing. What they share is static.
     unsafe { Machine::new() }
 }
 

@@ -93,15 +93,6 @@ impl<'l, L: CurrentLedger> OwnLedger<'l, L> {
         Ok(end)
     }
 
-    /// # Panics
-    /// If the caller is no task.
-    pub(crate) fn refuse_trap_handlers(self) {
-        assert!(
-            !self.is_forbidden(),
-            "a tracked resource was acquired in a trap handler, which has no ledger",
-        );
-    }
-
     #[cold]
     #[inline(never)]
     fn make_room(self) -> Result<Place, LedgerFull> {

@@ -45,8 +45,8 @@ pub(crate) fn run(program: &Program) -> Result<(), TestCaseError> {
     let world: &'static World = Box::leak(Box::new(World::new()));
     let value = Shared::new_droppable(Counted(&world.drops.of_shared[0]));
     world.slots[0].put(value.expect("room on the heap")).expect("an empty slot");
-    // SAFETY: tasks share words alone by thread-locals, and allocate from the heap of tracked blocks alone.
-    // The world is leaked, and freed when the machine is gone.
+    // SAFETY: tasks share words alone by thread-locals, and allocate from the heap of tracked
+    // blocks alone. The world is leaked, and freed when the machine is gone.
     let machine = unsafe { Machine::new() };
     let mut tasks = Vec::new();
     for (number, operations) in program.tasks.iter().cloned().enumerate() {

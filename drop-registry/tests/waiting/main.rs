@@ -13,6 +13,6 @@ use drop_registry::hosted::Machine;
 #[expect(unsafe_code, reason = "makes a machine")]
 fn machine() -> Machine {
     // SAFETY: tasks here keep nothing in thread-locals, and none is stopped by the instruction. What
-    // they share is static.
+    // they share is static, and each test has its own.
     unsafe { Machine::new() }
 }

@@ -44,9 +44,10 @@ impl Kernel {
     /// If the thread has one already, or a [`Machine`](drop_registry::hosted::Machine).
     ///
     /// # Safety
-    /// What [`Machine::new`](drop_registry::hosted::Machine::new) asks for. Tasks that keep nothing
-    /// in thread-locals, that allocate nothing where they are [stepped](Self::step), and whose
-    /// resources are static, keep to it.
+    /// What [`Machine::new`](drop_registry::hosted::Machine::new) asks for. A test keeps to that if
+    /// its tasks use statics of its own, keep nothing in thread-locals, leak no guard, and call
+    /// nothing of a library (to allocate, to print) where they are [stepped](Self::step); and if no
+    /// policy writes registers with which a task cannot go on.
     pub unsafe fn new() -> Self {
         let capacity = Capacity {
             tasks: Self::MAX_TASKS,

@@ -80,8 +80,8 @@
 //! # What is not as in a kernel
 //! - There is one CPU, the thread. Tasks that share a lock of `std`'s share it as one thread does.
 //! - A task that is ended in the middle of a library's function takes that with it: if it was the
-//!   allocator's, nobody may allocate any more. `run` stops tasks in the program's own code alone; `step` does
-//!   not look. Let what is killed by the instruction allocate from its [`Current`] heap.
+//!   allocator's, nobody may allocate any more. `run` stops tasks in the program's own code alone;
+//!   `step` does not look. Let what is killed by the instruction allocate from its [`Current`] heap.
 //! - Only the program's own frames have names, until its [libraries' tables](library_tables) are
 //!   added to the [keeper's images](crate::Keepers::images). Before that, a walk ends, partial, at
 //!   a frame of a library.

@@ -6,8 +6,7 @@ use keeper::hosted::{Kernel, yield_now};
 use keeper::{Case, KeeperId, Policy, RegisterError, Verdict, policy};
 use task_model::{TaskId, TaskState};
 
-use crate::faults;
-use crate::kernel;
+use crate::{faults, kernel};
 
 /// Counts how often it is asked, and declines.
 #[derive(Debug)]

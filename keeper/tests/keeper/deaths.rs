@@ -10,8 +10,7 @@ use keeper::unwind::WalkEnd;
 use keeper::{Report, Verdict, policy};
 use task_model::{FaultKind, TaskState};
 
-use crate::faults;
-use crate::kernel;
+use crate::{faults, kernel};
 
 /// What one death is about: a lock, who waits for it, and somebody who has nothing to do with it.
 struct Scene {

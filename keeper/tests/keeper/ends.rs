@@ -8,8 +8,7 @@ use keeper::hosted::yield_now;
 use keeper::{Case, Orders, Policy, Refusal, Report, TooLate, Verdict, policy};
 use task_model::{FaultKind, TaskId, TaskState};
 
-use crate::faults;
-use crate::kernel;
+use crate::{faults, kernel};
 
 /// Rules on exits, too, and notes what it is told.
 #[derive(Debug)]

@@ -7,8 +7,7 @@ use drop_registry::{Mutex, Shared, TrackedBox};
 use keeper::hosted::Current;
 use keeper::{Case, Policy, Verdict};
 
-use crate::faults;
-use crate::kernel;
+use crate::{faults, kernel};
 
 /// Counts what the calling thread allocates and frees.
 struct Counting;

@@ -8,8 +8,7 @@ use keeper::hosted::{Current, Kernel, yield_now};
 use keeper::{Capacity, Case, KeeperId, NoSuchTask, Policy, Report, Verdict, policy};
 use task_model::{FaultKind, TaskState};
 
-use crate::faults;
-use crate::kernel_with;
+use crate::{faults, kernel_with};
 
 fn kernel() -> &'static Kernel {
     let capacity = Capacity { keepers: 4, deferred: 2, ..Capacity::tasks(32) };

@@ -8,8 +8,7 @@ use keeper::hosted::{Current, Stop, yield_now};
 use keeper::{NoSuchTask, Verdict, policy};
 use task_model::{FaultKind, TaskState};
 
-use crate::faults;
-use crate::kernel;
+use crate::{faults, kernel};
 
 type Section = NoKill<Current>;
 

@@ -8,8 +8,7 @@ use keeper::hosted::Current;
 use keeper::unwind::{Landing, PadKind};
 use keeper::{FrameCoverage, FrameReport, Report};
 
-use crate::faults;
-use crate::kernel;
+use crate::{faults, kernel};
 
 static LOCK: Mutex<u64, Current> = Mutex::new(1);
 

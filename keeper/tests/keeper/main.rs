@@ -23,7 +23,7 @@ use keeper::hosted::Kernel;
 /// A kernel for this thread.
 fn kernel() -> Kernel {
     // SAFETY: by thread-locals, tasks here share words alone; those that are stepped allocate
-    // nothing; and whatever else they share is static or leaked.
+    // nothing; and whatever else they share is static or leaked, and their test's own.
     unsafe { Kernel::new() }
 }
 

@@ -8,8 +8,7 @@ use keeper::supervisor::{Backoff, ChildKind, Strategy, Supervisor};
 use keeper::{Case, End, PeerError, Policy, Verdict, policy};
 use task_model::{FaultKind, TaskId, TaskState};
 
-use crate::faults;
-use crate::kernel;
+use crate::{faults, kernel};
 
 fn forever() {
     loop {

@@ -9,8 +9,7 @@ use keeper::post_mortem::{Ring, Slot};
 use keeper::{Case, KeeperId, Policy, Report, Verdict, policy};
 
 use crate::fault_path::CALLS;
-use crate::faults;
-use crate::kernel;
+use crate::{faults, kernel};
 
 fn ring(slots: usize) -> &'static Ring {
     let slots: Box<[Slot]> = (0..slots).map(|_| Slot::new()).collect();

@@ -13,8 +13,7 @@ use keeper::unwind::WalkEnd;
 use keeper::{Case, KeeperId, Policy, Refusal, Report, Token, Verdict, policy};
 use task_model::{FaultInfo, FaultKind, TaskId, TaskState};
 
-use crate::faults;
-use crate::kernel;
+use crate::{faults, kernel};
 
 /// Recovers whatever happened, kills among it; after settling, if so.
 #[derive(Debug)]

@@ -7,8 +7,7 @@ use keeper::hosted::{Current, Kernel, Stop, yield_now};
 use keeper::{NoSuchTask, Verdict, policy};
 use task_model::{FaultInfo, FaultKind, TaskState};
 
-use crate::faults;
-use crate::kernel;
+use crate::{faults, kernel};
 
 fn forever() {
     loop {
