@@ -2,6 +2,7 @@
 //!
 //! `cargo test --release -p drop-registry --features hosted,planted-bugs --test model`
 
+use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -42,30 +43,46 @@ pub(crate) fn plant_from_environment() -> bool {
     bug.map(|bug| plant(*bug)).is_some()
 }
 
+/// Each bug is found by one of the seeds, by which nothing is found without it.
 #[test]
 fn planted_bugs_are_found() {
-    let next = Mutex::new(FOUND.into_iter());
-    let missed = Mutex::new(Vec::new());
+    let found = on_all_processors(FOUND, |bug| {
+        (0..SEEDS).find(|seed| holds(Some(bug), *seed) == Some(false)).ok_or(bug)
+    });
+    let missed: Vec<_> = found.iter().filter_map(|seed| seed.err()).collect();
+    assert_eq!(missed, [], "not found");
+    let seeds: BTreeSet<_> = found.into_iter().flatten().collect();
+    let held = on_all_processors(seeds, |seed| holds(None, seed));
+    assert!(held.iter().all(|held| *held == Some(true)), "something else is found: {held:?}");
+}
+
+/// What `each` says of all of these.
+fn on_all_processors<T: Send, R: Send>(
+    all: impl IntoIterator<Item = T, IntoIter: Send>,
+    each: impl Fn(T) -> R + Sync,
+) -> Vec<R> {
+    let next = Mutex::new(all.into_iter());
+    let said = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
-                while let Some(bug) = { next.lock().unwrap().next() } {
-                    if !(0..SEEDS).any(|seed| is_found(bug, seed)) {
-                        missed.lock().unwrap().push(bug);
-                    }
+                while let Some(one) = { next.lock().unwrap().next() } {
+                    let what = each(one);
+                    said.lock().unwrap().push(what);
                 }
             });
         }
     });
-    assert_eq!(missed.into_inner().unwrap(), [], "not found");
+    said.into_inner().unwrap()
 }
 
-/// Whether the model, in a process of its own, finds the bug by this seed.
-fn is_found(bug: Bug, seed: u64) -> bool {
+/// Whether the programs of this seed keep to the model, in a process of their own, with the bug;
+/// `None` if they do not come to an end.
+fn holds(bug: Option<Bug>, seed: u64) -> Option<bool> {
     let this = std::env::current_exe().expect("the test runs");
     let mut child = Command::new(this)
         .args(["--exact", "random_programs_keep_to_the_model"])
-        .env(VARIABLE, format!("{bug:?}"))
+        .env(VARIABLE, bug.map(|bug| format!("{bug:?}")).unwrap_or_default())
         .env("PROPTEST_CASES", CASES)
         .env("PROPTEST_RNG_SEED", seed.to_string())
         .stdout(Stdio::null())
@@ -76,14 +93,13 @@ fn is_found(bug: Bug, seed: u64) -> bool {
     loop {
         if let Some(status) = child.try_wait().expect("it is our child") {
             println!("{bug:?}, {seed}: {status} after {:.0} s", start.elapsed().as_secs_f64());
-            return !status.success();
+            return Some(status.success());
         }
         if start.elapsed() > LIMIT {
-            // Stuck or slow, it has found nothing.
             child.kill().expect("it is our child");
             child.wait().expect("it is our child");
             println!("{bug:?}, {seed}: nothing after {} s", LIMIT.as_secs());
-            return false;
+            return None;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
