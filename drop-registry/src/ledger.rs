@@ -141,7 +141,7 @@ impl Ledger {
 
     /// # Panics
     /// If it is a [forbidden](Self::forbidden) one.
-    pub(crate) fn refuse_trap_handlers(&self) {
+    fn refuse_trap_handlers(&self) {
         assert!(
             !self.is_forbidden(),
             "a tracked resource was acquired in a trap handler, which has no ledger",

@@ -172,7 +172,6 @@ impl<L: Parker, const WORDS: usize> WaitQueue<L, WORDS> {
     /// Enters the calling task.
     pub(crate) fn enrol(&self, frame: u64) -> Result<Enrolled<'_, L, WORDS>, LedgerFull> {
         let ledger = OwnLedger::<L>::current();
-        ledger.refuse_trap_handlers();
         let task = L::index(ledger.as_ledger());
         assert!(task < L::TASKS, "whoever waits has a number");
         let (word, waiting) = self.bits(task);

@@ -242,13 +242,8 @@ impl Machine {
     /// # Panics
     /// As [`Machine::run`].
     pub fn run_slice(&self, id: TaskId, slice: Duration) -> Stop {
-        assert!(!signals::in_task(), "tasks are run by the machine's owner");
-        self.live(id);
-        let timer = self.timer.get_or_init(Timer::new);
-        timer.arm(slice);
-        let stop = self.run(id, None);
-        timer.disarm();
-        stop
+        let _armed = self.timer.get_or_init(Timer::new).arm(slice);
+        self.run(id, None)
     }
 
     /// Runs a task by single steps until it stops of itself. Returns after how many instructions,

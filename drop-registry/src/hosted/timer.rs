@@ -30,19 +30,16 @@ impl Timer {
         Self(timer)
     }
 
-    /// Signals after each `period`, until it is disarmed: once may come at a bad time.
-    pub(super) fn arm(&self, period: Duration) {
+    /// Signals after each `period`, until what this returns is dropped: once may come at a bad time.
+    #[must_use]
+    pub(super) fn arm(&self, period: Duration) -> Armed<'_> {
         // A period of zero would disarm it.
         let nanoseconds = period.subsec_nanos().max(u32::from(period.as_secs() == 0));
         self.set(libc::timespec {
             tv_sec: period.as_secs().cast_signed(),
             tv_nsec: nanoseconds.into(),
         });
-    }
-
-    /// No signal comes after this has returned.
-    pub(super) fn disarm(&self) {
-        self.set(libc::timespec { tv_sec: 0, tv_nsec: 0 });
+        Armed(self)
     }
 
     fn set(&self, period: libc::timespec) {
@@ -50,6 +47,15 @@ impl Timer {
         // SAFETY: the timer is ours, and `times` is valid.
         let set = unsafe { libc::timer_settime(self.0, 0, &raw const times, ptr::null_mut()) };
         assert_eq!(set, 0, "the machine's timer can be set");
+    }
+}
+
+/// An armed timer. No signal comes after this has been dropped.
+pub(super) struct Armed<'a>(&'a Timer);
+
+impl Drop for Armed<'_> {
+    fn drop(&mut self) {
+        self.0.set(libc::timespec { tv_sec: 0, tv_nsec: 0 });
     }
 }
 
